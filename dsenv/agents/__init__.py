@@ -1,0 +1,6 @@
+"""Agents: SB3's algorithms and fixed rules, with one `predict`."""
+
+from dsenv.agents.rules import EasyFirst, Even, Ranked, Rule
+from dsenv.agents.sb3 import SB3Agent
+
+__all__ = ["EasyFirst", "Even", "Ranked", "Rule", "SB3Agent"]

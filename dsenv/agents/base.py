@@ -1,0 +1,43 @@
+"""What every agent offers: SB3's `predict`, and the environment settings it needs."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dsenv.env.controls import Control
+
+Prediction = tuple[NDArray[Any], Any]
+
+
+class Agent(Protocol):
+    """Maps observations to actions, as Stable-Baselines3's models do."""
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> Prediction:
+        """Actions (K, A) for observations (K, O), or one action (A,) for one observation (O,)."""
+
+
+class AgentDefinition(Protocol):
+    """What a file in `agents/` builds."""
+
+    env: Mapping[str, Any]
+    """Environment settings that the agent needs, laid over those of the environment it is run in."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the agent is trained before it is used."""
+
+    def bind(self, control: Control, action_space: spaces.Space[Any]) -> Agent:
+        """The agent for an environment with this control.
+
+        Raises:
+            ValueError: the agent does not answer the control's question.
+        """

@@ -1,0 +1,106 @@
+"""Rule-based agents: the baselines of every comparison, with the `predict` of a trained one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dsenv.agents.base import Prediction
+from dsenv.env.controls import Control, CurriculumControl, RatioControl
+from dsenv.errors import pick
+
+Action = NDArray[np.float32]
+
+
+class Rule(ABC):
+    """An agent whose action depends on nothing but the time.
+
+    Args:
+        env: environment settings that the agent needs.
+    """
+
+    learns = False
+    controls: tuple[type[Control], ...] = (CurriculumControl,)
+    """The controls whose question this rule answers."""
+
+    def __init__(self, env: Mapping[str, Any] | None = None) -> None:
+        self.env: Mapping[str, Any] = env or {}
+        self._control: Control | None = None
+
+    def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
+        """The rule for an environment with this control.
+
+        Raises:
+            ValueError: the rule does not answer the control's question, or the actions are discrete.
+        """
+        name = type(self).__name__
+        if not isinstance(control, self.controls):
+            raise ValueError(
+                f"the rule {name} answers {', '.join(c.__name__ for c in self.controls)}, "
+                f"and this environment asks for {type(control).__name__}"
+            )
+        if not isinstance(action_space, spaces.Box):
+            raise ValueError(f"the rule {name} needs an environment with actions = 'box', got {action_space}")
+        self._control = control
+        return self
+
+    @abstractmethod
+    def action(self, control: Control, progress: float) -> Action:
+        """The action (A,) when the share `progress` (0..1) of the intervals is done."""
+
+    def predict(
+        self, observation: Action, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Prediction:
+        """Actions (K, A) for observations (K, O), or one action (A,) for one observation (O,)."""
+        del episode_start, deterministic
+        if self._control is None:
+            raise RuntimeError(
+                "bind the rule to an environment's control first: rule.bind(env.control, env.action_space)"
+            )
+        rows = np.atleast_2d(observation)
+        progress = rows[:, 0].tolist()  # the first entry of every observation
+        actions = np.stack([self.action(self._control, share) for share in progress]).astype(np.float32)
+        return (actions if observation.ndim == 2 else actions[0]), state
+
+
+class Even(Rule):
+    """Every sample alike, at the target ratio: all data where it is 1, a fresh random subset where not."""
+
+    controls = (CurriculumControl, RatioControl)
+
+    def action(self, control: Control, progress: float) -> Action:
+        del progress
+        if isinstance(control, RatioControl):
+            return np.array([control.action_for(control.target)], np.float32)
+        return np.zeros(control.size, np.float32)
+
+
+class Ranked(Rule):
+    """The samples at one end of the loss ranking, all the time.
+
+    Args:
+        keep: "small" or "large": which losses to keep.
+        env: environment settings that the agent needs.
+    """
+
+    def __init__(self, keep: str, env: Mapping[str, Any] | None = None) -> None:
+        super().__init__(env)
+        self._sign = {"small": -1.0, "large": 1.0}[pick("end of the loss ranking", keep, ("small", "large"))]
+
+    def action(self, control: Control, progress: float) -> Action:
+        del progress
+        return self._sign * np.linspace(-1, 1, control.size, dtype=np.float32)
+
+
+class EasyFirst(Rule):
+    """Small losses at first, then gradually everything alike (curriculum learning, Bengio et al., 2009).
+
+    The preference for small losses falls linearly and is gone at three quarters of the training.
+    """
+
+    def action(self, control: Control, progress: float) -> Action:
+        preference = max(0.0, 1 - progress / 0.75)
+        return -preference * np.linspace(-1, 1, control.size, dtype=np.float32)

@@ -1,0 +1,118 @@
+"""Adapter that gives Stable-Baselines3 the stacked environment as its VecEnv."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from dsenv.env.session import Floats
+from dsenv.env.vector_env import TrainingVectorEnv
+
+
+class StackedVecEnv(VecEnv):
+    """Stable-Baselines3's view of a `TrainingVectorEnv`.
+
+    A training that reaches its budget is over: `TimeLimit.truncated` is False, so the value of the last
+    observation is not bootstrapped. `infos[k]["terminal_observation"]` holds it, `infos[k]["episode"]`
+    the return and length that SB3 logs.
+
+    Args:
+        env: the stacked environment, with autoreset mode "SameStep".
+
+    Raises:
+        ValueError: the environment resets in another mode.
+    """
+
+    def __init__(self, env: TrainingVectorEnv) -> None:
+        if env.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
+            raise ValueError("StackedVecEnv needs an environment made with autoreset_mode='SameStep'")
+        self.env = env
+        self.render_mode = env.render_mode
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self._actions: Floats | None = None
+        self._return = np.zeros(env.num_envs)
+        self._length = np.zeros(env.num_envs, np.int64)
+
+    def reset(self) -> Floats:
+        """Begin new trainings in all environments."""
+        seeds: Any = self._seeds if any(seed is not None for seed in self._seeds) else None
+        observation, info = self.env.reset(seed=seeds)
+        self.reset_infos = [self._row(info, k) for k in range(self.num_envs)]
+        self._reset_seeds()
+        self._return[:], self._length[:] = 0, 0
+        return observation
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Give each environment a seed of its own at the next reset, far from those of neighbouring seeds."""
+        state = np.random.SeedSequence(seed).generate_state(self.num_envs)
+        self._seeds = [int(value) for value in state]
+        return self._seeds
+
+    def step_async(self, actions: Floats) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Train every environment for one interval."""
+        assert self._actions is not None
+        observation, reward, terminated, _, info = self.env.step(self._actions)
+        self._return += reward
+        self._length += 1
+        infos = [self._row(info, k) for k in range(self.num_envs)]
+        for k in np.flatnonzero(terminated).tolist():
+            end = self._row(info["final_info"], k)
+            episode = {"r": float(self._return[k]), "l": int(self._length[k])}
+            infos[k] = end | {"terminal_observation": info["final_obs"][k], "episode": episode}
+            self._return[k], self._length[k] = 0, 0
+        for row in infos:
+            row["TimeLimit.truncated"] = False
+        return observation, reward.astype(np.float32), terminated, infos
+
+    @staticmethod
+    def _row(info: dict[str, Any], k: int) -> dict[str, Any]:
+        """One environment's values out of a dict of arrays."""
+        skip = ("final_obs", "final_info")
+        return {
+            name: value[k] for name, value in info.items() if not name.startswith("_") and name not in skip
+        }
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _count(self, indices: VecEnvIndices) -> int:
+        return len(list(self._get_indices(indices)))
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The attribute of the stacked environment, once for each index."""
+        return [getattr(self.env, attr_name)] * self._count(indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the stacked environment, which all environments share.
+
+        Raises:
+            ValueError: only some environments were named.
+        """
+        if self._count(indices) != self.num_envs:
+            raise ValueError("stacked environments share their attributes: set them for all, without indices")
+        setattr(self.env, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the stacked environment once; its result stands for each index."""
+        return [getattr(self.env, method_name)(*args, **kwargs)] * self._count(indices)
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """Whether the environments carry a wrapper; episode statistics count as SB3's Monitor."""
+        from stable_baselines3.common.monitor import Monitor
+
+        return [issubclass(wrapper_class, Monitor)] * self._count(indices)
+
+    def get_images(self) -> Sequence[Any]:
+        """A figure of each training so far, where render_mode is "rgb_array"."""
+        images: Sequence[Any] = self.env.render() or [None] * self.num_envs
+        return images

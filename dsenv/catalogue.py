@@ -1,0 +1,201 @@
+"""The catalogues `envs/` and `agents/`: one TOML file, one registered environment or agent.
+
+A definition names an entry point, `module:attribute`, and the keyword arguments to call it with:
+
+    entry_point = "dsenv.env:TrainingEnv"
+
+    [kwargs]
+    control = "curriculum"
+
+Defaults live in the Python signature alone; a definition holds what differs from them.
+"""
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from dsenv.errors import check_keywords, pick
+
+KINDS = ("envs", "agents")
+NAMESPACE = "dsenv"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One entry of a catalogue, as read from its TOML file."""
+
+    kind: str
+    name: str
+    entry_point: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> Any:
+        """Import and return what the entry point names."""
+        return import_entry_point(self.entry_point)
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> "Definition":
+        """The same definition with some settings replaced; tables are merged key by key."""
+        return Definition(self.kind, self.name, self.entry_point, merge(self.kwargs, overrides))
+
+    def build(self) -> Any:
+        """Call the entry point with the settings.
+
+        Raises:
+            ValueError: a setting is unknown; the message names the nearest one.
+        """
+        target = self.resolve()
+        check_keywords(f"{self.kind}/{self.name}", target, self.kwargs)
+        return target(**self.kwargs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The definition in the form its TOML file has."""
+        return {"entry_point": self.entry_point, "kwargs": dict(self.kwargs)}
+
+
+def import_entry_point(entry_point: str) -> Any:
+    """Import `module:attribute`.
+
+    Raises:
+        ValueError: the form is wrong, the module cannot be found or has no such attribute.
+    """
+    module_name, _, attribute = entry_point.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(f"an entry point has the form 'module:attribute', got {entry_point!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"entry point {entry_point!r}: {error}; is its folder on PYTHONPATH?") from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        pick(f"attribute of {module_name}", attribute, public)
+    return getattr(module, attribute)
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `overrides` over `base`, table by table.
+
+    A table that names another part (a different `name`) replaces the old table whole, since the
+    settings of one part mean nothing to another.
+    """
+    merged = dict(base)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same_part = "name" not in value or value["name"] == old.get("name")
+            merged[key] = merge(old, value) if same_part else dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _folder(kind: str) -> Traversable:
+    """`envs/` or `agents/`: inside an installed wheel, else at the top of the source tree."""
+    pick("catalogue", kind, KINDS)
+    source = Path(__file__).resolve().parents[1] / kind
+    shipped = files("dsenv") / "_catalogue" / kind
+    return shipped if shipped.is_dir() else source
+
+
+def names(kind: str) -> list[str]:
+    """Names of a catalogue's definitions, sorted: the stems of its TOML files.
+
+    Args:
+        kind: "envs" or "agents".
+    """
+    stems = (
+        entry.name.removesuffix(".toml") for entry in _folder(kind).iterdir() if entry.name.endswith(".toml")
+    )
+    return sorted(stems)
+
+
+def definition(kind: str, name_or_path: str) -> Definition:
+    """Read one definition.
+
+    Args:
+        kind: "envs" or "agents".
+        name_or_path: a catalogue name (an environment's id works too), or the path of a TOML file.
+
+    Raises:
+        ValueError: the name is unknown, or the file is not a definition.
+        FileNotFoundError: a path was given, and no file is there.
+    """
+    if name_or_path.endswith(".toml"):
+        path: Traversable = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no definition at {name_or_path!r} (looked in {Path.cwd()})")
+        name = Path(name_or_path).stem
+    else:
+        name = pick(kind.removesuffix("s"), name_or_path.removeprefix(f"{NAMESPACE}/"), names(kind))
+        path = _folder(kind) / f"{name}.toml"
+    return _parse(kind, name, path.read_text(encoding="utf-8"))
+
+
+def summary(kind: str, name: str) -> str:
+    """The first comment line of a catalogue's definition."""
+    text = (_folder(kind) / f"{name}.toml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].lstrip("# ").strip()
+
+
+def _parse(kind: str, name: str, text: str) -> Definition:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{kind}/{name}.toml is not valid TOML: {error}") from error
+    for key in content:
+        pick(f"key of {kind}/{name}.toml", key, ("entry_point", "kwargs"))
+    if not isinstance(content.get("entry_point"), str):
+        raise ValueError(f"{kind}/{name}.toml has no entry_point; write entry_point = 'module:attribute'")
+    return Definition(kind, name, content["entry_point"], content.get("kwargs", {}))
+
+
+def load(kind: str, name_or_path: str, **overrides: Any) -> Any:
+    """Build an environment or agent from its definition.
+
+    Args:
+        kind: "envs" or "agents".
+        name_or_path: a catalogue name, an environment id, or the path of a TOML file.
+        overrides: settings that replace those of the definition; tables are merged.
+
+    Returns:
+        What the definition's entry point returns: a `TrainingEnv`, or an agent.
+    """
+    return definition(kind, name_or_path).with_overrides(overrides).build()
+
+
+def make_env(definition_name: str, **overrides: Any) -> Any:
+    """Entry point of every registered id: one environment."""
+    return load("envs", definition_name, **overrides)
+
+
+def load_vector(name_or_path: str, num_envs: int = 1, **overrides: Any) -> Any:
+    """Build `num_envs` copies of an environment as one stacked training.
+
+    The environment's class names its vector form in `vector_class`.
+    """
+    found = definition("envs", name_or_path).with_overrides(overrides)
+    vector_class = found.resolve().vector_class()
+    check_keywords(f"envs/{found.name}", vector_class, found.kwargs)
+    return vector_class(num_envs=num_envs, **found.kwargs)
+
+
+def make_vector(definition_name: str, num_envs: int = 1, **overrides: Any) -> Any:
+    """Vector entry point of every registered id: `num_envs` environments as one stacked training."""
+    return load_vector(definition_name, num_envs, **overrides)
+
+
+def register_envs() -> None:
+    """Register every definition in `envs/` with Gymnasium; no TOML is read and nothing is imported."""
+    for name in names("envs"):
+        gymnasium.register(
+            id=f"{NAMESPACE}/{name}",
+            entry_point="dsenv.catalogue:make_env",
+            vector_entry_point="dsenv.catalogue:make_vector",
+            kwargs={"definition_name": name},
+        )

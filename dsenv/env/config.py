@@ -1,0 +1,86 @@
+"""EnvConfig: every setting of an environment, with its default."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsenv.env.context import ContextSpace
+from dsenv.env.controls import Control, make_control
+from dsenv.env.reward import REWARDS
+from dsenv.errors import check_keywords, check_share, pick
+from dsenv.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Settings of a `TrainingEnv`, as they stand under [kwargs] in its TOML.
+
+    Raises:
+        ValueError: a setting is unknown or out of range.
+    """
+
+    task: Mapping[str, Any] | Task
+    """What is trained: a table for `Task.from_config`, or a `Task`."""
+    control: str | Mapping[str, Any] = "curriculum"
+    """Which question the action answers: a name in `CONTROLS`, or a table with `name` and settings."""
+    actions: str = "box"
+    """"box" for actions in [-1, 1], or "discrete" for the control's `choices`."""
+    reward: str = "validation"
+    """What the agent is paid: a name in `REWARDS`."""
+    ratio: float = 0.5
+    """Target share of the sample presentations of training on everything, (0, 1]."""
+    intervals: int = 12
+    """Environment steps in an episode, at least 2."""
+    interval: float = 1.0
+    """Length of one interval as a share of an epoch, (0, 1]."""
+    bins: int = 5
+    """Loss-rank bins of the observation and of the curriculum, 2 to 64."""
+    rank_by: str = "loss"
+    """Signal that ranks the samples for the bins."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What is drawn at each reset: arguments of `ContextSpace`."""
+    evaluation_contexts: Sequence[Mapping[str, float]] = ({},)
+    """Context values that evaluation goes through; values that one leaves out are drawn."""
+    train_on_validation: bool = False
+    """Add the validation split to the training samples: the control for what trusted labels are worth."""
+    divergence_penalty: float = 1.0
+    """Loss of accuracy that the reward books when the loss is no longer finite."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `Trainer`: form, precision, channels_last, compile."""
+
+    def __post_init__(self) -> None:
+        pick("kind of actions", self.actions, ("box", "discrete"))
+        pick("reward", self.reward, REWARDS)
+        check_share("ratio", self.ratio)
+        check_share("interval", self.interval)
+        if self.intervals < 2:
+            raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
+        if not 2 <= self.bins <= 64:
+            raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "EnvConfig":
+        """Check the names of the settings, then build.
+
+        Raises:
+            ValueError: a setting is unknown; the message names the nearest one.
+        """
+        check_keywords("environment", cls, settings)
+        return cls(**settings)
+
+    def make_task(self) -> Task:
+        """The task, with the validation split added to its training samples where that is asked for."""
+        if isinstance(self.task, Task):
+            task = self.task
+        else:
+            check_keywords("task", Task.from_config, self.task)
+            task = Task.from_config(**self.task)
+        return task.with_validation_in_training() if self.train_on_validation else task
+
+    def make_control(self) -> Control:
+        """The control."""
+        return make_control(self.control, self.bins, self.ratio)
+
+    def make_contexts(self) -> ContextSpace:
+        """The distribution of contexts."""
+        return ContextSpace(**self.context)

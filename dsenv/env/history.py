@@ -1,0 +1,41 @@
+"""History: what happened in each interval of the episodes so far, for figures and tables."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIELDS = ("ratio", "val_accuracy", "train_accuracy", "wrong_labels")
+
+
+class History:
+    """Records of K episodes of at most T intervals; NaN where an interval has not happened.
+
+    Attributes:
+        scalars: by name, (K, T): ratio, val_accuracy, train_accuracy, wrong_labels.
+        selected: (K, T, B) share of each selection that came from each loss-rank bin.
+    """
+
+    def __init__(self, replicas: int, intervals: int, bins: int) -> None:
+        self.scalars = {name: np.full((replicas, intervals), np.nan, np.float32) for name in FIELDS}
+        self.selected = np.full((replicas, intervals, bins), np.nan, np.float32)
+
+    def clear(self, replica: int) -> None:
+        """Begin a new episode."""
+        for record in (*self.scalars.values(), self.selected):
+            record[replica] = np.nan
+
+    def add(
+        self, running: NDArray[np.bool_], interval: NDArray[np.int64], info: dict[str, NDArray[Any]]
+    ) -> None:
+        """Record one interval of the running episodes.
+
+        Args:
+            running: (K,) bool.
+            interval: (K,) number of the interval just done, from 0.
+            info: what `Session.step` reports.
+        """
+        rows = np.flatnonzero(running)
+        for name, record in self.scalars.items():
+            record[rows, interval[rows]] = info[name][rows]
+        self.selected[rows, interval[rows]] = info["selected_bins"][rows]

@@ -1,0 +1,162 @@
+"""Observation: what an agent sees of a training, float32, of fixed size and free of scale.
+
+No entry depends on the number of samples, the model or the unit of the loss, so a policy trained on
+one task can act on another. The same function serves environments and plug-ins.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from dsenv import kernels
+from dsenv.signals import SampleSignals
+
+VERSION = 1
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass
+class Last:
+    """What the last interval of K trainings measured, on the training device."""
+
+    ratio: Tensor
+    """(K,) share of an interval's capacity that was trained on."""
+    selected: Tensor
+    """(K, B) share of the selection that came from each bin."""
+    wrong_labels: Tensor
+    """(K,) share of the selection with a wrong label; for analysis, not observed."""
+    train_loss: Tensor
+    """(K,) mean training loss in nats."""
+    train_accuracy: Tensor
+    """(K,) share of the trained samples predicted as labelled."""
+    validation_accuracy: Tensor
+    """(K,) accuracy on the trusted validation split, after the interval."""
+    validation_gain: Tensor
+    """(K,) its change over the interval."""
+    action: Tensor
+    """(K, A) the action, each component in [-1, 1]."""
+
+    @classmethod
+    def blank(cls, replicas: int, bins: int, actions: int, classes: int, device: torch.device) -> "Last":
+        """Before the first interval: zeros, and the loss of a uniform guess."""
+        zeros = torch.zeros(replicas, device=device)
+        return cls(
+            ratio=zeros,
+            selected=zeros.new_zeros(replicas, bins),
+            wrong_labels=zeros,
+            train_loss=zeros + math.log(classes),
+            train_accuracy=zeros,
+            validation_accuracy=zeros,
+            validation_gain=zeros,
+            action=zeros.new_zeros(replicas, actions),
+        )
+
+    def updated(self, new: "Last", rows: Tensor) -> "Last":
+        """The rows (K,) bool taken from `new`, the others as they are."""
+        values = {}
+        for field in fields(self):
+            old = getattr(self, field.name)
+            values[field.name] = torch.where(
+                rows.view(-1, *[1] * (old.ndim - 1)), getattr(new, field.name), old
+            )
+        return Last(**values)
+
+
+@dataclass(frozen=True)
+class View:
+    """The state of K trainings between two intervals, on the training device."""
+
+    signals: SampleSignals
+    pool: Tensor
+    """(K, N) bool, the samples that exist."""
+    bins: Tensor
+    """(K, N) int64 loss-rank bin of each sample."""
+    interval: Tensor
+    """(K,) intervals done, float32."""
+    intervals: int
+    """T, intervals of a whole training."""
+    budget_left: Tensor
+    """(K,) share of the budget that is left, [0, 1]."""
+    ratio: float
+    """Target ratio."""
+    last: Last
+
+
+def feature_names(bins: int, actions: tuple[str, ...]) -> list[str]:
+    """What each entry of the observation is, in order."""
+    quantiles = [f"{int(100 * q)} % quantile" for q in QUANTILES]
+    return [
+        "share of the intervals done",
+        "share of the budget left",
+        "target ratio",
+        "ratio of the last interval",
+        "train loss of the last interval, l / (l + log C)",
+        "train accuracy of the last interval",
+        "validation accuracy",
+        "gain in validation accuracy, times 5",
+        *(f"loss of the seen samples, {q}, l / (l + log C)" for q in quantiles),
+        *(f"confidence of the seen samples, {q}" for q in quantiles),
+        *(f"mean loss change of bin {b}, tanh(nats)" for b in range(bins)),
+        *(f"share of bin {b} predicted other than labelled" for b in range(bins)),
+        *(f"mean entropy of bin {b}" for b in range(bins)),
+        *(f"mean age of bin {b} since the last visit, share of the training" for b in range(bins)),
+        *(f"share of bin {b} never trained on" for b in range(bins)),
+        *(f"share of the last selection from bin {b}" for b in range(bins)),
+        *(f"last action: {name}" for name in actions),
+    ]
+
+
+def observe(view: View) -> Tensor:
+    """The observation (K, O) of K trainings, each entry in [-1, 1]; names in `feature_names`."""
+    signals, last = view.signals, view.last
+    scalars = [
+        view.interval / view.intervals,
+        view.budget_left,
+        torch.full_like(view.interval, view.ratio),
+        last.ratio,
+        _squash(last.train_loss, signals.classes),
+        last.train_accuracy,
+        last.validation_accuracy,
+        5 * last.validation_gain,
+    ]
+    seen = signals.seen & view.pool
+    parts = [
+        torch.stack(scalars, 1),
+        _squash(masked_quantiles(signals.loss, seen), signals.classes),
+        masked_quantiles(signals.confidence, seen),
+        *_by_bin(view, seen),
+        last.selected,
+        last.action,
+    ]
+    return torch.cat(parts, 1).nan_to_num_(0.0).clamp_(-1, 1)
+
+
+def _squash(loss: Tensor, classes: int) -> Tensor:
+    """Loss in nats to [0, 1): one half for a uniform guess."""
+    loss = loss.clamp(0, 1e4)
+    return loss / (loss + math.log(classes))
+
+
+def masked_quantiles(values: Tensor, mask: Tensor) -> Tensor:
+    """Lower quantiles (K, Q) of the masked entries of each row of (K, N); 0 where there are none."""
+    ordered = kernels.sort(values.masked_fill(~mask, torch.inf))
+    count = mask.sum(1, keepdim=True)
+    share = torch.tensor(QUANTILES, device=values.device)
+    position = (share * (count - 1)).long().clamp(min=0)
+    return torch.where(count > 0, ordered.gather(1, position), 0.0)
+
+
+def _by_bin(view: View, seen: Tensor) -> list[Tensor]:
+    """Means over bins, five tensors (K, B)."""
+    signals, bins = view.signals, view.last.selected.shape[1]
+    age = (view.interval[:, None] - 1 - signals.last_step) / view.intervals
+    columns = [signals.loss_change.tanh(), 1 - signals.correct, signals.entropy, age]
+    weighted = torch.stack([*columns, torch.ones_like(age)], 1) * seen[:, None]  # (K, 5, N)
+    rows = torch.cat([weighted, view.pool[:, None].float()], 1)
+    sums = rows.new_zeros(*rows.shape[:2], bins)
+    sums.scatter_add_(2, view.bins[:, None].expand_as(rows), rows)
+    seen_count, members = sums[:, -2], sums[:, -1].clamp(min=1)
+    means = sums[:, :-2] / seen_count.clamp(min=1)[:, None]
+    return [*means.unbind(1), 1 - seen_count / members]

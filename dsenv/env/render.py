@@ -1,0 +1,62 @@
+"""What an environment shows of the training so far: a figure, or a line."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dsenv.env.session import Session
+
+
+def summarise(session: "Session", replica: int) -> str:
+    """One line: interval, context, ratio, accuracy and budget."""
+    done = int(session.interval[replica])
+    context = session.context[replica]
+    line = f"interval {done}/{session.config.intervals}  label noise {context.label_noise:.0%}"
+    if done:
+        scalars = {name: record[replica, done - 1] for name, record in session.history.scalars.items()}
+        line += (
+            f"  ratio {scalars['ratio']:.2f}  train acc {scalars['train_accuracy']:.3f}"
+            f"  val acc {scalars['val_accuracy']:.3f}  wrong labels selected {scalars['wrong_labels']:.0%}"
+        )
+    return line + f"  budget left {session.budget.left[replica]}/{session.budget.total[replica]}"
+
+
+def draw(session: "Session", replica: int) -> NDArray[np.uint8]:
+    """A figure (H, W, 3): what was selected by loss-rank bin, how much, and the validation curve."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    history, intervals = session.history, session.config.intervals
+    figure = Figure(figsize=(9.6, 3.2), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    selected, ratio, accuracy = figure.subplots(1, 3)
+    time = np.arange(1, intervals + 1)
+    shares = np.nan_to_num(history.selected[replica])
+    bottom = np.zeros(intervals)
+    for b, color in enumerate(bin_colors(shares.shape[1])):
+        selected.bar(time, shares[:, b], bottom=bottom, color=color, width=0.9)
+        bottom += shares[:, b]
+    selected.set(title="selected, by loss-rank bin", ylim=(0, 1), ylabel="share (dark: small loss)")
+    ratio.bar(time, np.nan_to_num(history.scalars["ratio"][replica]), color="tab:gray", width=0.9)
+    ratio.axhline(session.config.ratio, color="black", linestyle=":", label="target")
+    ratio.set(title="ratio", ylim=(0, 1.02), ylabel="share of the data")
+    accuracy.plot(time, history.scalars["val_accuracy"][replica], "o-", label="validation accuracy")
+    accuracy.plot(time, history.scalars["wrong_labels"][replica], "x--", label="wrong labels selected")
+    accuracy.set(title="training", ylim=(0, 1.02))
+    for axis in (selected, ratio, accuracy):
+        axis.set(xlabel="interval", xlim=(0.4, intervals + 0.6))
+    for axis in (ratio, accuracy):
+        axis.legend(fontsize=8)
+    figure.suptitle(summarise(session, replica), fontsize=8)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    image: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return image
+
+
+def bin_colors(bins: int) -> list[tuple[float, float, float, float]]:
+    """One colour a bin, from dark (small loss) to light (large loss)."""
+    from matplotlib import colormaps
+
+    return [tuple(colormaps["viridis"](share)) for share in np.linspace(0, 0.95, bins)]

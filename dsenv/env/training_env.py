@@ -1,0 +1,133 @@
+"""TrainingEnv: one training run as a Gymnasium environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dsenv.env.config import EnvConfig
+from dsenv.env.controls import Control
+from dsenv.env.device import choose_device
+from dsenv.env.render import draw, summarise
+from dsenv.env.session import Info, Session
+
+Observation = NDArray[np.float32]
+
+
+ActionSpace = spaces.Box | spaces.Discrete
+
+
+def make_spaces(session: Session) -> tuple[spaces.Box, ActionSpace]:
+    """Observation and action space of one episode: boxes in [-1, 1], or discrete actions."""
+    observation = spaces.Box(-1.0, 1.0, (len(session.observation_names),), np.float32)
+    if session.config.actions == "discrete":
+        return observation, spaces.Discrete(len(session.control.choices()))
+    return observation, spaces.Box(-1.0, 1.0, (session.control.size,), np.float32)
+
+
+class TrainingEnv(gymnasium.Env[Any, Any]):
+    """Train a model; each step decides what the next interval of training sees.
+
+    **Action space**: Box(-1, 1, (A,), float32). With control "curriculum", component b is the log weight
+    of loss-rank bin b divided by its sharpness (bin 0 holds the smallest losses); samples are drawn
+    without replacement. With control "ratio", the one component is the share of the data to train on.
+    `action_names` says it in words. With actions = "discrete" it is Discrete(M): the runs of neighbouring
+    bins, or evenly spaced ratios; `session.control.choices()` lists them.
+
+    **Observation space**: Box(-1, 1, (O,), float32): progress, budget, loss and confidence quantiles of the
+    training samples, what happened in each loss-rank bin, validation accuracy and the last action.
+    `observation_names` lists every entry. Nothing in it depends on the size of data or model.
+
+    **Reward**: ten times the gain in accuracy on the trusted validation split.
+
+    **Start**: a fresh model. Label noise, imbalance and subset are drawn from `context`;
+    `reset(options={"context": {"label_noise": 0.4}})` sets them.
+
+    **End**: `terminated` once the budget of `ratio` times all sample presentations is spent, after
+    `intervals` steps, or when the loss is no longer finite (`info["diverged"]`). Never `truncated`.
+
+    **Info**: the context, ratio, train_loss, train_accuracy, val_accuracy, wrong_labels (share of the
+    selected samples with a wrong label; for analysis, the agent does not see it), selected_bins,
+    samples_used, budget_left and diverged.
+
+    Args:
+        render_mode: "rgb_array" for a figure of the training so far, "ansi" for a line of text.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        settings: see `EnvConfig`.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 2}  # noqa: RUF012  # Gymnasium's form
+
+    def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}"
+            )
+        self.render_mode = render_mode
+        self.config = EnvConfig.of(settings)
+        self.session = Session(self.config, 1, choose_device(device))
+        self.observation_space, self.action_space = make_spaces(self.session)
+
+    @classmethod
+    def vector_class(cls) -> type:
+        """The class that runs many of these environments as one stacked training."""
+        from dsenv.env.vector_env import TrainingVectorEnv
+
+        return TrainingVectorEnv
+
+    @property
+    def observation_names(self) -> list[str]:
+        """What each entry of the observation is."""
+        return self.session.observation_names
+
+    @property
+    def control(self) -> Control:
+        """The control: how actions become decisions."""
+        return self.session.control
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What each component of the action is."""
+        return self.session.control.names
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin a new training.
+
+        Args:
+            seed: decides every later episode of this environment.
+            options: {"context": {...}} sets context values of this episode; the others are drawn.
+
+        Raises:
+            ValueError: a context name is unknown, or its value out of range.
+        """
+        super().reset(seed=seed)
+        self.session.reset([0], [self.np_random], [(options or {}).get("context")])
+        return self.session.observe()[0], _row(self.session.info())
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Train for one interval.
+
+        Raises:
+            RuntimeError: the episode is over or was never begun.
+            ValueError: the action has another shape, or is NaN.
+        """
+        if self.session.finished[0]:
+            raise RuntimeError("the episode is over, or was never begun: call reset() before step()")
+        result = self.session.step(np.asarray(action)[None])
+        info = _row(result.info)
+        return result.observation[0], float(result.reward[0]), bool(result.terminated[0]), False, info
+
+    def render(self) -> Any:
+        """The training so far: an (H, W, 3) uint8 figure, or a line of text."""
+        if self.render_mode == "rgb_array":
+            return draw(self.session, 0)
+        return summarise(self.session, 0) if self.render_mode == "ansi" else None
+
+
+def _row(info: Info) -> dict[str, Any]:
+    """The only episode's info, as plain numbers and fresh arrays."""
+    return {name: value[0].copy() if value.ndim > 1 else value[0].item() for name, value in info.items()}

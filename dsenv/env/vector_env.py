@@ -1,0 +1,156 @@
+"""TrainingVectorEnv: K environments as one stacked training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dsenv.env.config import EnvConfig
+from dsenv.env.controls import Control
+from dsenv.env.device import choose_device
+from dsenv.env.render import draw, summarise
+from dsenv.env.session import Flags, Floats, Info, Session
+from dsenv.env.training_env import TrainingEnv, make_spaces
+from dsenv.errors import pick
+
+Step = tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]
+
+
+class TrainingVectorEnv(VectorEnv[Floats, Any, Any]):
+    """K `TrainingEnv`s in one tensor program; episode k equals that of a single environment.
+
+    Follows Gymnasium's VectorEnv contract. `info` is a dict of arrays with `_key` masks.
+
+    Args:
+        num_envs: K.
+        autoreset_mode: "NextStep" (the step after an episode's end resets it and ignores the action),
+            "SameStep" (reset at once; `info["final_obs"]` and `info["final_info"]` hold the end) or
+            "Disabled" (`reset(options={"reset_mask": mask})`; finished episodes stand still).
+        render_mode: "rgb_array" or "ansi"; `render` returns one result for each environment.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        settings: see `EnvConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        device: str = "auto",
+        **settings: Any,
+    ) -> None:
+        name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        self._mode = AutoresetMode(pick("autoreset mode", name, [mode.value for mode in AutoresetMode]))
+        self.metadata = {**TrainingEnv.metadata, "autoreset_mode": self._mode}
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.config = EnvConfig.of(settings)
+        self.session = Session(self.config, num_envs, choose_device(device))
+        self.single_observation_space, self.single_action_space = make_spaces(self.session)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
+
+    @property
+    def observation_names(self) -> list[str]:
+        """What each entry of one observation is."""
+        return self.session.observation_names
+
+    @property
+    def control(self) -> Control:
+        """The control: how actions become decisions."""
+        return self.session.control
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What each component of one action is."""
+        return self.session.control.names
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Begin new trainings.
+
+        Args:
+            seed: one number (environment k gets seed + k), one for each environment, or None to go on.
+            options: {"context": a mapping for all, or one for each environment} sets context values;
+                {"reset_mask": (K,) bool} names the environments to reset.
+        """
+        options = options or {}
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, np.bool_)), np.bool_)
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"reset_mask must be ({self.num_envs},) bool with at least one True, got {mask}")
+        for k, value in enumerate(self._seeds(seed)):
+            if value is not None and mask[k]:
+                self._rngs[k] = seeding.np_random(value)[0]
+        self._restart(mask, options.get("context"))
+        return self.session.observe(), self._info(self.session.info(), mask)
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None or isinstance(seed, int | np.integer):
+            return [None if seed is None else int(seed) + k for k in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
+        return seed
+
+    def _restart(
+        self, mask: Flags, context: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None
+    ) -> None:
+        rows = np.flatnonzero(mask)
+        if context is None or isinstance(context, Mapping):
+            contexts: list[Mapping[str, float] | None] = [context] * len(rows)
+        else:
+            contexts = [context[k] for k in rows.tolist()]
+        self.session.reset(rows.tolist(), [self._rngs[k] for k in rows.tolist()], contexts)
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        """Train every environment for one interval."""
+        stale = self.session.finished.copy()
+        if self._mode is AutoresetMode.NEXT_STEP and stale.all():
+            return self._restart_all()
+        result = self.session.step(actions)
+        observation, terminated = result.observation, result.terminated
+        info = self._info(result.info, ~stale)
+        if self._mode is AutoresetMode.NEXT_STEP and stale.any():
+            self._restart(stale)
+            observation, terminated = self.session.observe(), terminated & ~stale
+            info |= self._info(self.session.info(), np.ones_like(stale))
+        if self._mode is AutoresetMode.SAME_STEP and terminated.any():
+            observation = self._finish(terminated, observation, info)
+        return observation, result.reward, terminated, np.zeros_like(terminated), info
+
+    def _restart_all(self) -> Step:
+        everyone = np.ones(self.num_envs, np.bool_)
+        self._restart(everyone)
+        nothing = np.zeros(self.num_envs)
+        info = self._info(self.session.info(), everyone)
+        return self.session.observe(), nothing, ~everyone, ~everyone, info
+
+    def _finish(self, done: Flags, observation: Floats, info: dict[str, Any]) -> Floats:
+        """Reset finished environments at once and put their end into `info`."""
+        final = np.full(self.num_envs, None, dtype=object)
+        for k in np.flatnonzero(done):
+            final[k] = observation[k].copy()
+        final_info = {name: value for name, value in info.items() if not name.startswith("_")}
+        info |= {"final_obs": final, "_final_obs": done.copy()}
+        info |= {"final_info": self._info(final_info, done), "_final_info": done.copy()}
+        self._restart(done)
+        info |= self._info(self.session.info(), np.ones_like(done))
+        return self.session.observe()
+
+    @staticmethod
+    def _info(values: Info, mask: Flags) -> dict[str, Any]:
+        """Fresh arrays with Gymnasium's `_key` masks."""
+        named: dict[str, Any] = {name: value.copy() for name, value in values.items()}
+        return named | {f"_{name}": mask.copy() for name in values}
+
+    def render(self) -> Any:
+        """A figure or a line of each environment's training so far; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        show = draw if self.render_mode == "rgb_array" else summarise
+        return tuple(show(self.session, k) for k in range(self.num_envs))

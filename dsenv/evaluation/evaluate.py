@@ -1,0 +1,238 @@
+"""Evaluation: agents on fresh seeds in the same contexts, at a stated budget.
+
+Nothing else in dsenv reads a test split.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+from tqdm.auto import tqdm
+
+from dsenv.agents.base import Agent
+from dsenv.catalogue import Definition
+from dsenv.env.vector_env import TrainingVectorEnv
+
+FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
+REFERENCE = "all_data"  # gains are over this agent, seed by seed
+MOST_REPLICAS = 64  # trainings that run side by side
+
+Accuracies = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An agent as evaluation sees it."""
+
+    name: str
+    agent: Any
+    """An `AgentDefinition` that can act at once, or one that comes with `model`."""
+    model: Agent | None = None
+    """The trained policy of a learning agent."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent in one context: a line of the result table."""
+
+    agent: str
+    context: dict[str, float]
+    ratio: float
+    """Sample presentations over those of all data."""
+    accuracy_mean: float
+    """Test accuracy at the end of training, mean over seeds."""
+    accuracy_low: float
+    """Lower end of its 95 % bootstrap interval."""
+    accuracy_high: float
+    """Upper end."""
+    samples_used: float
+    """Sample presentations of one training, mean over seeds."""
+    seeds: int
+    gain_mean: float | None = None
+    """Accuracy less that of all data on the same seed, mean; None where all data was not run."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    diverged: int = 0
+    """Trainings whose loss became infinite."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All rows, and what each agent selected over time."""
+
+    env: str
+    agent: str
+    """The agent the evaluation is about."""
+    rows: list[Row]
+    schedules: dict[str, NDArray[np.float32]]
+    """By agent: (contexts, T, B) share of the selection from each loss-rank bin, mean over seeds."""
+    ratios: dict[str, NDArray[np.float32]]
+    """By agent: (contexts, T) ratio of each interval, mean over seeds."""
+    contexts: list[dict[str, float]]
+
+    def save(self, path: Path) -> None:
+        """Write the rows as JSON."""
+        content = {"env": self.env, "agent": self.agent, "rows": [asdict(row) for row in self.rows]}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def interval(values: Accuracies) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of (S,) values; a point where they are all the same."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(values.mean()), float(values.mean())
+    rng = np.random.default_rng(0)
+    result = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=rng)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass
+class Outcome:
+    """What one agent did in one context, over S seeds."""
+
+    accuracy: Accuracies
+    samples_used: NDArray[np.int64]
+    full: NDArray[np.int64]
+    """(S,) presentations that all data would take."""
+    selected: NDArray[np.float32]
+    """(S, T, B)."""
+    ratio: NDArray[np.float32]
+    """(S, T)."""
+    diverged: NDArray[np.bool_]
+
+
+def run_episodes(
+    env: TrainingVectorEnv, agent: Agent, seeds: Sequence[int], context: Mapping[str, float]
+) -> Outcome:
+    """Run one episode a seed to its end and test the trained models.
+
+    Args:
+        env: with autoreset mode "Disabled" and as many environments as there are seeds.
+        agent: decides, deterministically.
+        seeds: of the episodes.
+        context: values to set; the others are drawn.
+    """
+    observation, _ = env.reset(seed=list(seeds), options={"context": context})
+    diverged = np.zeros(env.num_envs, np.bool_)
+    while not env.session.finished.all():
+        actions, _ = agent.predict(observation, deterministic=True)
+        observation, _, _, _, info = env.step(actions)
+        diverged |= info["diverged"]
+    session = env.session
+    accuracy = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
+    return Outcome(
+        accuracy=np.where(diverged, 1 / session.task.dataset.classes, accuracy),
+        samples_used=session.budget.spent.copy(),
+        full=session.budget.capacity * session.config.intervals,
+        selected=session.history.selected.copy(),
+        ratio=session.history.scalars["ratio"].copy(),
+        diverged=diverged,
+    )
+
+
+def evaluate(
+    env: Definition,
+    contenders: Sequence[Contender],
+    about: str,
+    *,
+    seeds: int = 64,
+    device: str = "auto",
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate agents in every evaluation context of an environment, all on the same seeds.
+
+    Args:
+        env: the environment; an agent's own settings are laid over it.
+        contenders: the agents.
+        about: name of the agent that the evaluation is about.
+        seeds: trainings of each agent in each context.
+        device: where the trainings run.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an agent does not fit the environment.
+    """
+    outcomes: dict[tuple[str, int], Outcome] = {}
+    contexts = _contexts(env)
+    bar = tqdm(total=len(contenders) * len(contexts) * seeds, unit="training", disable=not progress)
+    for contender in contenders:
+        bar.set_description(f"evaluating {contender.name}")
+        settings = env.with_overrides(contender.agent.env)
+        sizes = [min(MOST_REPLICAS, seeds - start) for start in range(0, seeds, MOST_REPLICAS)]
+        parts: dict[int, list[Outcome]] = {number: [] for number in range(len(contexts))}
+        for chunk, size in enumerate(sizes):
+            vector = _vector(settings, size, device)
+            agent = contender.model or contender.agent.bind(vector.control, vector.single_action_space)
+            first = FIRST_SEED + chunk * MOST_REPLICAS
+            for number, context in enumerate(contexts):
+                parts[number].append(run_episodes(vector, agent, range(first, first + size), context))
+                bar.update(size)
+        for number, found in parts.items():
+            outcomes[contender.name, number] = _joined(found)
+    bar.close()
+    names = [contender.name for contender in contenders]
+    return Evaluation(
+        env=env.name,
+        agent=about,
+        rows=[
+            _row(outcomes, name, number, context) for number, context in enumerate(contexts) for name in names
+        ],
+        schedules={name: _means(outcomes, name, "selected", len(contexts)) for name in names},
+        ratios={name: _means(outcomes, name, "ratio", len(contexts)) for name in names},
+        contexts=contexts,
+    )
+
+
+def _vector(settings: Definition, size: int, device: str) -> TrainingVectorEnv:
+    vector = settings.resolve().vector_class()(
+        num_envs=size, autoreset_mode="Disabled", device=device, **settings.kwargs
+    )
+    assert isinstance(vector, TrainingVectorEnv)
+    return vector
+
+
+def _contexts(env: Definition) -> list[dict[str, float]]:
+    listed: Sequence[Mapping[str, float]] = env.kwargs.get("evaluation_contexts", ({},))
+    return [dict(context) for context in listed]
+
+
+def _joined(parts: Sequence[Outcome]) -> Outcome:
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return Outcome(**columns)
+
+
+def _means(
+    outcomes: Mapping[tuple[str, int], Outcome], name: str, what: str, contexts: int
+) -> NDArray[np.float32]:
+    """Mean over seeds for each context; NaN where no seed got that far."""
+    rows = [getattr(outcomes[name, number], what) for number in range(contexts)]
+    return np.stack([np.ma.masked_invalid(row).mean(0).filled(np.nan) for row in rows]).astype(np.float32)
+
+
+def _row(
+    outcomes: Mapping[tuple[str, int], Outcome], name: str, number: int, context: Mapping[str, float]
+) -> Row:
+    found = outcomes[name, number]
+    low, high = interval(found.accuracy)
+    reference = outcomes.get((REFERENCE, number))
+    gain = None if reference is None else found.accuracy - reference.accuracy
+    gain_low, gain_high = (None, None) if gain is None else interval(gain)
+    own_full = (reference or found).full
+    return Row(
+        agent=name,
+        context=dict(context),
+        ratio=round(float((found.samples_used / own_full).mean()), 4),
+        accuracy_mean=float(found.accuracy.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        samples_used=float(found.samples_used.mean()),
+        seeds=len(found.accuracy),
+        gain_mean=None if gain is None else float(gain.mean()),
+        gain_low=gain_low,
+        gain_high=gain_high,
+        diverged=int(found.diverged.sum()),
+    )

@@ -1,0 +1,146 @@
+"""What an evaluation shows a person: a table, figures, TensorBoard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dsenv.env.render import bin_colors
+from dsenv.evaluation.evaluate import Evaluation, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def context_label(context: Mapping[str, float]) -> str:
+    """A context in words: "label noise 40 %"."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.0%}" for name, value in context.items()) or "as drawn"
+
+
+def _by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
+    """Rows by agent, then by context."""
+    table: dict[str, dict[str, Row]] = {}
+    for row in evaluation.rows:
+        table.setdefault(row.agent, {})[context_label(row.context)] = row
+    return table
+
+
+def markdown_table(evaluation: Evaluation) -> str:
+    """Test accuracy in percent and half its 95 % interval: a row for each agent, a column for each context."""
+    table = _by_context(evaluation)
+    labels = [context_label(context) for context in evaluation.contexts]
+    lines = [f"| agent | data used | {' | '.join(labels)} |", "|---|---|" + "---|" * len(labels)]
+    for agent, rows in table.items():
+        cells = [_cell(rows[label]) for label in labels]
+        name = f"**{agent}**" if agent == evaluation.agent else agent
+        lines.append(f"| {name} | {rows[labels[0]].ratio:.0%} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    half = (row.accuracy_high - row.accuracy_low) / 2
+    lost = f" ({row.diverged} diverged)" if row.diverged else ""
+    return f"{100 * row.accuracy_mean:.1f} ± {100 * half:.1f}{lost}"
+
+
+def gains(evaluation: Evaluation) -> str:
+    """The agent's gain over all data in each context, with its 95 % interval, in points of accuracy."""
+    rows = [row for row in evaluation.rows if row.agent == evaluation.agent and row.gain_mean is not None]
+    lines = []
+    for row in rows:
+        assert row.gain_mean is not None and row.gain_low is not None and row.gain_high is not None
+        mean, low, high = (100 * value for value in (row.gain_mean, row.gain_low, row.gain_high))
+        lines.append(f"{context_label(row.context)}: {mean:+.1f} points ({low:+.1f} to {high:+.1f})")
+    return "\n".join(lines)
+
+
+def accuracy_figure(evaluation: Evaluation) -> "Figure":
+    """Test accuracy of every agent in every context, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    table = _by_context(evaluation)
+    labels = [context_label(context) for context in evaluation.contexts]
+    place = np.arange(len(labels))
+    for number, (agent, rows) in enumerate(table.items()):
+        mean = np.array([100 * rows[label].accuracy_mean for label in labels])
+        low = np.array([100 * rows[label].accuracy_low for label in labels])
+        high = np.array([100 * rows[label].accuracy_high for label in labels])
+        is_subject = agent == evaluation.agent
+        axis.errorbar(
+            place + (number - len(table) / 2) * 0.06,
+            mean,
+            yerr=[mean - low, high - mean],
+            label=f"{agent} ({rows[labels[0]].ratio:.0%} of the data)",
+            marker="o",
+            capsize=2,
+            linewidth=2.5 if is_subject else 1,
+            color="black" if is_subject else f"C{number % 10}",
+            zorder=3 if is_subject else 2,
+        )
+    axis.set_xticks(place, labels)
+    best = max(100 * row.accuracy_high for row in evaluation.rows)
+    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {evaluation.agent} against fixed rules")
+    axis.set_ylim(top=min(100.0, best + 1))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def schedule_figure(evaluation: Evaluation) -> "Figure":
+    """What the agent selected over time: share from each loss-rank bin, and the ratio, for each context."""
+    from matplotlib.figure import Figure
+
+    shares, ratios = evaluation.schedules[evaluation.agent], evaluation.ratios[evaluation.agent]
+    contexts, intervals, bins = shares.shape
+    figure = Figure(figsize=(3.1 * contexts + 0.8, 3.4), dpi=120, layout="constrained")
+    axes = figure.subplots(1, contexts, sharey=True, squeeze=False)[0]
+    time = np.arange(1, intervals + 1)
+    colors = bin_colors(bins)
+    for axis, share, ratio, context in zip(axes, shares, ratios, evaluation.contexts, strict=True):
+        bottom = np.zeros(intervals)
+        for b in range(bins):
+            heights = np.nan_to_num(share[:, b])
+            axis.bar(time, heights, bottom=bottom, color=colors[b], width=0.92, label=f"bin {b}")
+            bottom += heights
+        axis.plot(time, ratio, "w--", linewidth=3)
+        axis.plot(time, ratio, "k--", linewidth=1.2, label="ratio")
+        axis.set(title=context_label(context), xlabel="interval", ylim=(0, 1), xlim=(0.4, intervals + 0.6))
+    axes[0].set_ylabel("share of the selected samples")
+    handles, names = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8, title="loss rank\n(0: smallest)")
+    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} selects")
+    return figure
+
+
+def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = "") -> list[Path]:
+    """Write an evaluation to a run's folder: JSON, two PNGs, and text, scalars and figures for TensorBoard.
+
+    Args:
+        evaluation: what to show.
+        folder: the run's folder; TensorBoard's event files lie there.
+        step: environment steps the agent was trained for.
+        prefix: put before the files' names and in the tags, for an evaluation on another environment.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from torch.utils.tensorboard import SummaryWriter
+
+    figures = {"accuracy": accuracy_figure(evaluation), "schedule": schedule_figure(evaluation)}
+    json_path = folder / f"{prefix}evaluation.json"
+    evaluation.save(json_path)
+    written = [json_path]
+    tag = f"evaluation/{prefix}"
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_text(f"{tag}table", markdown_table(evaluation), step)
+        for row in evaluation.rows:
+            context = context_label(row.context).replace(" ", "_").replace("%", "percent")
+            writer.add_scalar(f"{tag}{row.agent}/{context}", row.accuracy_mean, step)
+        for name, figure in figures.items():
+            FigureCanvasAgg(figure)
+            path = folder / f"{prefix}{name}.png"
+            figure.savefig(path)
+            written.append(path)
+            writer.add_figure(f"{tag}{name}", figure, step, close=False)
+    return written

@@ -1,0 +1,44 @@
+"""One random stream for each replica, apart from torch's and NumPy's global ones."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Streams:
+    """K independent generators on one device; replica k draws from the k-th alone.
+
+    A replica's numbers therefore do not depend on how many others run beside it.
+    """
+
+    def __init__(self, replicas: int, device: torch.device) -> None:
+        self.device = device
+        self._generators = [torch.Generator(device) for _ in range(replicas)]
+
+    def seed(self, replica: int, seed: int) -> None:
+        """Start the stream of one replica anew."""
+        self._generators[replica].manual_seed(seed)
+
+    def uniform(self, size: int) -> Tensor:
+        """Draw (K, size) float32 numbers in [0, 1)."""
+        rows = [torch.rand(size, generator=g, device=self.device) for g in self._generators]
+        return torch.stack(rows)
+
+    def gumbel(self, size: int) -> Tensor:
+        """Draw (K, size) standard Gumbel variates."""
+        tiny = torch.finfo(torch.float32).tiny
+        exponential = -self.uniform(size).clamp_(min=tiny).log_()
+        return -exponential.clamp_(min=tiny).log_()
+
+    def __getitem__(self, replica: int) -> torch.Generator:
+        return self._generators[replica]
+
+    def state_dict(self) -> dict[str, Sequence[Tensor]]:
+        """States of all generators."""
+        return {"generators": [g.get_state() for g in self._generators]}
+
+    def load_state_dict(self, state: dict[str, Sequence[Tensor]]) -> None:
+        """Continue from `state_dict()`."""
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)

@@ -1,0 +1,118 @@
+"""What every selector takes and returns."""
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.signals import SampleSignals
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples one training uses next, unshuffled."""
+
+    index: Tensor
+    """(M,) int64 positions in the training set, each at most once."""
+    weight: Tensor
+    """(M,) float32 factor on the loss of each sample."""
+
+    def __post_init__(self) -> None:
+        assert self.index.shape == self.weight.shape, (self.index.shape, self.weight.shape)
+
+
+@dataclass(frozen=True)
+class StackedSelection:
+    """The samples each of K trainings uses next, in training order.
+
+    Trainings may choose different numbers of samples; shorter rows are padded with index N.
+    """
+
+    index: Tensor
+    """(K, M) int64 positions in the training set; N (one past the last) is padding."""
+    weight: Tensor
+    """(K, M) float32 factor on the loss of each sample; 0 on padding."""
+    counts: tuple[int, ...]
+    """Number of chosen samples of each training; M is the largest."""
+
+    def __post_init__(self) -> None:
+        assert self.index.shape == self.weight.shape, (self.index.shape, self.weight.shape)
+        assert self.index.shape == (len(self.counts), max(self.counts, default=0)), self.index.shape
+
+    @classmethod
+    def of(cls, selections: Sequence[Selection], size: int) -> "StackedSelection":
+        """Pad the selections of K trainings to one length; N is `size`."""
+        counts = tuple(len(selection.index) for selection in selections)
+        most = max(counts, default=0)
+        first = selections[0]
+        index = first.index.new_full((len(selections), most), size)
+        weight = first.weight.new_zeros(len(selections), most)
+        for row, (selection, count) in enumerate(zip(selections, counts, strict=True)):
+            index[row, :count], weight[row, :count] = selection.index, selection.weight
+        return cls(index, weight, counts)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a model says about some samples: one training batch, or a pass over a whole split."""
+
+    index: Tensor
+    """(B,) int64 positions in the split."""
+    labels: Tensor
+    """(B,) int64 given labels."""
+    loss: Tensor
+    """(B,) per-sample loss in nats."""
+    logits: Tensor | None = None
+    """(B, C) outputs."""
+    features: Tensor | None = None
+    """(B, D) inputs of the last linear layer."""
+
+
+class Selector(ABC):  # noqa: B024  # most methods have a sensible default
+    """Chooses which samples to train on.
+
+    Rule-based selectors are pure functions of the signals. Others ask for more: static ones for one
+    pass over the training set (`needs_pass`), learned ones see every training batch (`observe`).
+    """
+
+    needs_pass: bool = False
+    """`prepare` must be called once, before the first `select`; the pass costs one forward a sample."""
+    needs_logits: bool = False
+    """`Forward.logits` must be given."""
+    needs_features: bool = False
+    """`Forward.features` must be given."""
+
+    def prepare(self, train: Forward, validation: Forward | None = None) -> None:
+        """Take in one pass over the training set (and the validation split, where a method uses one)."""
+        del train, validation
+
+    def observe(self, batch: Forward) -> None:
+        """Take in one training batch, after its forward pass."""
+        del batch
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Choose samples.
+
+        Args:
+            signals: the per-sample history, tensors of shape (N,).
+            count: M, how many to choose, 1..N.
+            generator: the only source of randomness; it lives on the signals' device.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the selector remembers; empty for a pure function of the signals."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        assert not state, sorted(state)
+
+
+def top(score: Tensor, count: int) -> Selection:
+    """The `count` samples with the largest scores (N,), each with weight 1."""
+    index = score.topk(count).indices
+    return Selection(index, torch.ones_like(index, dtype=torch.float32))

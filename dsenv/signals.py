@@ -1,0 +1,164 @@
+"""SampleSignals: what is known about each training sample, on the training device.
+
+Signals come from the training forward itself. A sample that was not trained on keeps its last
+values; `last_step` tells how old they are.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dsenv import kernels
+
+EMA_DECAY = 0.8  # weight of the old value in `loss_ema`
+
+
+class SampleSignals:
+    """Per-sample history of one training, or of K replicas of it.
+
+    Every signal is a tensor of shape (N,), or (K, N) where `replicas` is given:
+
+    | name              | dtype   | range     | meaning                                              |
+    |-------------------|---------|-----------|------------------------------------------------------|
+    | loss              | float32 | nats, >=0 | last training loss; log C before the first visit     |
+    | loss_ema          | float32 | nats, >=0 | its exponential mean over visits                     |
+    | loss_change       | float32 | nats      | last loss minus the one before                       |
+    | loss_rank         | float32 | [0, 1]    | rank of the loss among those trained in its interval |
+    | confidence        | float32 | [0, 1]    | probability of the given label                       |
+    | entropy           | float32 | [0, 1]    | entropy of the prediction / log C                    |
+    | margin            | float32 | [-1, 1]   | probability of the label minus the largest other     |
+    | correct           | float32 | 0 or 1    | the prediction agrees with the given label           |
+    | times_trained     | int32   | >=0       | visits so far                                        |
+    | last_step         | int32   | >=-1      | step of the last visit; -1 before the first          |
+    | forgetting_events | int32   | >=0       | changes from right to wrong (Toneva et al., 2019)    |
+
+    Args:
+        size: N, the number of training samples.
+        classes: C, the number of classes.
+        replicas: K, or None for plain (N,) signals.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self, size: int, classes: int, replicas: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        if size < 1 or classes < 2:
+            raise ValueError(f"signals need size >= 1 and classes >= 2, got {size} and {classes}")
+        self.size, self.classes, self.replicas = size, classes, replicas
+        self.device = torch.device(device)
+        self._initial = {
+            "loss": math.log(classes),
+            "loss_ema": math.log(classes),
+            "loss_change": 0.0,
+            "loss_rank": 0.5,
+            "confidence": 1 / classes,
+            "entropy": 1.0,
+            "margin": 0.0,
+            "correct": 0.0,
+            "times_trained": 0,
+            "last_step": -1,
+            "forgetting_events": 0,
+        }
+        # One column more than samples: updates of padding (index N) fall there and are never read.
+        lead = () if replicas is None else (replicas,)
+        self._store = {
+            name: torch.full(
+                (*lead, size + 1),
+                value,
+                dtype=torch.int32 if isinstance(value, int) else torch.float32,
+                device=self.device,
+            )
+            for name, value in self._initial.items()
+        }
+
+    def __getattr__(self, name: str) -> Tensor:
+        store = self.__dict__.get("_store", {})
+        if name in store:
+            signal: Tensor = store[name][..., : self.size]
+            return signal
+        raise AttributeError(f"SampleSignals has no signal {name!r}; there are: {', '.join(store)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all signals."""
+        return tuple(self._store)
+
+    @property
+    def seen(self) -> Tensor:
+        """Which samples were trained on at least once, bool."""
+        return self.times_trained > 0
+
+    def reset(self, replicas: Iterable[int] | None = None) -> None:
+        """Forget everything, or everything of the named replicas."""
+        rows = None if replicas is None else torch.tensor(list(replicas), device=self.device)
+        for name, value in self._initial.items():
+            if rows is None:
+                self._store[name].fill_(value)
+            else:
+                self._store[name][rows] = value
+
+    def update(self, index: Tensor, loss: Tensor, logits: Tensor, labels: Tensor, step: int | Tensor) -> None:
+        """Take in one interval's training forward.
+
+        Args:
+            index: (..., B) int64 positions of the samples, each at most once; N marks padding.
+            loss: (..., B) per-sample training loss, in nats.
+            logits: (..., B, C) the model's outputs.
+            labels: (..., B) int64 the labels trained on.
+            step: number of this interval, stored as `last_step`; (K,) where replicas are at different ones.
+        """
+        assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
+        loss = loss.float()
+        log_probability = kernels.log_softmax(logits.float())
+        probability = log_probability.exp()
+        confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
+        other = probability.scatter(-1, labels[..., None], -1.0).amax(-1)
+        correct = (confidence > other).float()
+        old = {name: self._store[name].gather(-1, index) for name in ("loss", "loss_ema", "correct")}
+        visits = self._store["times_trained"].gather(-1, index)
+        first = visits == 0
+        forgot = (old["correct"] > correct).int()
+        self._write("loss_ema", index, torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)))
+        self._write("loss_change", index, torch.where(first, torch.zeros_like(loss), loss - old["loss"]))
+        self._write("loss_rank", index, _rank(loss, index < self.size))
+        self._write("loss", index, loss)
+        self._write("confidence", index, confidence)
+        self._write("entropy", index, -(probability * log_probability).sum(-1) / math.log(self.classes))
+        self._write("margin", index, confidence - other)
+        self._write("correct", index, correct)
+        self._write("times_trained", index, visits + 1)
+        at = step.int()[:, None] if isinstance(step, Tensor) else torch.tensor(step, dtype=torch.int32)
+        self._write("last_step", index, at.to(self.device).expand_as(visits))
+        self._store["forgetting_events"].scatter_add_(-1, index, forgot)
+
+    def _write(self, name: str, index: Tensor, value: Tensor) -> None:
+        self._store[name].scatter_(-1, index, value)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every signal."""
+        return {name: tensor.clone() for name, tensor in self._store.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of another number of samples or replicas.
+        """
+        for name, tensor in self._store.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"signal {name!r} of the state has shape {tuple(state[name].shape)}, "
+                    f"this store needs {tuple(tensor.shape)}"
+                )
+            tensor.copy_(state[name])
+
+
+def _rank(values: Tensor, valid: Tensor) -> Tensor:
+    """Rank of each valid value among the valid ones of its row, scaled to [0, 1]; (..., B)."""
+    order = kernels.argsort(values.masked_fill(~valid, math.inf))
+    ranks = torch.empty_like(values)
+    positions = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype)
+    ranks.scatter_(-1, order, positions.expand_as(values))
+    return ranks / (valid.sum(-1, keepdim=True) - 1).clamp(min=1)

@@ -1,0 +1,93 @@
+"""Label noise and long-tail imbalance; the clean labels are kept apart for analysis."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import check_share, pick
+
+
+def _noisy_positions(size: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Exactly round(rate * size) positions, drawn uniformly."""
+    check_share("label_noise", rate, zero=True)
+    return torch.randperm(size, generator=generator)[: round(rate * size)]
+
+
+def symmetric_noise(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Replace a share of the labels by another class, each other class equally likely.
+
+    Args:
+        labels: (N,) int64 clean labels, on the CPU.
+        rate: share of labels that become wrong, [0, 1].
+        classes: C.
+        generator: draws which labels, and what they become.
+
+    Returns:
+        (N,) int64 given labels; exactly round(rate * N) of them are wrong.
+    """
+    noisy = labels.clone()
+    where = _noisy_positions(len(labels), rate, generator)
+    shift = torch.randint(1, classes, (len(where),), generator=generator)
+    noisy[where] = (labels[where] + shift) % classes
+    return noisy
+
+
+def pair_flip_noise(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Replace a share of the labels by the next class (Han et al., 2018, arXiv 1804.06872).
+
+    Arguments and result are those of `symmetric_noise`.
+    """
+    noisy = labels.clone()
+    where = _noisy_positions(len(labels), rate, generator)
+    noisy[where] = (labels[where] + 1) % classes
+    return noisy
+
+
+NOISES: dict[str, Callable[[Tensor, float, int, torch.Generator], Tensor]] = {
+    "symmetric": symmetric_noise,
+    "pair_flip": pair_flip_noise,
+}
+
+
+def add_noise(kind: str, labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Apply the label noise called `kind`: "symmetric" or "pair_flip"."""
+    return NOISES[pick("label noise", kind, NOISES)](labels, rate, classes, generator)
+
+
+def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Which samples are kept so that class sizes fall off exponentially.
+
+    Class c keeps imbalance^(c / (C - 1)) of the size of the smallest class, as in the long-tailed
+    CIFAR of Cui et al. (2019, arXiv 1901.05555), so that the first class is 1 / imbalance times the last.
+
+    Args:
+        labels: (N,) int64 clean labels, on the CPU.
+        imbalance: size of the last class over that of the first, (0, 1]; 1 keeps everything.
+        classes: C.
+        generator: draws which samples of a class are kept.
+
+    Returns:
+        (N,) bool.
+    """
+    check_share("imbalance", imbalance)
+    if imbalance == 1:
+        return torch.ones_like(labels, dtype=torch.bool)
+    sizes = torch.bincount(labels, minlength=classes)
+    share = imbalance ** (torch.arange(classes) / max(classes - 1, 1))
+    keep = (sizes.min() * share).round().long().clamp(min=1)
+    order = torch.randperm(len(labels), generator=generator)
+    by_class = order[labels[order].argsort(stable=True)]
+    start = sizes.cumsum(0) - sizes
+    position = torch.arange(len(labels)) - start[labels[by_class]]
+    kept = torch.zeros_like(labels, dtype=torch.bool)
+    kept[by_class] = position < keep[labels[by_class]]
+    return kept
+
+
+def random_subset(size: int, share: float, generator: torch.Generator) -> Tensor:
+    """Keep exactly round(share * size) samples (at least one), drawn uniformly; (N,) bool."""
+    check_share("subset", share)
+    kept = torch.zeros(size, dtype=torch.bool)
+    kept[torch.randperm(size, generator=generator)[: max(1, round(share * size))]] = True
+    return kept

@@ -1,0 +1,82 @@
+"""Models: a factory takes the sample shape and the number of classes, and returns an `nn.Module`."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+ModelFactory = Callable[..., nn.Module]
+
+
+def mlp(sample_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64, 64)) -> nn.Module:
+    """A multi-layer perceptron with ReLU.
+
+    Args:
+        sample_shape: shape of one sample; flattened.
+        classes: number of outputs.
+        hidden: width of each hidden layer.
+    """
+    inputs = 1
+    for length in sample_shape:
+        inputs *= length
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, fan_out in pairwise((inputs, *hidden)):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    layers.append(nn.Linear((inputs, *hidden)[-1], classes))
+    return nn.Sequential(*layers)
+
+
+def small_cnn(sample_shape: tuple[int, ...], classes: int, width: int = 32) -> nn.Module:
+    """Three 3 x 3 convolutions with group normalisation, pooling and a linear layer.
+
+    At width 32 it has 57 k parameters. Group instead of batch normalisation makes a sample's output
+    independent of the rest of the batch, so that K replicas can run as one tensor program.
+
+    Args:
+        sample_shape: (C, H, W), with H and W at least 8.
+        classes: number of outputs.
+        width: channels of the first layer; the others have twice as many. A multiple of 8.
+
+    Raises:
+        ValueError: the samples are not images of that size, or the width does not divide.
+    """
+    if len(sample_shape) != 3 or min(sample_shape[1:]) < 8:
+        raise ValueError(
+            f"small_cnn needs images (C, H, W) of at least 8 x 8, got samples of shape {sample_shape}"
+        )
+    if width % 8:
+        raise ValueError(f"small_cnn: width must be a multiple of 8, got {width}")
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise((sample_shape[0], width, 2 * width, 2 * width)):
+        layers += [
+            nn.Conv2d(fan_in, fan_out, 3, padding=1),
+            nn.GroupNorm(8, fan_out),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes)]
+    return nn.Sequential(*layers)
+
+
+def resnet18(sample_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """ResNet-18 with the CIFAR stem: a 3 x 3 convolution of stride 1 and no first pooling."""
+    return _cifar_resnet("resnet18", sample_shape, classes)
+
+
+def resnet50(sample_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """ResNet-50 with the CIFAR stem: a 3 x 3 convolution of stride 1 and no first pooling."""
+    return _cifar_resnet("resnet50", sample_shape, classes)
+
+
+def _cifar_resnet(name: str, sample_shape: tuple[int, ...], classes: int) -> nn.Module:
+    import torchvision.models
+
+    if len(sample_shape) != 3:
+        raise ValueError(f"{name} needs images (C, H, W), got samples of shape {sample_shape}")
+    model: Any = getattr(torchvision.models, name)(num_classes=classes)
+    model.conv1 = nn.Conv2d(sample_shape[0], 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    resnet: nn.Module = model
+    return resnet

@@ -1,0 +1,132 @@
+"""Task: data set + model + loss + recipe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dsenv import kernels
+from dsenv.catalogue import import_entry_point
+from dsenv.errors import check_keywords, pick
+from dsenv.tasks.dataset import Dataset
+from dsenv.tasks.recipe import Recipe
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+DATASETS = {
+    "digits": "dsenv.tasks.digits:digits",
+    "fashion_mnist": "dsenv.tasks.fashion_mnist:fashion_mnist",
+    "cifar10": "dsenv.tasks.torchvision_sets:cifar10",
+    "cifar100": "dsenv.tasks.torchvision_sets:cifar100",
+    "svhn": "dsenv.tasks.torchvision_sets:svhn",
+    "image_folder": "dsenv.tasks.folder:image_folder",
+}
+MODELS = {
+    "mlp": "dsenv.tasks.models:mlp",
+    "small_cnn": "dsenv.tasks.models:small_cnn",
+    "resnet18": "dsenv.tasks.models:resnet18",
+    "resnet50": "dsenv.tasks.models:resnet50",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and how.
+
+    Args:
+        dataset: the three splits.
+        model: builds one model, without arguments; called for each training anew, with torch's CPU
+            stream seeded, so that its initial parameters follow from the training's seed.
+        recipe: optimiser, schedule and batch size.
+        loss: maps logits (B, C) and labels (B,) to a loss for each sample (B,); None for cross-entropy
+            with the recipe's label smoothing.
+    """
+
+    dataset: Dataset
+    model: Callable[[], nn.Module]
+    recipe: Recipe = field(default_factory=Recipe)
+    loss: LossFunction | None = None
+
+    def sample_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Training loss of each sample, (B,), from logits (B, C) and labels (B,).
+
+        Raises:
+            ValueError: a custom loss does not return one value for each sample.
+        """
+        if self.loss is None:
+            return kernels.cross_entropy(logits, labels, self.recipe.label_smoothing)
+        values = self.loss(logits, labels)
+        if values.shape != labels.shape:
+            raise ValueError(
+                f"the loss returned shape {tuple(values.shape)} for {len(labels)} samples; it must return "
+                "one value for each sample: use reduction='none'"
+            )
+        return values
+
+    def with_validation_in_training(self) -> "Task":
+        """The same task, training on the validation split as well; see `Dataset`."""
+        return replace(self, dataset=self.dataset.with_validation_in_training())
+
+    @classmethod
+    def from_config(
+        cls,
+        *,
+        dataset: Mapping[str, Any] | Dataset,
+        model: Mapping[str, Any] | Callable[[], nn.Module],
+        recipe: Mapping[str, Any] | Recipe | None = None,
+        loss: str | LossFunction | None = None,
+    ) -> "Task":
+        """Build a task from tables as they stand in an environment's TOML.
+
+        Args:
+            dataset: a `Dataset`, or a table with `name`: one of `DATASETS` or the user's own
+                "module:function"; its other keys are that function's arguments.
+            model: a factory without arguments, or a table with `name`: one of `MODELS` or the user's
+                own "module:function", called with sample_shape, classes and the table's other keys.
+            recipe: a `Recipe`, or a table of its settings.
+            loss: a per-sample loss, or its "module:function"; None for cross-entropy.
+        """
+        data = dataset if isinstance(dataset, Dataset) else build_part("dataset", DATASETS, dataset)
+        if not isinstance(data, Dataset):
+            raise ValueError(
+                f"a dataset function must return a dsenv.tasks.Dataset, got {type(data).__name__}"
+            )
+        if not isinstance(recipe, Recipe):
+            check_keywords("recipe", Recipe, recipe or {})
+            recipe = Recipe(**(recipe or {}))
+        factory = model if callable(model) else partial(_build_model, data, dict(model))
+        return cls(data, factory, recipe, import_entry_point(loss) if isinstance(loss, str) else loss)
+
+
+def build_part(kind: str, known: Mapping[str, str], table: Mapping[str, Any], **given: Any) -> Any:
+    """Call the function that a table names, with the table's other keys and `given` as arguments."""
+    settings = dict(table)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:function'")
+    function = import_entry_point(name if ":" in name else known[pick(kind, name, known)])
+    check_keywords(f"{kind} {name}", function, {**settings, **given})
+    return function(**settings, **given)
+
+
+def _build_model(dataset: Dataset, table: Mapping[str, Any]) -> nn.Module:
+    model = build_part("model", MODELS, table, sample_shape=dataset.sample_shape, classes=dataset.classes)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"a model function must return an nn.Module, got {type(model).__name__}")
+    return model
+
+
+def seeded_model(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a model on the CPU with initial parameters that follow from `seed` alone.
+
+    torch's initialisers draw from the global CPU stream; it is left as it was.
+    """
+    state = torch.default_generator.get_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        return factory()
+    finally:
+        torch.default_generator.set_state(state)

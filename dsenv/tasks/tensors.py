@@ -1,0 +1,59 @@
+"""Any pair of tensors as a data set."""
+
+import torch
+from torch import Tensor
+
+from dsenv.tasks.dataset import Dataset, split_pools
+
+
+def from_tensors(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str = "tensors",
+    classes: int | None = None,
+    train: int | None = None,
+    validation: int = 300,
+    test: int | None = 300,
+    test_images: Tensor | None = None,
+    test_labels: Tensor | None = None,
+    split_seed: int = 0,
+) -> Dataset:
+    """Make a data set of samples and labels.
+
+    Args:
+        images: (N, ...) uint8 in 0..255, normalised by the training split's mean and deviation, or
+            float32 that is used as it is. Images are (N, C, H, W).
+        labels: (N,) whole numbers from 0.
+        name: names the data set in messages.
+        classes: number of classes; None for the largest label plus one.
+        train: training samples; None for all that are left.
+        validation: trusted validation samples.
+        test: test samples; None for all that are left.
+        test_images: test samples of their own; drawn from `images` where None.
+        test_labels: their labels.
+        split_seed: decides which sample falls into which split.
+
+    Raises:
+        ValueError: see `Dataset`.
+    """
+    if len(images) != len(labels):
+        raise ValueError(f"{name} has {len(images)} samples and {len(labels)} labels")
+    if (test_images is None) != (test_labels is None):
+        raise ValueError("give test_images and test_labels together, or neither")
+    own_test = None
+    if test_images is not None and test_labels is not None:
+        own_test = (test_images, test_labels.long())
+    splits = split_pools(name, (images, labels.long()), own_test, (train, validation, test), split_seed)
+    count = int(labels.max()) + 1 if classes is None else classes
+    if images.dtype != torch.uint8:
+        return Dataset(name, *splits, classes=count)
+    pixels = splits[0].images.float() / 255
+    pixels = pixels.transpose(0, 1).flatten(1)  # (C, everything else)
+    return Dataset(
+        name,
+        *splits,
+        classes=count,
+        mean=tuple(pixels.mean(1).tolist()),
+        std=tuple(pixels.std(1).clamp(min=1e-3).tolist()),
+    )

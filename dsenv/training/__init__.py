@@ -1,0 +1,6 @@
+"""Training: K replicas of a task's model, one interval after another."""
+
+from dsenv.training.replicas import make_replicas
+from dsenv.training.trainer import Interval, Score, Trainer
+
+__all__ = ["Interval", "Score", "Trainer", "make_replicas"]

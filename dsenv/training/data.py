@@ -1,0 +1,36 @@
+"""Samples on the training device, gathered and normalised in batches."""
+
+import torch
+from torch import Tensor
+
+from dsenv.tasks.dataset import Dataset, Split
+
+
+class ResidentSplit:
+    """One split on the device, as uint8 where the data set is; row N is a blank for padding.
+
+    Args:
+        split: the samples.
+        dataset: gives the normalisation.
+        device: where they live.
+    """
+
+    def __init__(self, split: Split, dataset: Dataset, device: torch.device) -> None:
+        self.size = len(split)
+        self.images = torch.cat([split.images, torch.zeros_like(split.images[:1])]).to(device)
+        self.labels = split.labels.to(device)
+        self.is_bytes = split.images.dtype == torch.uint8
+        shape = (-1, *[1] * (split.images.ndim - 2))
+        self._scale = (1 / (255 * torch.tensor(dataset.std, device=device))).view(shape)
+        self._shift = (
+            -torch.tensor(dataset.mean, device=device) / torch.tensor(dataset.std, device=device)
+        ).view(shape)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Normalised float32 samples (..., *sample_shape) at the positions `index` (...)."""
+        samples = self.images.index_select(0, index.flatten())
+        return self.normalise(samples).view(*index.shape, *samples.shape[1:])
+
+    def normalise(self, samples: Tensor) -> Tensor:
+        """Samples (B, *sample_shape) as the model sees them; floats are left as they are."""
+        return torch.addcmul(self._shift, samples, self._scale) if self.is_bytes else samples

@@ -1,0 +1,84 @@
+"""Layers with a replica axis: K networks of one `nn.Sequential` as one tensor program.
+
+Linear layers become batched matrix products, convolutions become grouped convolutions. Features
+travel as (K, B, F), images as (B, K * C, H, W).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ELEMENTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of nested `nn.Sequential`s, in order, with the prefix of their parameters."""
+    if not isinstance(model, nn.Sequential):
+        yield prefix, model
+        return
+    for name, child in model.named_children():
+        yield from layers(child, f"{prefix}{name}.")
+
+
+def can_stack(model: nn.Module) -> bool:
+    """Whether every layer of the model has a form with a replica axis."""
+    return isinstance(model, nn.Sequential) and all(_can_stack_layer(layer) for _, layer in layers(model))
+
+
+def _can_stack_layer(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and layer.padding_mode == "zeros"
+    if isinstance(layer, nn.Flatten):
+        return layer.start_dim == 1 and layer.end_dim == -1
+    return isinstance(layer, (nn.Linear, nn.GroupNorm, *ELEMENTWISE, *POOLING))
+
+
+def stacked_forward(model: nn.Module, parameters: Mapping[str, Tensor], samples: Tensor) -> Tensor:
+    """Outputs of K networks.
+
+    Args:
+        model: the network's structure; its own parameters are not used.
+        parameters: by name, the parameters of all K networks, (K, ...).
+        samples: (K, B, ...) float inputs, each network its own.
+
+    Returns:
+        (K, B, C) outputs.
+    """
+    replicas, batch = samples.shape[:2]
+    is_image = samples.ndim == 5
+    x = samples.transpose(0, 1).flatten(1, 2) if is_image else samples
+    for prefix, layer in layers(model):
+        weight, bias = parameters.get(f"{prefix}weight"), parameters.get(f"{prefix}bias")
+        if isinstance(layer, nn.Flatten):
+            x = x.view(batch, replicas, -1).transpose(0, 1) if is_image else x.flatten(2)
+            is_image = False
+        elif isinstance(layer, nn.Linear):
+            assert weight is not None and not is_image
+            x = _linear(x, weight, bias)
+        elif isinstance(layer, nn.Conv2d):
+            assert weight is not None and is_image
+            x = functional.conv2d(
+                x,
+                weight.flatten(0, 1),
+                None if bias is None else bias.flatten(),
+                stride=layer.stride,
+                padding=layer.padding,
+                dilation=layer.dilation,
+                groups=replicas,
+            )
+        elif isinstance(layer, nn.GroupNorm):
+            scale, shift = (None if p is None else p.flatten() for p in (weight, bias))
+            x = functional.group_norm(x, replicas * layer.num_groups, scale, shift, layer.eps)
+        else:
+            x = layer(x)
+    return x
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(K, B, F) times (K, G, F) plus (K, G) is (K, B, G)."""
+    if bias is None:
+        return torch.bmm(x, weight.transpose(1, 2))
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))

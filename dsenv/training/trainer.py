@@ -1,0 +1,222 @@
+"""Trainer: trains K replicas of a task's model, one interval after another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsenv import kernels
+from dsenv.errors import pick
+from dsenv.select.base import StackedSelection
+from dsenv.signals import SampleSignals
+from dsenv.tasks.task import Task
+from dsenv.training.data import ResidentSplit
+from dsenv.training.replicas import State, make_replicas
+
+PRECISIONS = ("fp32", "bf16")
+FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per interval
+PREDICT_ELEMENTS = 1 << 22  # input values of one evaluation forward
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What one interval of training measured, on the device."""
+
+    loss: Tensor
+    """(K,) mean training loss in nats; NaN for a replica that trained on nothing."""
+    accuracy: Tensor
+    """(K,) share of the trained samples predicted as labelled; NaN as above."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy and mean log-likelihood on a split, for each replica."""
+
+    accuracy: Tensor
+    """(K,) in [0, 1]."""
+    log_likelihood: Tensor
+    """(K,) mean log probability of the label, in nats, <= 0."""
+
+
+class Trainer:
+    """K trainings of one task, side by side, each with its own labels and initial parameters.
+
+    Args:
+        task: what to train.
+        replicas: K.
+        device: where data, parameters and signals live.
+        form: how replicas run together, see `make_replicas`.
+        precision: "fp32", or "bf16" for autocast.
+        channels_last: memory layout of images and convolutions (loop form).
+        compile: pass the models through `torch.compile` (loop form).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        replicas: int = 1,
+        device: torch.device | str = "cpu",
+        *,
+        form: str = "auto",
+        precision: str = "fp32",
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        if replicas < 1:
+            raise ValueError(f"a trainer needs at least one replica, got {replicas}")
+        self.task, self.device = task, torch.device(device)
+        pick("precision", precision, PRECISIONS)
+        self.replicas = make_replicas(
+            task,
+            replicas,
+            self.device,
+            form,
+            autocast=precision == "bf16",
+            channels_last=channels_last,
+            compile=compile,
+        )
+        self._splits: dict[str, ResidentSplit] = {}
+        self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
+        self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
+
+    @property
+    def size(self) -> int:
+        """N, the number of training samples."""
+        return len(self.task.dataset.train)
+
+    @property
+    def labels(self) -> Tensor:
+        """(K, N) the labels each replica trains on."""
+        return self._labels[:, : self.size]
+
+    def split(self, name: str) -> ResidentSplit:
+        """A split of the data set, moved to the device at its first use."""
+        if name not in self._splits:
+            splits = self.task.dataset.splits()
+            self._splits[name] = ResidentSplit(
+                splits[pick("split", name, splits)], self.task.dataset, self.device
+            )
+        return self._splits[name]
+
+    def start(self, replica: int, seed: int, labels: Tensor) -> None:
+        """Begin a new training in one replica.
+
+        Args:
+            replica: which one, 0..K-1.
+            seed: decides its initial parameters.
+            labels: (N,) the labels to train on.
+        """
+        self.replicas.start(replica, seed)
+        self._labels[replica, : self.size] = labels.to(self.device)
+        self.signals.reset([replica])
+
+    def train(
+        self, selection: StackedSelection, step: int | Tensor, spent: Sequence[int], budget: Sequence[int]
+    ) -> Interval:
+        """Train every replica once on its selected samples, in the order given.
+
+        Args:
+            selection: the samples and their weights; a replica that selects none is left untouched.
+            step: number of this interval, for the signals; (K,) where replicas are at different ones.
+            spent: sample presentations each replica has spent before.
+            budget: sample presentations of each replica's whole training, for the learning-rate schedule.
+        """
+        batch = self.task.recipe.batch_size
+        starts = range(0, selection.index.shape[1], batch)
+        rates = self._learning_rates(selection.counts, starts, spent, budget)
+        train = self.split("train")
+        total = Totals(self.replicas.count, self.device)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        pending = 0
+        for number, start in enumerate(starts):
+            index = selection.index[:, start : start + batch]  # (K, B)
+            sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
+            loss, logits = self.replicas.step(
+                train.gather(index),
+                self._labels.gather(1, index),
+                selection.weight[:, start : start + batch],
+                sizes,
+                rates[number],
+            )
+            parts.append((index, loss, logits))
+            pending += logits.numel()
+            if pending > FLUSH_ELEMENTS:
+                self._take_in(parts, step, total)
+                parts, pending = [], 0
+        self._take_in(parts, step, total)
+        return Interval(total.loss / total.count, total.correct / total.count)
+
+    def _learning_rates(
+        self, counts: Sequence[int], starts: range, spent: Sequence[int], budget: Sequence[int]
+    ) -> Tensor:
+        """(S, K) learning rate of each step of the interval."""
+        rate = self.task.recipe.learning_rate
+        rows = [
+            [
+                rate((done + min(start, count)) / total)
+                for done, count, total in zip(spent, counts, budget, strict=True)
+            ]
+            for start in starts
+        ]
+        return torch.tensor(rows, device=self.replicas.lr_device)
+
+    def _take_in(
+        self, parts: list[tuple[Tensor, Tensor, Tensor]], step: int | Tensor, total: "Totals"
+    ) -> None:
+        """Let the signals and the totals see what the training forward said."""
+        if not parts:
+            return
+        index, loss, logits = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        labels = self._labels.gather(1, index)
+        self.signals.update(index, loss, logits, labels, step)
+        total.add(loss, logits.argmax(-1) == labels, index < self.size)
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> Score:
+        """Score every replica on a split, in evaluation mode.
+
+        The environment reads "train" and "validation" alone; "test" is for evaluation.
+        """
+        data = self.split(split)
+        values = self.replicas.count * max(data.images[0].numel(), 64)
+        chunk = max(1, PREDICT_ELEMENTS // values)
+        correct = torch.zeros(self.replicas.count, device=self.device)
+        likelihood = torch.zeros_like(correct)
+        for labels, images in zip(
+            torch.split(data.labels, chunk), torch.split(data.images[: data.size], chunk), strict=True
+        ):
+            logits = self.replicas.predict(data.normalise(images))  # (K, B, C)
+            correct += (logits.argmax(-1) == labels).sum(1)
+            wanted = labels.expand(len(correct), -1)[..., None]
+            likelihood += kernels.log_softmax(logits).gather(2, wanted).sum((1, 2))
+        return Score(correct / data.size, likelihood / data.size)
+
+    def state_dict(self) -> State:
+        """Everything needed to continue all trainings."""
+        return {
+            "replicas": self.replicas.state_dict(),
+            "signals": self.signals.state_dict(),
+            "labels": self._labels.clone(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict()`."""
+        self.replicas.load_state_dict(state["replicas"])
+        self.signals.load_state_dict(state["signals"])
+        self._labels.copy_(state["labels"])
+
+
+class Totals:
+    """Running sums over one interval, for each replica."""
+
+    def __init__(self, replicas: int, device: torch.device) -> None:
+        self.loss = torch.zeros(replicas, device=device)
+        self.correct = torch.zeros_like(self.loss)
+        self.count = torch.zeros_like(self.loss)
+
+    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor) -> None:
+        """Add (K, B) losses and hits, leaving out padding."""
+        self.loss += torch.where(is_sample, loss, torch.zeros_like(loss)).sum(1)
+        self.correct += (correct & is_sample).sum(1)
+        self.count += is_sample.sum(1)

@@ -1,0 +1,5 @@
+"""HOW MUCH to train on: the selection ratio over time, under a cumulative budget."""
+
+from dsenv.volume.budget import Budget
+
+__all__ = ["Budget"]

@@ -1,0 +1,77 @@
+"""Budget: the sample presentations a training may spend, kept exactly."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsenv.errors import check_share
+
+Counts = NDArray[np.int64]
+
+
+class Budget:
+    """Cumulative budgets of K trainings of T intervals each.
+
+    Whatever is asked for, `grant` gives each interval at least its floor and at most its capacity,
+    never overspends, and leaves nothing over: after the last interval exactly `total` is spent.
+
+    Args:
+        capacity: (K,) samples that one interval can present at most.
+        intervals: T.
+        ratio: target share of the capacity over the whole training, (0, 1].
+        minimum: share of the capacity that every interval gets at least, (0, ratio].
+
+    Raises:
+        ValueError: a share is out of range, or the budget is too small for one sample an interval.
+    """
+
+    def __init__(self, capacity: Counts, intervals: int, ratio: float, minimum: float) -> None:
+        check_share("ratio", ratio)
+        if not 0 < minimum <= ratio:
+            raise ValueError(f"minimum ratio must be in (0, {ratio}] (the target ratio), got {minimum}")
+        self.intervals = intervals
+        self.capacity = np.asarray(capacity, np.int64)
+        self.total = np.rint(ratio * self.capacity * intervals).astype(np.int64)
+        self.spent = np.zeros_like(self.capacity)
+        self.floor = np.maximum(1, np.floor(minimum * self.capacity)).astype(np.int64)
+        if (self.total < self.floor * intervals).any():
+            raise ValueError(
+                f"a ratio of {ratio} of {self.capacity.min()} samples is less than one sample in each of "
+                f"{intervals} intervals; raise the ratio"
+            )
+
+    @property
+    def left(self) -> Counts:
+        """(K,) presentations not yet spent."""
+        left: Counts = self.total - self.spent
+        return left
+
+    def even(self, interval: Counts) -> Counts:
+        """(K,) presentations that keep the ratio constant up to and including `interval`, (K,) from 0."""
+        due: Counts = np.rint(self.total * ((interval + 1) / self.intervals)).astype(np.int64)
+        return due - self.spent
+
+    def grant(self, wanted: Counts, interval: Counts) -> Counts:
+        """What each training may present in `interval`, as close to `wanted` as the budget allows.
+
+        Args:
+            wanted: (K,) presentations asked for.
+            interval: (K,) number of each training's interval, from 0.
+
+        Returns:
+            (K,) presentations; pass them to `spend`.
+        """
+        later = self.intervals - interval - 1
+        most = np.minimum(self.capacity, self.left - self.floor * later)
+        least = np.maximum(self.floor, self.left - self.capacity * later)
+        granted: Counts = np.clip(wanted, least, most)
+        return granted
+
+    def spend(self, counts: Counts) -> None:
+        """Book presentations as spent."""
+        self.spent = self.spent + counts
+        assert (self.spent <= self.total).all(), (self.spent, self.total)
+
+    def put(self, replica: int, other: "Budget") -> None:
+        """Let one training start anew under the budget of `other`, which has a single training."""
+        for name in ("capacity", "total", "spent", "floor"):
+            getattr(self, name)[replica] = getattr(other, name)[0]

@@ -1,0 +1,234 @@
+"""The command line of `train_agent.py`."""
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dsenv.catalogue import Definition, definition, names
+from dsenv.catalogue import summary as summarise
+
+DEFAULT_ENV = "dsenv/Digits-Curriculum-v0"
+DEFAULT_AGENT = "ppo"
+
+DESCRIPTION = """\
+Train an agent that controls the data a model trains on, then compare it with fixed rules on fresh seeds.
+
+Without arguments: PPO learns which samples of scikit-learn's digits to train on, under label noise that
+is drawn anew for every training. Needs no download; about three minutes on two CPU cores."""
+
+EXAMPLES = """\
+examples:
+  python train_agent.py                                          the main job
+  python train_agent.py --list                                   environments and agents
+  python train_agent.py --env dsenv/Digits-Ratio-v0 --agent sac  how much instead of what, by SAC
+  python train_agent.py --agent-set hyperparameters.gamma=0.99 --env-set context.label_noise=0.4
+  python train_agent.py --env my_env.toml --agent my_agent.toml  own definitions
+  python train_agent.py --resume runs/RUN --steps 300000         go on after Ctrl-C, or for longer
+  python train_agent.py --evaluate runs/RUN                      the table again, on fresh seeds
+  python train_agent.py --evaluate runs/RUN --env dsenv/FashionMNIST-Curriculum-v0
+                                                                 the same policy on another data set
+  tensorboard --logdir runs                                      look at it
+
+A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
+(versions, seed, command), TensorBoard events, best_model.zip (by validation reward) and last_model.zip,
+evaluations.npz, and after the evaluation evaluation.json, accuracy.png and schedule.png."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="train_agent.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--env", metavar="ID_OR_TOML", help=f"environment (default: {DEFAULT_ENV})")
+    what.add_argument("--agent", metavar="NAME_OR_TOML", help=f"agent (default: {DEFAULT_AGENT})")
+    what.add_argument(
+        "--steps", type=int, help="environment steps to train the agent for (default: the agent's)"
+    )
+    what.add_argument("--num-envs", type=int, help="trainings that run side by side (default: the agent's)")
+    what.add_argument("--seed", type=int, help="seed of the run (default: 0)")
+    for part in ("env", "agent"):
+        what.add_argument(
+            f"--{part}-set",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help=f"override a setting of the {part}'s TOML, with dots into its tables; may be repeated",
+        )
+    how = parser.add_argument_group("how and where")
+    how.add_argument(
+        "--device", default="auto", help="where models train: auto, cpu, cuda, cuda:1 (default: auto)"
+    )
+    how.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
+    how.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of run folders (default: runs)"
+    )
+    how.add_argument(
+        "--seeds",
+        type=int,
+        default=64,
+        help="trainings of each agent in each context at evaluation (default: 64)",
+    )
+    else_ = parser.add_argument_group("instead of a new run")
+    instead = else_.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with an interrupted run, or for more --steps"
+    )
+    instead.add_argument(
+        "--evaluate", type=Path, metavar="RUN", help="evaluate a run's policy, with --env elsewhere"
+    )
+    instead.add_argument("--list", action="store_true", help="list environments and agents")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.list:
+        _say(catalogue_text())
+        return 0
+    if args.threads < 1 or args.seeds < 1:
+        parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
+    try:
+        return _run(args)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"train_agent.py: error: {error}\n")
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    import torch
+
+    torch.set_num_threads(args.threads)
+    if args.evaluate:
+        return _evaluate(args)
+    return _resume(args) if args.resume else _new(args)
+
+
+def _new(args: argparse.Namespace) -> int:
+    from dsenv.workbench.run import Run
+
+    env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
+    agent = definition("agents", args.agent or DEFAULT_AGENT).with_overrides(_agent_overrides(args))
+    built = agent.build()  # a mistake in the settings shows before a folder is made
+    settings = env.with_overrides(built.env)
+    settings.resolve()(device=args.device, **settings.kwargs)
+    run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)
+    _say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
+    return _train_and_evaluate(run, built, args, resume=False)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from dsenv.workbench.run import Run
+
+    run = Run.open(args.resume)
+    _check_same(run.env, "env", args.env)
+    _check_same(run.agent, "agent", args.agent)
+    if args.env_set or args.seed is not None:
+        raise ValueError("a resumed run keeps its environment and seed: leave out --env-set and --seed")
+    agent = run.agent.with_overrides(_agent_overrides(args))
+    built = agent.build()
+    if not built.learns:
+        raise ValueError(f"{run.agent.name} is a fixed rule: nothing to resume; use --evaluate {args.resume}")
+    done = built.load(run.folder / "last_model.zip").num_timesteps
+    if done >= built.steps:
+        raise ValueError(
+            f"{run.folder} has done its {done} steps; pass --steps with more to go on, "
+            f"or --evaluate {run.folder}"
+        )
+    run = Run(run.folder, run.env, agent, run.seed)
+    run.write_definitions()
+    _say(f"going on with {run.folder} after {done} of {built.steps} steps")
+    return _train_and_evaluate(run, built, args, resume=True)
+
+
+def _check_same(own: Definition, what: str, given: str | None) -> None:
+    if given is not None and definition(f"{what}s", given).name != own.name:
+        raise ValueError(
+            f"this run's {what} is {own.name}, not {given}; to use its policy elsewhere: "
+            "--evaluate RUN --env ..."
+        )
+
+
+def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, *, resume: bool) -> int:
+    from dsenv.workbench.train import train
+
+    if agent.learns and not train(run, agent, args.device, resume=resume):
+        _say(f"\ninterrupted; go on with: python train_agent.py --resume {run.folder}")
+        return 130
+    return _report(run, run.env, args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from dsenv.workbench.run import Run
+
+    run = Run.open(args.evaluate)
+    env = run.env if args.env is None else definition("envs", args.env)
+    return _report(run, env.with_overrides(parse_overrides(args.env_set)), args)
+
+
+def _report(run: Any, env: Definition, args: argparse.Namespace) -> int:
+    from dsenv.evaluation.report import gains, markdown_table
+    from dsenv.workbench.train import evaluate_run
+
+    result = evaluate_run(run, env, args.seeds, args.device)
+    _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
+    _say(markdown_table(result))
+    gained = gains(result)
+    if gained:
+        _say(f"\n{result.agent} against all data, same seeds:\n{gained}")
+    _say(f"\nwritten to {run.folder}; look at it with: tensorboard --logdir {run.folder.parent}")
+    return 0
+
+
+def _agent_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    given = {"steps": args.steps, "num_envs": args.num_envs}
+    return {name: value for name, value in given.items() if value is not None} | parse_overrides(
+        args.agent_set
+    )
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """Turn `["context.label_noise=0.4"]` into `{"context": {"label_noise": 0.4}}`; values are TOML or text.
+
+    Raises:
+        ValueError: an item has no "=".
+    """
+    overrides: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"an override has the form KEY=VALUE, got {item!r}")
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *tables, last = key.strip().split(".")
+        place = overrides
+        for table in tables:
+            place = place.setdefault(table, {})
+        place[last] = value
+    return overrides
+
+
+def catalogue_text() -> str:
+    """Names and first comment lines of both catalogues."""
+    lines = []
+    for kind, prefix in (("envs", "dsenv/"), ("agents", "")):
+        entries = [(f"{prefix}{name}", summarise(kind, name)) for name in names(kind)]
+        width = max(len(name) for name, _ in entries)
+        lines += [f"{kind}/", *(f"  {name:{width}}  {text}" for name, text in entries), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

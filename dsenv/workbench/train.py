@@ -1,0 +1,143 @@
+"""Train an agent in an environment, resume it, evaluate it."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsenv.agents.sb3 import SB3Agent
+from dsenv.catalogue import Definition, definition, names
+from dsenv.evaluation.evaluate import Contender, Evaluation, evaluate
+from dsenv.evaluation.report import write_report
+from dsenv.workbench.run import Run
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from dsenv.agents.vec_env import StackedVecEnv
+
+EVALUATIONS = 15  # looks at the validation reward during training, to find the best policy
+EVAL_SEED = 500_000_000
+
+
+def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv":
+    """K environments as one stacked training, for SB3."""
+    from dsenv.agents.vec_env import StackedVecEnv
+
+    vector_class = env.resolve().vector_class()
+    return StackedVecEnv(
+        vector_class(num_envs=num_envs, autoreset_mode="SameStep", device=device, **env.kwargs)
+    )
+
+
+def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bool:
+    """Train an agent until its steps are done; its policies and logs go to the run's folder.
+
+    Args:
+        run: where.
+        agent: what.
+        device: where the trainings run; the policy itself stays where its hyperparameters say.
+        resume: go on from `last_model.zip`.
+
+    Returns:
+        Whether the training was finished; False after Ctrl-C.
+    """
+    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+    from dsenv.agents.callbacks import EnvScalars, ProgressBar, SaveLast, SeededEval
+
+    settings = run.env.with_overrides(agent.env)
+    env = make_vec_env(settings, agent.num_envs, device)
+    model = agent.load(run.folder / "last_model.zip", env) if resume else agent.build(env, run.seed)
+    done = model.num_timesteps
+    if resume:
+        env.seed(int(np.random.SeedSequence([run.seed, done]).generate_state(1)[0]))
+        _load_replay_buffer(model, run.folder / "replay_buffer.pkl")
+    model.set_logger(Logger(str(run.folder), [TensorBoardOutputFormat(str(run.folder))]))
+    scalars, every = EnvScalars(), max(1, math.ceil(agent.steps / agent.num_envs / EVALUATIONS))
+    save = SaveLast(run.folder, every)
+    best = SeededEval(
+        make_vec_env(settings, agent.num_envs, device),
+        EVAL_SEED + run.seed,
+        n_eval_episodes=agent.num_envs,
+        eval_freq=every,
+        best_model_save_path=str(run.folder),
+        log_path=str(run.folder),
+        deterministic=True,
+        verbose=0,
+    )
+    finished = True
+    try:
+        model.learn(
+            max(0, agent.steps - done),
+            callback=[scalars, save, best, ProgressBar(agent.steps, scalars)],
+            reset_num_timesteps=not resume,
+            log_interval=1 if hasattr(model, "n_steps") else 20,
+        )
+    except KeyboardInterrupt:
+        finished = False
+    save.save()
+    return finished
+
+
+def _load_replay_buffer(model: "BaseAlgorithm", path: Path) -> None:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    if isinstance(model, OffPolicyAlgorithm) and path.is_file():
+        model.load_replay_buffer(path)
+
+
+def rule_names(control: Any, action_space: Any) -> list[str]:
+    """The rule-based agents of the catalogue that answer this environment's question."""
+    fitting = []
+    for name in names("agents"):
+        agent = definition("agents", name).build()
+        if agent.learns:
+            continue
+        try:
+            agent.bind(control, action_space)
+        except ValueError:
+            continue
+        fitting.append(name)
+    return fitting
+
+
+def evaluate_run(run: Run, env: Definition, seeds: int, device: str) -> Evaluation:
+    """Evaluate a run's agent and the rule-based ones in an environment, which may be another than its own.
+
+    The best policy by validation reward acts; results are written to the run's folder.
+
+    Raises:
+        ValueError: the policy does not fit the environment.
+    """
+    agent = run.agent.build()
+    settings = env.with_overrides(agent.env)
+    single = settings.resolve()(device=device, **settings.kwargs)
+    model = load_policy(run, agent, single) if agent.learns else None
+    step = 0 if model is None else getattr(model, "num_timesteps", 0)
+    plain = env.resolve()(device=device, **env.kwargs)
+    rules = [name for name in rule_names(plain.control, plain.action_space) if name != run.agent.name]
+    contenders = [Contender(name, definition("agents", name).build()) for name in rules]
+    contenders.insert(0, Contender(run.agent.name, agent, model))
+    result = evaluate(env, contenders, run.agent.name, seeds=seeds, device=device)
+    write_report(result, run.folder, step, "" if env.name == run.env.name else f"{env.name}-")
+    return result
+
+
+def load_policy(run: Run, agent: SB3Agent, env: Any) -> "BaseAlgorithm":
+    """The run's best policy (the last one where no best was found yet), checked against an environment.
+
+    Raises:
+        ValueError: observations or actions of the environment have another form.
+    """
+    best = run.folder / "best_model.zip"
+    model = agent.load(best if best.is_file() else run.folder / "last_model.zip")
+    for what in ("observation_space", "action_space"):
+        own, wanted = getattr(model, what), getattr(env, what)
+        if own != wanted:
+            raise ValueError(
+                f"the policy of {run.folder} was trained for the {what.replace('_', ' ')} {own}, this "
+                f"environment has {wanted}; control, bins and actions must be those of {run.env.name}"
+            )
+    return model
