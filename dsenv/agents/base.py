@@ -35,6 +35,13 @@ class AgentDefinition(Protocol):
     def learns(self) -> bool:
         """Whether the agent is trained before it is used."""
 
+    def check(self) -> None:
+        """Check settings that are only read when the agent is trained.
+
+        Raises:
+            ValueError: a setting is unknown.
+        """
+
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> Agent:
         """The agent for an environment with this control.
 

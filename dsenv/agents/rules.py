@@ -30,6 +30,9 @@ class Rule(ABC):
         self.env: Mapping[str, Any] = env or {}
         self._control: Control | None = None
 
+    def check(self) -> None:  # noqa: B027  # the other agents have something to check
+        """Nothing is read later."""
+
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
         """The rule for an environment with this control.
 

@@ -71,17 +71,20 @@ class SB3Agent:
         del control, action_space
         raise ValueError(f"{self._entry_point} must be trained first: python train_agent.py --agent NAME")
 
-    def build(self, env: "VecEnv", seed: int, device: str = "cpu") -> "BaseAlgorithm":
-        """A fresh, untrained model.
+    def check(self) -> None:
+        """Check the names of the hyperparameters.
 
         Raises:
             ValueError: a hyperparameter is unknown; the message names the nearest one.
         """
+        given = {**self.hyperparameters, "policy": self.policy, "env": None}
+        check_keywords(f"hyperparameters of {self._entry_point}", self.algorithm, given)
+
+    def build(self, env: "VecEnv", seed: int, device: str = "cpu") -> "BaseAlgorithm":
+        """A fresh, untrained model; raises as `check` does."""
+        self.check()
         settings: dict[str, Any] = {"device": device, "seed": seed, "verbose": 0}
         settings |= {name: _value(value) for name, value in self.hyperparameters.items()}
-        check_keywords(
-            f"hyperparameters of {self._entry_point}", self.algorithm, {**settings, "policy": "", "env": ""}
-        )
         policy: Any = import_entry_point(self.policy) if ":" in self.policy else self.policy
         return self.algorithm(policy=policy, env=env, **settings)
 

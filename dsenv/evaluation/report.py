@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsenv.env.render import bin_colors
-from dsenv.evaluation.evaluate import Evaluation, Row
+from dsenv.evaluation.compare import Evaluation, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def _by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    """Test accuracy in percent and half its 95 % interval: a row for each agent, a column for each context."""
+    """Test accuracy in percent and half its 95 % interval: a row an agent, a column a context."""
     table = _by_context(evaluation)
     labels = [context_label(context) for context in evaluation.contexts]
     lines = [f"| agent | data used | {' | '.join(labels)} |", "|---|---|" + "---|" * len(labels)]
@@ -82,8 +82,10 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
         )
     axis.set_xticks(place, labels)
     best = max(100 * row.accuracy_high for row in evaluation.rows)
+    worst = sorted(min(100 * row.accuracy_low for row in rows.values()) for rows in table.values())
+    floor = worst[min(1, len(worst) - 1)] - 2  # one bad agent may leave the figure, the others need the room
     axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {evaluation.agent} against fixed rules")
-    axis.set_ylim(top=min(100.0, best + 1))
+    axis.set_ylim(floor, min(100.0, best + 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
@@ -108,6 +110,7 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
         axis.plot(time, ratio, "w--", linewidth=3)
         axis.plot(time, ratio, "k--", linewidth=1.2, label="ratio")
         axis.set(title=context_label(context), xlabel="interval", ylim=(0, 1), xlim=(0.4, intervals + 0.6))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("share of the selected samples")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="loss rank\n(0: smallest)")

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from dsenv.errors import pick
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.optim import StackedOptimizer, make_optimizer
-from dsenv.training.stacked import can_stack, layers, stacked_forward
+from dsenv.training.stacked import can_stack, can_stack_layer, layers, stacked_forward
 
 FORMS = ("stacked", "vmap", "loop")
 BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
@@ -298,7 +298,7 @@ def make_replicas(
         return LoopReplicas(task, replicas, device, autocast, channels_last=channels_last, compile=compile)
     bad = [type(part).__name__ for part in model.modules() if isinstance(part, BATCH_STATISTICS)]
     if chosen == "stacked" and not can_stack(model):
-        bad += [type(layer).__name__ for _, layer in layers(model)]
+        bad += [type(layer).__name__ for _, layer in layers(model) if not can_stack_layer(layer)]
     if bad:
         raise ValueError(
             f"form {chosen!r} does not fit a model with {', '.join(sorted(set(bad)))}; use form = 'loop'"

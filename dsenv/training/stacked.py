@@ -25,10 +25,11 @@ def layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]
 
 def can_stack(model: nn.Module) -> bool:
     """Whether every layer of the model has a form with a replica axis."""
-    return isinstance(model, nn.Sequential) and all(_can_stack_layer(layer) for _, layer in layers(model))
+    return isinstance(model, nn.Sequential) and all(can_stack_layer(layer) for _, layer in layers(model))
 
 
-def _can_stack_layer(layer: nn.Module) -> bool:
+def can_stack_layer(layer: nn.Module) -> bool:
+    """Whether one layer has a form with a replica axis."""
     if isinstance(layer, nn.Conv2d):
         return layer.groups == 1 and layer.padding_mode == "zeros"
     if isinstance(layer, nn.Flatten):

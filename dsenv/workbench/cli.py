@@ -119,6 +119,7 @@ def _new(args: argparse.Namespace) -> int:
     env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
     agent = definition("agents", args.agent or DEFAULT_AGENT).with_overrides(_agent_overrides(args))
     built = agent.build()  # a mistake in the settings shows before a folder is made
+    built.check()
     settings = env.with_overrides(built.env)
     settings.resolve()(device=args.device, **settings.kwargs)
     run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)

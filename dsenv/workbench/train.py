@@ -8,7 +8,7 @@ import numpy as np
 
 from dsenv.agents.sb3 import SB3Agent
 from dsenv.catalogue import Definition, definition, names
-from dsenv.evaluation.evaluate import Contender, Evaluation, evaluate
+from dsenv.evaluation.compare import Contender, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
 from dsenv.workbench.run import Run
 

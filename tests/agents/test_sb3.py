@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
+
+import dsenv
+from dsenv.agents.sb3 import LinearSchedule, SB3Agent
+from dsenv.agents.vec_env import StackedVecEnv
+from dsenv.catalogue import definition, load_vector
+
+NAMES = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
+SHORT = {
+    "ppo": {"n_steps": 8, "batch_size": 32, "n_epochs": 2},
+    "a2c": {"n_steps": 4},
+    "sac": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
+    "td3": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
+    "dqn": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
+}
+
+
+def stacked(name="Tiny-Curriculum-v0", num_envs=4, **settings):
+    return StackedVecEnv(load_vector(name, num_envs, autoreset_mode="SameStep", **settings))
+
+
+@pytest.mark.parametrize("control", NAMES)
+@pytest.mark.parametrize("agent", SHORT)
+def test_each_algorithm_learns_on_both_controls(agent, control):
+    short = {"hyperparameters": SHORT[agent], "num_envs": 4}
+    found = definition("agents", agent).with_overrides(short).build()
+    model = found.build(stacked(NAMES[control], **found.env), seed=0)
+    before = [value.clone() for value in model.policy.parameters()]
+    model.learn(64)
+    moved = [bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True)]
+    assert model.num_timesteps >= 64 and any(moved)
+    assert all(bool(value.isfinite().all()) for value in model.policy.parameters())
+
+
+def test_the_end_of_a_training_is_not_bootstrapped():
+    env = stacked()
+    env.seed(0)
+    env.reset()
+    for _ in range(4):
+        env.step_async(np.zeros((4, 5), np.float32))
+        observation, reward, done, infos = env.step_wait()
+    assert done.all() and reward.dtype == np.float32
+    for k in range(4):
+        assert infos[k]["TimeLimit.truncated"] is False
+        assert infos[k]["terminal_observation"][0] == 1 and observation[k][0] == 0
+        assert infos[k]["episode"]["l"] == 4 and infos[k]["budget_left"] == 0
+
+
+def test_episode_returns_add_up():
+    env = stacked()
+    env.reset()
+    total = np.zeros(4)
+    for _ in range(4):
+        env.step_async(np.zeros((4, 5), np.float32))
+        _, reward, _, infos = env.step_wait()
+        total += reward
+    assert [info["episode"]["r"] for info in infos] == pytest.approx(total.tolist(), abs=1e-5)
+
+
+def test_seeds_decide_the_episodes_and_neighbouring_seeds_share_none():
+    env = stacked()
+    first = [env.seed(3), env.reset()]
+    again = [env.seed(3), env.reset()]
+    assert first[0] == again[0] and np.array_equal(first[1], again[1])
+    assert not set(env.seed(3)) & set(env.seed(4))
+
+
+def test_the_vec_env_methods_of_sb3():
+    env = stacked()
+    assert env.get_attr("config")[0].ratio == 0.5 and len(env.get_attr("config", [0, 2])) == 2
+    env.set_attr("note", 5)
+    assert env.env.note == 5
+    with pytest.raises(ValueError, match="without indices"):
+        env.set_attr("note", 6, indices=[0])
+    assert env.env_method("reset", seed=1)[0][0].shape == (4, env.observation_space.shape[0])
+    assert VecMonitor(env).num_envs == 4
+    with pytest.raises(ValueError, match="SameStep"):
+        StackedVecEnv(load_vector("Tiny-Curriculum-v0", 2))
+
+
+def test_evaluate_policy_runs_without_a_monitor_warning(recwarn):
+    agent = definition("agents", "ppo").with_overrides({"hyperparameters": SHORT["ppo"]}).build()
+    env = stacked()
+    rewards, lengths = evaluate_policy(
+        agent.build(env, 0), env, n_eval_episodes=8, return_episode_rewards=True
+    )
+    assert len(rewards) == 8 and set(lengths) == {4}
+    assert not [w for w in recwarn if "Monitor" in str(w.message)]
+
+
+def test_a_gymnasium_env_works_with_sb3_as_it_is():
+    from stable_baselines3 import PPO
+
+    model = PPO("MlpPolicy", dsenv.load("envs", "Tiny-Curriculum-v0"), n_steps=8, batch_size=8, device="cpu")
+    model.learn(16)
+    assert model.num_timesteps == 16
+
+
+def test_schedules_and_bad_settings():
+    assert (
+        LinearSchedule(1.0)(1.0) == 1.0 and LinearSchedule(1.0)(0.5) == 0.5 and LinearSchedule(1.0)(0) == 0.05
+    )
+    with pytest.raises(ValueError, match="Did you mean 'PPO'"):
+        SB3Agent("PPPO")
+    with pytest.raises(ValueError, match="Did you mean 'gamma'"):
+        SB3Agent("PPO", hyperparameters={"gama": 1.0}).build(stacked(), 0)
+    with pytest.raises(ValueError, match="steps >= 1"):
+        SB3Agent("PPO", steps=0)
+
+
+def test_a_custom_algorithm_and_policy_by_entry_point():
+    agent = SB3Agent(
+        "stable_baselines3:PPO",
+        policy="stable_baselines3.ppo.policies:MlpPolicy",
+        hyperparameters=SHORT["ppo"] | {"learning_rate": "lin_1e-3"},
+    )
+    model = agent.build(stacked(), seed=0)
+    assert model.learning_rate(1.0) == 1e-3

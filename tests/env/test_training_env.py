@@ -1,0 +1,238 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import dsenv
+
+TINY = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
+
+
+def episode(env, seed, actions=None, disturb=False):
+    """Run one episode; returns everything that was seen, and the final parameters."""
+    observation, info = env.reset(seed=seed)
+    seen = [(observation, 0.0, info)]
+    rng = np.random.default_rng(0)
+    while True:
+        action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32) if actions is None else actions
+        if disturb:
+            torch.rand(3), np.random.rand(3)  # noqa: NPY002  # the global streams, on purpose
+        observation, reward, terminated, truncated, info = env.step(action)
+        seen.append((observation, reward, info))
+        assert not truncated
+        if terminated:
+            return seen, env.session.trainer.replicas.parameters_of(0)
+
+
+def same(one, other):
+    for (obs_a, reward_a, info_a), (obs_b, reward_b, info_b) in zip(one[0], other[0], strict=True):
+        np.testing.assert_array_equal(obs_a, obs_b)
+        assert reward_a == reward_b
+        assert info_a.keys() == info_b.keys()
+        for key, value in info_a.items():
+            np.testing.assert_array_equal(value, info_b[key])
+    return all(torch.equal(value, other[1][name]) for name, value in one[1].items())
+
+
+@pytest.mark.parametrize("name", TINY.values())
+def test_one_seed_twice_gives_identical_episodes_whatever_the_global_streams_do(name):
+    env = dsenv.load("envs", name)
+    first = episode(env, 7)
+    assert same(first, episode(env, 7, disturb=True))
+    assert same(first, episode(dsenv.load("envs", name), 7))
+    other = episode(env, 8)
+    assert not np.array_equal(first[0][-1][0], other[0][-1][0])
+
+
+def test_the_global_streams_are_left_alone():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    episode(env, 0)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_a_training_ends_by_termination_with_its_budget_spent():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    seen, _ = episode(env, 0)
+    assert len(seen) == 1 + 4
+    end = seen[-1][2]
+    assert end["samples_used"] == 4 * 200 * 0.5 and end["budget_left"] == 0
+    with pytest.raises(RuntimeError, match=r"call reset\(\)"):
+        env.step(np.zeros(5, np.float32))
+
+
+def test_rewards_add_up_to_ten_times_the_gain_in_validation_accuracy():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    seen, _ = episode(env, 3)
+    names = env.observation_names
+    start = seen[0][0][names.index("validation accuracy")]
+    total = sum(reward for _, reward, _ in seen)
+    assert total == pytest.approx(10 * (seen[-1][2]["val_accuracy"] - start), abs=1e-4)
+    assert seen[-1][2]["val_accuracy"] == pytest.approx(seen[-1][0][names.index("validation accuracy")])
+
+
+def test_the_context_is_drawn_in_its_range_and_can_be_set():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    drawn = [env.reset(seed=seed)[1]["label_noise"] for seed in range(20)]
+    assert 0 <= min(drawn) < 0.2 < 0.4 < max(drawn) <= 0.6
+    _, info = env.reset(seed=0, options={"context": {"label_noise": 0.45}})
+    assert info["label_noise"] == 0.45
+    wrong = env.session.trainer.labels[0] != env.session.task.dataset.train.labels
+    assert int(wrong.sum()) == round(0.45 * 200)
+
+
+def test_imbalance_and_subset_shape_the_pool():
+    context = {"label_noise": 0.5, "imbalance": 0.2, "subset": 0.5}
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", context=context)
+    env.reset(seed=0)
+    pool = env.session.pool[0]
+    members = int(pool.sum())
+    assert members < 80
+    sizes = torch.bincount(env.session.task.dataset.train.labels[pool], minlength=10)
+    assert sizes[:3].sum() > 2 * sizes[-3:].sum()
+    _, _, _, _, info = env.step(np.zeros(5, np.float32))
+    assert info["samples_used"] == round(4 * members * 0.5 / 4)
+    assert not env.session.trainer.signals.seen[0][~pool].any()
+    wrong = (env.session.trainer.labels[0] != env.session.task.dataset.train.labels)[pool]
+    assert int(wrong.sum()) == round(0.5 * members)
+
+
+def test_the_curriculum_action_says_from_which_bins_samples_come():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    env.reset(seed=0)
+    env.step(np.zeros(5, np.float32))
+    bins = env.session.bins[0]
+    for chosen in range(5):
+        env.reset(seed=0)
+        env.step(np.zeros(5, np.float32))
+        assert torch.equal(env.session.bins[0], bins)
+        action = -np.ones(5, np.float32)
+        action[chosen] = 1
+        _, _, _, _, info = env.step(action)
+        assert info["selected_bins"].sum() == pytest.approx(1)
+        assert info["selected_bins"][chosen] >= 0.39  # all 40 of the bin among the 100 chosen
+
+
+def test_bin_zero_holds_the_smallest_losses():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", rank_by="loss")
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(np.zeros(5, np.float32))
+    loss, bins = env.session.trainer.signals.loss[0], env.session.bins[0]
+    means = [float(loss[bins == b].mean()) for b in range(5)]
+    assert means == sorted(means)
+    assert torch.bincount(bins).tolist() == [40] * 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_sequence_of_ratio_actions_overspends_the_budget_or_leaves_some(seed):
+    env = dsenv.load("envs", "Tiny-Ratio-v0", intervals=7, ratio=0.37)
+    env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    total, terminated = 0, False
+    while not terminated:
+        action = rng.choice([-1, 1, rng.uniform(-1, 1)], size=1).astype(np.float32)
+        _, _, terminated, _, info = env.step(action)
+        used = info["samples_used"] - total
+        total = info["samples_used"]
+        assert 0 < used <= 200
+        assert info["ratio"] == pytest.approx(used / 200)
+        assert info["budget_left"] >= 0
+    assert total == round(0.37 * 200 * 7) and info["budget_left"] == 0
+
+
+def test_the_ratio_action_is_followed_where_the_budget_allows():
+    env = dsenv.load("envs", "Tiny-Ratio-v0")
+    env.reset(seed=0)
+    for ratio in (0.2, 0.8):
+        action = np.array([env.control.action_for(ratio)], np.float32)
+        assert env.step(action)[4]["ratio"] == pytest.approx(ratio, abs=0.005)
+
+
+def test_discrete_choices_stand_for_actions():
+    box = dsenv.load("envs", "Tiny-Curriculum-v0")
+    discrete = dsenv.load("envs", "Tiny-Curriculum-v0", actions="discrete")
+    choices = discrete.control.choices()
+    assert discrete.action_space.n == len(choices) == 15
+    for env in (box, discrete):
+        env.reset(seed=1)
+    for choice in (3, 14):
+        one = box.step(choices[choice])
+        other = discrete.step(choice)
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_divergence_ends_the_episode_with_a_penalty_and_says_so():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", task={"recipe": {"lr": 1e12}})
+    env.reset(seed=0)
+    terminated, steps = False, 0
+    while not terminated:
+        observation, reward, terminated, _, info = env.step(np.zeros(5, np.float32))
+        steps += 1
+    assert steps < 4 and info["diverged"] and reward == -10
+    assert env.observation_space.contains(observation)
+
+
+def test_actions_beyond_the_box_are_clipped_and_nonsense_is_refused():
+    one, other = (dsenv.load("envs", "Tiny-Curriculum-v0") for _ in range(2))
+    for env in (one, other):
+        env.reset(seed=0)
+    far = np.array([9, -9, 0, 0, 1], np.float32)
+    np.testing.assert_array_equal(one.step(far)[0], other.step(far.clip(-1, 1))[0])
+    with pytest.raises(ValueError, match="an action is NaN"):
+        one.step(np.full(5, np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"shape \(1, 5\), got \(1, 3\)"):
+        one.step(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ratio": 0}, r"ratio must be in \(0, 1\], got 0"),
+        ({"ratio": 1.2}, r"ratio must be in \(0, 1\], got 1.2"),
+        ({"interval": 2}, r"interval must be in \(0, 1\], got 2"),
+        ({"intervals": 1}, "at least 2 intervals, got 1"),
+        ({"bins": 1}, "bins must be from 2 to 64, got 1"),
+        ({"context": {"label_noise": [0.5, 0.1]}}, r"range \[0.5, 0.1\] is empty"),
+        ({"context": {"label_noise": 1.5}}, r"label_noise must be in \[0, 1\], got 1.5"),
+        ({"device": "cdua"}, "no device called 'cdua'"),
+        ({"render_mode": "human"}, "render_mode must be one of"),
+        ({"ratio": 0.001}, "less than one sample in each"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        dsenv.load("envs", "Tiny-Curriculum-v0", **settings)
+
+
+def test_a_bad_context_at_reset_is_named():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    with pytest.raises(ValueError, match="Did you mean 'label_noise'"):
+        env.reset(options={"context": {"labelnoise": 0.1}})
+    with pytest.raises(ValueError, match="got 7"):
+        env.reset(options={"context": {"label_noise": 7}})
+
+
+def test_training_on_the_validation_split_is_the_named_control():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=True)
+    assert env.session.trainer.size == 300
+    env.reset(seed=0)
+    assert env.step(np.zeros(5, np.float32))[4]["samples_used"] == 300
+
+
+def test_the_test_split_is_never_read_by_an_episode(monkeypatch):
+    env = dsenv.load("envs", "Tiny-Curriculum-v0")
+    read = []
+    split = env.session.trainer.split
+    monkeypatch.setattr(env.session.trainer, "split", lambda name: (read.append(name), split(name))[1])
+    episode(env, 0)
+    assert set(read) == {"train", "validation"}
+
+
+def test_a_wrapped_env_records_episode_statistics():
+    env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("dsenv/Tiny-Curriculum-v0"))
+    env.reset(seed=0)
+    for _ in range(4):
+        info = env.step(env.action_space.sample())[4]
+    assert info["episode"]["l"] == 4

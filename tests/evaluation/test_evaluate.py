@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+
+import dsenv
+from dsenv.catalogue import definition
+from dsenv.evaluation import Contender, evaluate, markdown_table, write_report
+from dsenv.evaluation.compare import interval
+from dsenv.evaluation.report import accuracy_figure, gains, schedule_figure
+
+ENV = definition("envs", "Tiny-Curriculum-v0")
+
+
+def contenders(*names):
+    return [Contender(name, dsenv.load("agents", name)) for name in names]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return evaluate(ENV, contenders("random", "all_data", "small_loss"), "random", seeds=6, progress=False)
+
+
+def test_rows_have_the_promised_fields_and_equal_budgets(result):
+    assert len(result.rows) == 3 * 2
+    for row in result.rows:
+        ratio = 1.0 if row.agent == "all_data" else 0.5
+        assert row.ratio == ratio and row.samples_used == ratio * 4 * 200 and row.seeds == 6
+        assert row.accuracy_low <= row.accuracy_mean <= row.accuracy_high
+        assert set(row.context) == {"label_noise"}
+
+
+def test_gains_are_paired_with_all_data(result):
+    by_agent = {(row.agent, row.context["label_noise"]): row for row in result.rows}
+    for (agent, noise), row in by_agent.items():
+        wanted = row.accuracy_mean - by_agent["all_data", noise].accuracy_mean
+        assert row.gain_mean == pytest.approx(wanted)
+        if agent == "all_data":
+            assert row.gain_low == row.gain_high == 0
+    assert gains(result).count("points") == 2
+
+
+def test_evaluation_is_reproducible_and_does_not_depend_on_the_company(result):
+    again = evaluate(ENV, contenders("random"), "random", seeds=6, progress=False)
+    first = [row.accuracy_mean for row in result.rows if row.agent == "random"]
+    assert [row.accuracy_mean for row in again.rows] == pytest.approx(first)
+
+
+def test_more_seeds_than_replicas_are_run_in_chunks(monkeypatch):
+    monkeypatch.setattr("dsenv.evaluation.compare.MOST_REPLICAS", 4)
+    chunked = evaluate(ENV, contenders("random"), "random", seeds=6, progress=False)
+    assert [row.seeds for row in chunked.rows] == [6, 6]
+
+
+def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = write_report(result, tmp_path, step=123)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["env"] == "Tiny-Curriculum-v0" and content["agent"] == "random"
+    needed = {
+        "agent",
+        "context",
+        "ratio",
+        "accuracy_mean",
+        "accuracy_low",
+        "accuracy_high",
+        "samples_used",
+        "seeds",
+    }
+    assert all(needed <= set(row) for row in content["rows"])
+    assert {path.name for path in written} == {"evaluation.json", "accuracy.png", "schedule.png"}
+    assert all(path.stat().st_size > 200 for path in written)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert "evaluation/random/label_noise_40percent" in tags["scalars"]
+    assert {"evaluation/accuracy", "evaluation/schedule"} <= set(tags["images"])
+    scalar = events.Scalars("evaluation/all_data/label_noise_0percent")[0]
+    row = next(row for row in result.rows if row.agent == "all_data" and row.context["label_noise"] == 0)
+    assert scalar.step == 123 and scalar.value == pytest.approx(row.accuracy_mean)
+
+
+def test_the_table_is_markdown_with_a_column_a_context(result):
+    lines = markdown_table(result).splitlines()
+    assert lines[0] == "| agent | data used | label noise 0% | label noise 40% |"
+    assert len(lines) == 2 + 3 and all(line.count("|") == 5 for line in lines)
+    assert lines[2].startswith("| **random** | 50% |")
+
+
+def test_figures_show_every_agent_and_context(result):
+    assert len(accuracy_figure(result).axes[0].get_legend().get_texts()) == 3
+    schedule = schedule_figure(result)
+    assert len(schedule.axes) == 2
+    heights = [patch.get_height() for patch in schedule.axes[0].patches]
+    assert sum(heights) == pytest.approx(4, abs=0.01)  # four intervals, shares add up to one each
+
+
+def test_interval_covers_the_mean_and_shrinks():
+    rng = np.random.default_rng(0)
+    small, large = (interval(rng.normal(0.9, 0.02, n)) for n in (16, 1024))
+    assert small[0] < 0.9 < small[1] and large[1] - large[0] < (small[1] - small[0]) / 4
+    assert interval(np.full(5, 0.7)) == (0.7, 0.7)
+
+
+def test_a_diverged_training_counts_as_a_guess():
+    broken = ENV.with_overrides({"task": {"recipe": {"lr": 1e12}}})
+    rows = evaluate(broken, contenders("random"), "random", seeds=2, progress=False).rows
+    assert all(row.diverged == 2 and row.accuracy_mean == pytest.approx(0.1) for row in rows)

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import nn
+
+from dsenv.tasks import Recipe, Task, from_tensors
+from dsenv.tasks.models import mlp, small_cnn
+from dsenv.training.replicas import choose_form, make_replicas
+
+CPU = torch.device("cpu")
+
+
+def images_task(model, recipe=None):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    dataset = from_tensors(images, torch.arange(60) % 3, validation=10, test=10)
+    return Task(dataset, model, recipe or Recipe(lr=0.1, weight_decay=1e-3))
+
+
+def own_net():
+    """A module that is no nn.Sequential: only loop and vmap can run it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.skip = nn.Linear(64, 64), nn.Linear(64, 3)
+
+        def forward(self, x):
+            x = x.flatten(1)
+            return self.skip(x + torch.tanh(self.layer(x)))
+
+    return Net()
+
+
+MODELS = {
+    "mlp": lambda: mlp((1, 8, 8), 3, [7]),
+    "cnn": lambda: small_cnn((1, 8, 8), 3, 16),
+    "pooled": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 3, bias=False)
+    ),
+    "own": own_net,
+}
+
+
+def steps(replicas, sizes_by_step):
+    """Train on fixed batches; returns the last losses and logits."""
+    generator = torch.Generator().manual_seed(1)
+    for sizes in sizes_by_step:
+        batch = max(sizes)
+        samples = torch.randn(len(sizes), batch, 1, 8, 8, generator=generator)
+        labels = torch.randint(0, 3, (len(sizes), batch), generator=generator)
+        weight = torch.rand(len(sizes), batch, generator=generator)
+        lr = 0.05 * torch.arange(1.0, len(sizes) + 1)
+        loss, logits = replicas.step(samples, labels, weight, sizes, lr)
+    return loss, logits
+
+
+@pytest.mark.parametrize(("model", "form"), [(m, f) for m in MODELS for f in ("stacked", "vmap")])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_every_form_trains_as_the_loop_does(model, form, optimizer):
+    if (model, form) == ("own", "stacked"):
+        pytest.skip("no stacked form: tested to be refused below")
+    task = images_task(MODELS[model], Recipe(optimizer=optimizer, lr=0.1, weight_decay=1e-3))
+    plan = [(5, 5, 5), (5, 3, 0), (0, 2, 2)]  # ragged: replicas end at different steps
+    loop, fast = (make_replicas(task, 3, CPU, name) for name in ("loop", form))
+    for k in range(3):
+        for replicas in (loop, fast):
+            replicas.start(k, 10 + k)
+    (loss, logits), (fast_loss, fast_logits) = steps(loop, plan), steps(fast, plan)
+    torch.testing.assert_close(fast_loss[1:], loss[1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast_logits[1:], logits[1:], rtol=1e-4, atol=1e-5)
+    for k in range(3):
+        slow = loop.parameters_of(k)
+        for name, value in fast.parameters_of(k).items():
+            torch.testing.assert_close(value, slow[name], rtol=1e-3, atol=2e-4)
+    probe = torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(fast.predict(probe), loop.predict(probe), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
+def test_an_empty_batch_leaves_parameters_and_optimiser_bit_for_bit(form):
+    replicas = make_replicas(images_task(MODELS["mlp"]), 2, CPU, form)
+    for k in range(2):
+        replicas.start(k, k)
+    steps(replicas, [(4, 4)])
+    parameters, state = replicas.parameters_of(1), replicas.optimizer_state_of(1)
+    steps(replicas, [(4, 0), (3, 0)])
+    assert all(torch.equal(value, parameters[name]) for name, value in replicas.parameters_of(1).items())
+    after = replicas.optimizer_state_of(1)
+    assert len(state) == len(after) > 0
+    assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
+
+
+@pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
+def test_state_round_trip_continues_bit_for_bit(form):
+    task = images_task(MODELS["cnn"])
+    one, other = (make_replicas(task, 2, CPU, form) for _ in range(2))
+    for k in range(2):
+        one.start(k, k)
+    steps(one, [(4, 4), (4, 2)])
+    other.load_state_dict(one.state_dict())
+    for replicas in (one, other):
+        steps(replicas, [(4, 4)])
+    for k in range(2):
+        mine = one.parameters_of(k)
+        assert all(torch.equal(value, mine[name]) for name, value in other.parameters_of(k).items())
+
+
+def test_batch_statistics_and_layers_without_a_stacked_form_are_refused():
+    norm = images_task(lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3)))
+    for form in ("stacked", "vmap"):
+        with pytest.raises(ValueError, match="BatchNorm1d; use form = 'loop'"):
+            make_replicas(norm, 2, CPU, form)
+    with pytest.raises(ValueError, match="does not fit a model with Net"):
+        make_replicas(images_task(own_net), 2, CPU, "stacked")
+    with pytest.raises(ValueError, match="Did you mean 'stacked'"):
+        make_replicas(norm, 2, CPU, "staked")
+
+
+def test_the_choice_of_form():
+    mlp_, cnn, own = (MODELS[name]() for name in ("mlp", "cnn", "own"))
+    norm = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    cuda = torch.device("cuda")
+    assert choose_form(mlp_, 32, CPU) == choose_form(mlp_, 32, cuda) == "stacked"
+    assert choose_form(cnn, 32, CPU) == "loop"
+    assert choose_form(cnn, 32, cuda) == "stacked"
+    assert choose_form(own, 32, cuda) == "vmap"
+    assert choose_form(norm, 32, cuda) == choose_form(mlp_, 1, CPU) == "loop"
+
+
+def test_bf16_and_channels_last_train():
+    task = images_task(MODELS["cnn"])
+    exact = make_replicas(task, 1, CPU, "loop")
+    fast = make_replicas(task, 1, CPU, "loop", autocast=True, channels_last=True)
+    for replicas in (exact, fast):
+        replicas.start(0, 0)
+    probe, labels = torch.randn(1, 12, 1, 8, 8), torch.arange(12)[None] % 3
+    difference = (exact.predict(probe[0]) - fast.predict(probe[0])).norm() / exact.predict(probe[0]).norm()
+    assert 0 < float(difference) < 0.03
+    losses = [
+        fast.step(probe, labels, torch.ones(1, 12), (12,), torch.tensor([0.05]))[0].mean() for _ in range(30)
+    ]
+    assert float(losses[-1]) < 0.5 * float(losses[0])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsenv.volume import Budget
+
+
+@given(
+    capacity=st.integers(1, 5000),
+    intervals=st.integers(2, 40),
+    ratio=st.floats(0.05, 1.0),
+    share=st.floats(0.01, 1.0),
+    data=st.data(),
+)
+def test_whatever_is_asked_for_exactly_the_total_is_spent(capacity, intervals, ratio, share, data):
+    minimum = ratio * share
+    try:
+        budget = Budget(np.array([capacity]), intervals, ratio, minimum)
+    except ValueError:
+        assert round(ratio * capacity * intervals) < intervals
+        return
+    spent = 0
+    for t in range(intervals):
+        wanted = data.draw(st.integers(-10, 2 * capacity))
+        counts = budget.grant(np.array([wanted]), np.array([t]))
+        assert budget.floor[0] <= counts[0] <= capacity
+        budget.spend(counts)
+        spent += int(counts[0])
+    assert spent == budget.total[0] == round(ratio * capacity * intervals)
+
+
+@given(st.integers(10, 5000), st.integers(2, 40), st.floats(0.1, 1.0))
+def test_the_even_ratio_spends_everything_and_stays_constant(capacity, intervals, ratio):
+    budget = Budget(np.array([capacity]), intervals, ratio, ratio)
+    for t in range(intervals):
+        counts = budget.even(np.array([t]))
+        assert abs(counts[0] - ratio * capacity) <= 1
+        budget.spend(counts)
+    assert budget.left[0] == 0
+
+
+def test_overspending_is_a_bug_that_shows():
+    budget = Budget(np.array([10]), 2, 0.5, 0.5)
+    with pytest.raises(AssertionError):
+        budget.spend(np.array([11]))
+
+
+def test_bad_shares_are_named():
+    with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\], got 1.5"):
+        Budget(np.array([10]), 2, 1.5, 0.1)
+    with pytest.raises(ValueError, match=r"minimum ratio must be in \(0, 0.5\]"):
+        Budget(np.array([10]), 2, 0.5, 0.6)

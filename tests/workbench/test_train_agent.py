@@ -1,0 +1,204 @@
+"""train_agent.py, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsenv.workbench import main
+from dsenv.workbench.cli import make_parser, parse_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--env", "dsenv/Tiny-Curriculum-v0", "--num-envs", "4", "--seeds", "2"]
+SHORT = [
+    *TINY,
+    "--steps",
+    "96",
+    "--agent-set",
+    "hyperparameters.n_steps=8",
+    "--agent-set",
+    "hyperparameters.batch_size=32",
+]
+
+
+def only_run(folder):
+    (run,) = folder.iterdir()
+    return run
+
+
+def events_of(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return events
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*SHORT, "--out", str(out), "--seed", "3"]) == 0
+    return only_run(out)
+
+
+def test_a_run_leaves_everything_in_its_folder(finished):
+    names = {path.name for path in finished.iterdir() if "tfevents" not in path.name}
+    assert names == {
+        "run.toml", "env.toml", "agent.toml", "best_model.zip", "last_model.zip", "evaluations.npz",
+        "evaluation.json", "accuracy.png", "schedule.png",
+    }  # fmt: skip
+    assert finished.name.endswith("-Tiny-Curriculum-v0-ppo-3")
+    facts = (finished / "run.toml").read_text()
+    assert "seed = 3" in facts and "torch = " in facts
+    assert "steps = 96" in (finished / "agent.toml").read_text()
+    agents = {row["agent"] for row in json.loads((finished / "evaluation.json").read_text())["rows"]}
+    assert {"ppo", "all_data", "all_data_plus_validation", "random", "hard_first", "small_loss"} <= agents
+
+
+def test_tensorboard_shows_our_scalars_beside_sb3s(finished):
+    events = events_of(finished)
+    tags = set(events.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "train/loss", "eval/mean_reward", "time/fps"} <= tags
+    assert {
+        "env/val_accuracy",
+        "env/ratio",
+        "env/wrong_labels",
+        "env/selected_bin_0",
+        "env/selected_bin_4",
+    } <= tags
+    assert events.Scalars("env/ratio")[0].value == pytest.approx(0.5)
+    shares = [events.Scalars(f"env/selected_bin_{b}")[-1].value for b in range(5)]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_evaluate_again_and_elsewhere(finished, capsys):
+    before = json.loads((finished / "evaluation.json").read_text())
+    assert main(["--evaluate", str(finished), "--seeds", "2"]) == 0
+    assert json.loads((finished / "evaluation.json").read_text()) == before
+    assert "| **ppo** | 50% |" in capsys.readouterr().out
+    elsewhere = ["--evaluate", str(finished), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
+    assert main([*elsewhere, "--env-set", "intervals=2"]) == 0
+    assert (finished / "Digits-Curriculum-v0-evaluation.json").is_file()
+
+
+def test_a_policy_that_does_not_fit_is_refused(finished, capsys):
+    assert main(["--evaluate", str(finished), "--env", "dsenv/Tiny-Ratio-v0"]) == 2
+    assert "was trained for the" in capsys.readouterr().err
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path, capsys):
+    assert main([*SHORT, "--out", str(tmp_path)]) == 0
+    run = only_run(tmp_path)
+    assert main(["--resume", str(run)]) == 2
+    assert "has done its 96 steps; pass --steps" in capsys.readouterr().err
+    assert main(["--resume", str(run), "--steps", "192", "--seeds", "2"]) == 0
+    assert "after 96 of 192 steps" in capsys.readouterr().out
+    steps = [event.step for event in events_of(run).Scalars("rollout/ep_rew_mean")]
+    assert steps == sorted(steps) and steps[-1] == 192
+    with np.load(run / "evaluations.npz") as evaluations:
+        looked = evaluations["timesteps"].tolist()
+    assert looked == sorted(looked) and looked[0] < 96 < looked[-1]
+
+
+@pytest.mark.parametrize("agent", ["sac", "dqn"])
+def test_off_policy_agents_resume_with_their_replay_buffer(agent, tmp_path):
+    short = ["--agent", agent, "--steps", "48"]
+    short += [
+        "--agent-set",
+        "hyperparameters.learning_starts=8",
+        "--agent-set",
+        "hyperparameters.buffer_size=500",
+    ]
+    assert main([*TINY, *short, "--out", str(tmp_path)]) == 0
+    run = only_run(tmp_path)
+    assert (run / "replay_buffer.pkl").is_file()
+    assert main(["--resume", str(run), "--steps", "96", "--seeds", "2"]) == 0
+
+
+def test_a_rule_is_evaluated_without_training(tmp_path):
+    assert main([*TINY[:2], "--seeds", "2", "--agent", "small_loss", "--out", str(tmp_path)]) == 0
+    content = json.loads((only_run(tmp_path) / "evaluation.json").read_text())
+    assert content["agent"] == "small_loss"
+    assert len({row["agent"] for row in content["rows"]}) == len(content["rows"]) / 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "dsenv/Tiny-Curriculm-v0"], "Did you mean 'Tiny-Curriculum-v0'"),
+        (["--agent", "pppo"], "Did you mean 'ppo'"),
+        ([*TINY, "--env-set", "ratoi=0.4"], "Did you mean 'ratio'"),
+        ([*TINY, "--env-set", "ratio=1.4"], "ratio must be in (0, 1], got 1.4"),
+        ([*TINY, "--agent-set", "hyperparameters.gama=0.9"], "Did you mean 'gamma'"),
+        ([*TINY, "--agent-set", "step"], "KEY=VALUE, got 'step'"),
+        (["--resume", "no-such-run"], "is not the folder of a run"),
+        (["--evaluate", "no-such-run"], "is not the folder of a run"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_resuming_with_another_env_or_agent_is_refused(finished, capsys):
+    assert main(["--resume", str(finished), "--env", "dsenv/Digits-Curriculum-v0"]) == 2
+    assert "this run's env is Tiny-Curriculum-v0, not dsenv/Digits-Curriculum-v0" in capsys.readouterr().err
+    assert main(["--resume", str(finished), "--agent", "a2c"]) == 2
+    assert main(["--resume", str(finished), "--seed", "9"]) == 2
+    assert "keeps its environment and seed" in capsys.readouterr().err
+
+
+def test_list_names_every_entry(capsys):
+    assert main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "dsenv/Digits-Curriculum-v0" in shown and "all_data_plus_validation" in shown
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        make_parser().parse_args(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for word in ("--resume", "--evaluate", "--env-set", "examples:", "tensorboard --logdir", "default: ppo"):
+        assert word in shown
+
+
+def test_overrides_are_toml_with_dots():
+    given = ["a.b=0.5", "a.c=[1, 2]", "name=ppo", 'x.y.z="t"', "flag=true"]
+    assert parse_overrides(given) == {
+        "a": {"b": 0.5, "c": [1, 2]}, "name": "ppo", "x": {"y": {"z": "t"}}, "flag": True,
+    }  # fmt: skip
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "train_agent.py"),
+        *SHORT,
+        "--steps",
+        "100000",
+        "--out",
+        str(tmp_path),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(tmp_path.glob("*/events*")):
+        time.sleep(0.2)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    run = only_run(tmp_path)
+    assert f"--resume {run}" in output
+    assert (run / "last_model.zip").is_file()
