@@ -1,0 +1,103 @@
+"""What every augmentation controller takes and returns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.augment.magnitudes import MODERATE, Magnitudes
+from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.select.base import Forward
+from dsenv.signals import SampleSignals
+
+
+class AugmentationController(ABC):
+    """Decides how strongly each sample is augmented, and augments it.
+
+    A training loop calls `augment` for each batch before the forward pass, `observe` after it, and
+    `end_epoch` after each epoch. Crops and flips that every method uses alike are not the controller's
+    business.
+
+    Args:
+        ops: names of the ops to draw from, see `dsenv.augment.OPS`.
+        magnitudes: what strength 1 means.
+    """
+
+    needs_logits: bool = False
+    """`Forward.logits` must be given to `observe`."""
+    needs_features: bool = False
+    """`Forward.features` must be given."""
+
+    def __init__(self, *, ops: Sequence[str] = STANDARD_OPS, magnitudes: Magnitudes = MODERATE) -> None:
+        self.ops, self.magnitudes = tuple(ops), magnitudes
+        self._codes = op_codes(self.ops)
+        self.epoch = 0
+        self._memory: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Strength of each sample, in [0, 1].
+
+        Args:
+            signals: the per-sample history, tensors of shape (N,).
+            index: (B,) int64 positions of the samples.
+            generator: the only source of randomness.
+
+        Returns:
+            (B,) float32 on the index's device.
+        """
+
+    def augment(
+        self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Augment a batch: one op for each sample, drawn uniformly, at the sample's strength.
+
+        Args:
+            images: (..., C, H, W), uint8 or floating in [0, 1], before normalization.
+            signals: the per-sample history.
+            index: (...) int64 positions of the samples.
+            generator: the only source of randomness.
+        """
+        return self._one_op(images, self.strengths(signals, index, generator), generator)
+
+    def observe(self, batch: Forward) -> None:
+        """Take in one training batch, after its forward pass; each sample at most once."""
+        del batch
+
+    def end_epoch(self) -> None:
+        """Note that an epoch is over."""
+        self.epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything the controller remembers."""
+        return {"epoch": self.epoch, **{name: tensor.clone() for name, tensor in self._memory.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of another controller or another number of samples.
+        """
+        for name, tensor in self._memory.items():
+            shape = tuple(state[name].shape) if name in state else None
+            if shape != tuple(tensor.shape):
+                raise ValueError(
+                    f"{name!r} of the state has shape {shape}, this {type(self).__name__} needs "
+                    f"{tuple(tensor.shape)}; build it with the settings it was saved with"
+                )
+        self.epoch = int(state["epoch"])
+        for name, tensor in self._memory.items():
+            tensor.copy_(state[name])
+
+    def _one_op(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
+        """Apply one op a sample, drawn uniformly."""
+        if strength.shape != images.shape[:-3]:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} need one index each, got {tuple(strength.shape)}"
+            )
+        self._codes = self._codes.to(images.device)
+        op = draw_ops(self._codes, strength.numel(), generator)
+        flat = images.reshape(-1, *images.shape[-3:])
+        return apply_ops(flat, op, strength.flatten(), generator, self.magnitudes).view_as(images)

@@ -1,0 +1,55 @@
+"""RandAugment: several random ops at one global strength."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.augment.base import AugmentationController
+from dsenv.errors import check_share
+from dsenv.signals import SampleSignals
+
+
+class RandAugment(AugmentationController):
+    """Several ops in a row for each sample, all at one global strength.
+
+    What it does: `ops_per_sample` times, draws one op for each sample uniformly and applies it at `strength`.
+
+    When it helps: where the two settings are tuned for the data set; then it is on a par with learned
+    policies. Untuned it may be too weak for a large network or too strong for a small one.
+
+    Settings: 2 ops at strength 9/30 are the common start; larger networks and data sets take up to 0.6.
+
+    Cost: `ops_per_sample` times the ops of the other controllers.
+
+    Source: Cubuk et al., "RandAugment", arXiv 1909.13719.
+
+    Differences from published code: autocontrast and equalize are blended in by the strength.
+
+    Args:
+        ops_per_sample: >= 1.
+        strength: in [0, 1].
+        settings: `ops` and `magnitudes` of `AugmentationController`.
+    """
+
+    def __init__(self, ops_per_sample: int = 2, strength: float = 0.3, **settings: Any) -> None:
+        super().__init__(**settings)
+        if ops_per_sample < 1:
+            raise ValueError(
+                f"ops_per_sample must be >= 1, got {ops_per_sample}; for none take NoAugmentation"
+            )
+        self.ops_per_sample, self.strength = ops_per_sample, check_share("strength", strength, zero=True)
+
+    def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
+        """The global strength, for every sample."""
+        del signals, generator
+        return torch.full(index.shape, self.strength, device=index.device)
+
+    def augment(
+        self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Apply one op after the other."""
+        strength = self.strengths(signals, index, generator)
+        for _ in range(self.ops_per_sample):
+            images = self._one_op(images, strength, generator)
+        return images

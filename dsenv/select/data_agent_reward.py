@@ -1,0 +1,81 @@
+"""What a sample is worth to the Data Agent: difficulty and uncertainty, weighted by their variances."""
+
+import math
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-8
+
+
+def difficulty(loss: Tensor, quantile: float = 0.95) -> Tensor:
+    """Losses scaled to [0, 1] within their batch, after the largest are cut (Data Agent, eq. 1).
+
+    Args:
+        loss: (B,) per-sample loss, in nats.
+        quantile: losses above this quantile are cut to it, (0, 1].
+
+    Returns:
+        (B,) in [0, 1]; all 0 where the losses are equal.
+    """
+    cut = torch.minimum(loss, torch.quantile(loss, quantile))
+    return (cut - cut.min()) / (cut.max() - cut.min() + EPSILON)
+
+
+def uncertainty(logits: Tensor) -> Tensor:
+    """Entropy of each prediction over log C (Data Agent, eq. 3).
+
+    Args:
+        logits: (B, C).
+
+    Returns:
+        (B,) in [0, 1].
+    """
+    log_probability = logits.log_softmax(-1)
+    return -(log_probability.exp() * log_probability).sum(-1) / math.log(logits.shape[-1])
+
+
+def adaptive_weight(hard: Tensor, unsure: Tensor) -> Tensor:
+    """Share of difficulty in the reward: its part of both variances over the batch.
+
+    Args:
+        hard: (B,) difficulty.
+        unsure: (B,) uncertainty.
+
+    Returns:
+        A scalar in [0, 1].
+    """
+    spread, other = hard.var(correction=0), unsure.var(correction=0)
+    return (spread / (spread + other + EPSILON)).clamp(0, 1)
+
+
+def composite(loss: Tensor, logits: Tensor, quantile: float = 0.95) -> Tensor:
+    """Worth of each sample, r * difficulty + (1 - r) * uncertainty, with r the adaptive weight.
+
+    Args:
+        loss: (B,) per-sample loss, in nats.
+        logits: (B, C).
+        quantile: see `difficulty`.
+
+    Returns:
+        (B,) in [0, 1].
+    """
+    hard, unsure = difficulty(loss, quantile), uncertainty(logits)
+    return torch.lerp(unsure, hard, adaptive_weight(hard, unsure))
+
+
+def take_reward(action: Tensor, worth: Tensor) -> Tensor:
+    """Reward for taking a share of each sample instead of an average one of its batch.
+
+    The mean is taken off, so that a larger action pays for the better half of a batch and costs for
+    the other; with the plain product every action would gain from growing.
+
+    Args:
+        action: (B,) weight given to each sample, [0, 1].
+        worth: (B,) `composite` of each.
+
+    Returns:
+        (B,).
+    """
+    assert action.shape == worth.shape, (action.shape, worth.shape)
+    return action * (worth - worth.mean())

@@ -1,0 +1,98 @@
+"""DivBS: within each batch, samples that together stand for the batch's mean gradient."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dsenv.select.base import Forward
+from dsenv.select.ranking import StaticSelector, label_errors, need
+
+EXHAUSTED = 1e-5  # of the largest squared gradient: the rest of a gradient below it is rounding
+
+
+def divbs(features: Tensor, errors: Tensor) -> Tensor:
+    """Place (G, B) of each sample in its batch's greedy order, 0 first; B once nothing is left to explain.
+
+    Each pick is the sample whose gradient g = error x feature has the largest |<g, r>|, r being what
+    is left of the batch's mean gradient; then r loses its part along g, made orthogonal to the
+    earlier picks. Only inner products are needed, <g_i, g_j> = <e_i, e_j> <f_i, f_j>, so this is a
+    pivoted Cholesky factorisation of the Gram matrix.
+
+    Args:
+        features: (G, B, D) inputs of the last layer, for G batches.
+        errors: (G, B, C) gradients of the losses by the logits; all 0 marks padding.
+    """
+    batches, size, _ = features.shape
+    gram = (features @ features.mT) * (errors @ errors.mT)  # (G, B, B)
+    squares = gram.diagonal(dim1=1, dim2=2)
+    left, tolerance = squares.clone(), EXHAUSTED * squares.amax(1, keepdim=True)  # (G, B), (G, 1)
+    inner = gram.mean(2)  # (G, B) of each gradient with r
+    axes = gram.new_zeros(batches, size, size)  # (G, pick, B) of each gradient with each axis
+    place = torch.full((batches, size), size, device=gram.device)
+    for k in range(size):
+        score = inner.abs().masked_fill((left <= tolerance) | (place < size), -1.0)
+        best = score.argmax(1, keepdim=True)  # (G, 1)
+        usable = score.gather(1, best) >= 0
+        column = best[:, :, None].expand(-1, size, 1)
+        explained = (axes[:, :k].mT @ axes[:, :k].gather(2, column[:, :k])).squeeze(2)
+        length = left.gather(1, best).clamp(min=torch.finfo(gram.dtype).tiny).sqrt()
+        axis = (gram.gather(2, column).squeeze(2) - explained) / length * usable
+        inner = inner - axis * (inner.gather(1, best) / length)
+        axes[:, k], left = axis, left - axis.square()
+        place.scatter_(1, best, torch.where(usable, k, place.gather(1, best)))
+    return place
+
+
+class DivBS(StaticSelector):
+    """Keeps, of each batch of a pass, the samples whose gradients together span its mean gradient.
+
+    Picks are made orthogonal to each other, so that two alike are not both kept. The ranking goes
+    round the batches: first the first pick of each, then the second. Call `prepare` with a fresh pass before
+    each epoch for the published dynamic method; called once, the choice is static. Signals are not
+    used, so unseen samples stand like others.
+
+    Helps: redundant data at small ratios (published at 0.1). Does not help: high ratios; where a
+    fresh forward of the pool costs more than the backward passes it saves.
+
+    Cost: N B (C + D + B) multiplications and 8 N B bytes for N samples in batches of B, `together` batches
+    at a time; 50,000 samples with 512 features and 10 classes took 8.8 s on one CPU core. State: 16
+    bytes a sample. Needs logits and features.
+    Source: Hong et al., 2024, arXiv 2406.04872.
+    Differs from the published code: takes the largest inner product, as the paper says, where the code draws
+    in proportion to it; batches are fixed strides through the data set; all samples are ranked.
+
+    Args:
+        batch: samples that are compared with each other, at least 2.
+        together: batches worked on at once, at least 1; 2 x batch^2 floats of memory each.
+    """
+
+    needs_logits = True
+    needs_features = True
+
+    def __init__(self, batch: int = 320, together: int = 64) -> None:
+        if batch < 2 or together < 1:
+            raise ValueError(
+                f"batch must be at least 2 and together at least 1, got batch={batch!r} and "
+                f"together={together!r}"
+            )
+        self.batch, self.together = batch, together
+        super().__init__()
+
+    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+        """Minus the place (N,) in its batch's greedy order."""
+        del validation
+        features, logits = need(train, "features", self), need(train, "logits", self)
+        position = train.index.argsort()  # where in the pass each sample stands
+        groups = math.ceil(len(position) / self.batch)
+        score = torch.empty_like(position)
+        for start in range(0, groups, self.together):
+            rows = [position[g::groups] for g in range(start, min(start + self.together, groups))]
+            padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)  # (G, B)
+            member = padded >= 0
+            shape = (*padded.shape, -1)
+            where = padded.clamp(min=0).flatten()
+            errors = label_errors(logits[where], train.labels[where]).view(shape) * member[:, :, None]
+            places = divbs(features[where].float().view(shape), errors)
+            score[padded[member]] = -places[member]
+        return score

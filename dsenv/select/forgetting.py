@@ -1,0 +1,59 @@
+"""Forgetting: samples that changed most often from right to wrong."""
+
+import torch
+from torch import Tensor
+
+from dsenv.select.base import Selection, Selector
+from dsenv.select.ranking import check_count, equally_weighted, top_by
+from dsenv.signals import SampleSignals
+
+
+def forgetting_score(events: Tensor, correct: Tensor) -> Tensor:
+    """Forgetting events (N,), +inf for samples that were never right.
+
+    A sample that was right once is right now or has been forgotten, so the two tell all.
+
+    Args:
+        events: (N,) int, changes from right to wrong so far.
+        correct: (N,) 1 where the last prediction was right, else 0.
+    """
+    never_right = (events == 0) & (correct == 0)
+    return events.float().masked_fill(never_right, torch.inf)
+
+
+class Forgetting(Selector):
+    """Keeps the samples that are forgotten most often, and first those never learned.
+
+    Ties, which are many, are broken at random. Unseen samples count as never learned.
+
+    Helps: long runs on clean data, of which many samples are never forgotten and can go. Does not
+    help: wrong labels, which are seldom learned; the first epochs, where there are few events.
+
+    Cost: one top-k a call. State: none.
+    Source: Toneva et al., 2019, arXiv 1812.05159.
+    Differs from DeepCore's code: a sample that was never learned counts as +inf, as in the paper, not
+    as 0. By default the counts are those of the running training; the paper counts over one full
+    training before the selection: give that training's signals as `recorded`.
+
+    Args:
+        recorded: signals of an earlier full training on the same samples, or None for the running one.
+    """
+
+    def __init__(self, recorded: SampleSignals | None = None) -> None:
+        self.recorded = recorded
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Take the `count` samples with most forgetting events, each with weight 1.
+
+        Raises:
+            ValueError: the recorded signals are of another number of samples.
+        """
+        check_count(count, signals.size)
+        source = signals if self.recorded is None else self.recorded
+        if source.size != signals.size:
+            raise ValueError(
+                f"recorded signals hold {source.size} samples, the running ones {signals.size}; "
+                "give those of a training on the same training set"
+            )
+        score = forgetting_score(source.forgetting_events, source.correct).to(signals.device)
+        return equally_weighted(top_by(score, count, generator))

@@ -1,0 +1,91 @@
+"""What selectors share that keep their own numbers about each sample."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.select.base import Forward, Selector
+from dsenv.signals import SampleSignals
+
+
+class HistorySelector(Selector):
+    """Keeps named float32 tensors (N,) and visits (N,) int32, updated by every training batch.
+
+    The size N is learnt at the first `select`; until then `observe` makes room as positions come.
+
+    State: 4 bytes a sample and field, and 4 for the visits.
+    """
+
+    fields: tuple[str, ...]
+    """Names of the tensors a subclass keeps."""
+
+    def __init__(self) -> None:
+        self._kept = {name: torch.empty(0) for name in self.fields}
+        self._visits = torch.empty(0, dtype=torch.int32)
+        self._size: int | None = None
+
+    @abstractmethod
+    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
+        """New values (B,) of every field.
+
+        Args:
+            old: values (B,) before this batch, 0 where a sample is seen for the first time.
+            visits: (B,) how often each sample was observed before.
+            batch: the training batch.
+        """
+
+    def observe(self, batch: Forward) -> None:
+        """Update the samples of one training batch; each is at most once in it."""
+        index = batch.index
+        self._make_room(int(index.max()) + 1 if self._size is None else self._size, index.device)
+        visits = self._visits[index]
+        old = {name: kept[index] for name, kept in self._kept.items()}
+        for name, value in self.updated(old, visits, batch).items():
+            self._kept[name][index] = value.detach().float()
+        self._visits[index] = visits + 1
+
+    def history(self, signals: SampleSignals) -> tuple[dict[str, Tensor], Tensor]:
+        """The kept tensors (N,), and which samples were observed (N,) bool.
+
+        Raises:
+            ValueError: the training went on without `observe`, or the state is of other data.
+        """
+        if len(self._visits) > signals.size:
+            raise ValueError(
+                f"{type(self).__name__} observed position {len(self._visits) - 1}, the signals hold only "
+                f"{signals.size} samples; use one selector for each training set"
+            )
+        self._size = signals.size
+        self._make_room(signals.size, signals.device)
+        observed = self._visits > 0
+        if bool(signals.seen.any()) and not bool(observed.any()):
+            raise ValueError(
+                f"{type(self).__name__} observed no batch, but {int(signals.seen.sum())} samples "
+                "were trained on: call observe(Forward(...)) after the forward pass of every training batch"
+            )
+        return self._kept, observed
+
+    def _make_room(self, size: int, device: torch.device) -> None:
+        if len(self._visits) >= size and self._visits.device == device:
+            return
+        missing = max(size - len(self._visits), 0)
+        self._visits = _padded(self._visits.to(device), missing)
+        self._kept = {name: _padded(kept.to(device), missing) for name, kept in self._kept.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all kept tensors."""
+        return {"visits": self._visits.clone(), **{name: kept.clone() for name, kept in self._kept.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._visits = state["visits"].clone()
+        self._kept = {name: state[name].clone() for name in self.fields}
+        self._size = None
+
+
+def _padded(values: Tensor, missing: int) -> Tensor:
+    """The values (S,) with `missing` zeros after them."""
+    return torch.cat([values, values.new_zeros(missing)])

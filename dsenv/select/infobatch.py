@@ -1,0 +1,106 @@
+"""InfoBatch: leave out a random part of the samples with low loss, weight the kept ones up."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import check_share
+from dsenv.select.base import Selection, Selector
+from dsenv.select.ranking import check_count, order_by, random_order
+from dsenv.signals import SampleSignals
+
+
+def pruning_is_on(epoch: int, epochs: int, delta: float) -> bool:
+    """True in the first `delta` (0..1) of a run of `epochs`; after it every sample is used."""
+    return epoch < delta * epochs
+
+
+def low_samples(score: Tensor, seen: Tensor) -> Tensor:
+    """Which samples (N,) score below the mean of those seen; an unseen one never does.
+
+    Args:
+        score: (N,) last loss of each sample, in nats.
+        seen: (N,) bool, the samples that have a loss.
+    """
+    return seen & (score < score[seen].mean())
+
+
+def infobatch_count(score: Tensor, seen: Tensor, keep: float) -> int:
+    """How many samples InfoBatch uses by itself: all but a share 1 - `keep` of the low ones."""
+    low = int(low_samples(score, seen).sum())
+    return len(score) - low + (max(1, int(keep * low)) if low else 0)
+
+
+def infobatch(
+    score: Tensor, seen: Tensor, count: int, max_prune: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose exactly `count` samples so that the expected weighted sum is that over all samples.
+
+    Of the L low samples, those below the mean, D = N - count are left out at random and the others
+    weigh L / (L - D) = 1 / keep. Where more than `max_prune` of them would go, the threshold rises
+    to the quantile at which exactly that share goes.
+
+    Args:
+        score: (N,) last loss of each sample, in nats.
+        seen: (N,) bool, the samples that have a loss; the others are the last to become low.
+        count: how many to choose, 1..N.
+        max_prune: largest share of the low samples to leave out, in (0, 1).
+        generator: draws which to leave out.
+
+    Returns:
+        index: (count,) int64, unshuffled.
+        weight: (count,) float32, 1 / keep for a kept low sample, else 1.
+    """
+    dropped = len(score) - count
+    low = int(low_samples(score, seen).sum())
+    if dropped > max_prune * low:
+        low = min(math.ceil(dropped / max_prune), len(score))
+    rising = order_by(score.masked_fill(~seen, torch.inf), generator).flip(0)
+    kept = rising[:low][random_order(low, generator)[dropped:]]
+    weight = torch.ones(count, device=score.device)
+    if dropped:
+        weight[: len(kept)] = low / len(kept)
+    return torch.cat([kept, rising[low:]]), weight
+
+
+class InfoBatch(Selector):
+    """Leaves out a random part of the samples with low loss and weights the kept ones up.
+
+    The expected gradient stays that of all samples: a low sample stays with probability keep and
+    weighs 1 / keep. `select` honours the count it is given; `count(signals)` is the number the
+    published rule would use with `keep`, and selecting that many is the published method. Use every
+    sample in the last part of a run, by `pruning_is_on(epoch, epochs, 0.875)`.
+
+    Helps: clean data and long runs; published at lossless 30 to 50 % fewer samples. Does not help:
+    wrong labels (they have high losses and always stay), and small counts, where weights grow
+    (published: worse from 60 % of the low samples left out).
+
+    Unseen samples count as high and stay out of the mean; while nothing is seen the choice is
+    uniform at random, with weights that keep the sum unbiased.
+
+    Cost: a sort a call, O(N log N) (the published rule needs none, the raised threshold does).
+    State: none.
+    Source: Qin et al., 2024, arXiv 2303.04947; exact count as in our notes on PODS, 1.3 item 6.
+    Differs from the published code: exact count; weights are L / kept rather than 1 / keep, equal
+    where keep * L is whole and unbiased where it is not; at least one low sample stays; unseen
+    samples have no made-up score; own generator instead of NumPy's global one.
+
+    Args:
+        keep: share of the low samples that `count` keeps, in (0, 1].
+        max_prune: largest share of the low samples to leave out before the threshold rises, (0, 1).
+    """
+
+    def __init__(self, keep: float = 0.5, max_prune: float = 0.9) -> None:
+        if not 0 < max_prune < 1:
+            raise ValueError(f"max_prune must be in (0, 1), got {max_prune!r}")
+        self.keep, self.max_prune = check_share("keep", keep), max_prune
+
+    def count(self, signals: SampleSignals) -> int:
+        """How many samples the published rule would use now; all before anything is seen."""
+        return infobatch_count(signals.loss, signals.seen, self.keep)
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Choose `count` samples with weights whose expected sum is that over all samples."""
+        check_count(count, signals.size)
+        return Selection(*infobatch(signals.loss, signals.seen, count, self.max_prune, generator))

@@ -1,0 +1,158 @@
+"""What the selectors share: order with random ties, checks, and one ranking for a whole training."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dsenv.select.base import Forward, Selection, Selector
+from dsenv.signals import SampleSignals
+
+CHUNK = 65_536  # samples worked on at a time where a (samples, D) or (samples, C) copy is needed
+
+
+def random_order(size: int, generator: torch.Generator) -> Tensor:
+    """Random permutation (size,) int64, on the generator's device."""
+    return torch.randperm(size, generator=generator, device=generator.device)
+
+
+def order_by(score: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions (N,) by falling score; equal scores (N,) stand in random order."""
+    assert score.dim() == 1, score.shape
+    shuffled = random_order(len(score), generator)
+    return shuffled[score[shuffled].argsort(descending=True, stable=True)]
+
+
+def top_by(score: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions (count,) of the largest scores (N,); equal scores have equal chances."""
+    assert score.dim() == 1, score.shape
+    shuffled = random_order(len(score), generator)
+    return shuffled[score[shuffled].topk(count).indices]
+
+
+def unseen_first(score: Tensor, seen: Tensor) -> Tensor:
+    """The scores (N,), with +inf for samples not `seen` (N,) yet."""
+    return score.masked_fill(~seen, torch.inf)
+
+
+def equally_weighted(index: Tensor) -> Selection:
+    """Those samples, each with weight 1."""
+    return Selection(index, torch.ones_like(index, dtype=torch.float32))
+
+
+def check_count(count: int, size: int) -> None:
+    """Check that `count` of `size` samples can be chosen.
+
+    Raises:
+        ValueError: `count` is outside 1..size.
+    """
+    if not 1 <= count <= size:
+        raise ValueError(f"a selection of {size} samples must choose 1 to {size}, got count={count}")
+
+
+def chunks(size: int) -> Iterator[slice]:
+    """Slices of at most `CHUNK` that cover 0..size."""
+    return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
+
+
+def label_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Gradient (B, C) of the cross-entropy by the logits (B, C): softmax minus the one-hot label."""
+    error = logits.float().softmax(1)
+    return error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
+
+
+def need(forward: Forward, name: Literal["logits", "features"], what: object) -> Tensor:
+    """The logits (B, C) or features (B, D) of a pass, detached.
+
+    Raises:
+        ValueError: the pass does not hold them.
+    """
+    value: Tensor | None = getattr(forward, name)
+    if value is None:
+        raise ValueError(
+            f"{type(what).__name__} needs the {name} of the pass, got a Forward without; "
+            f"give Forward({name}=...)"
+        )
+    return value.detach()
+
+
+class StaticSelector(Selector):
+    """Ranks all samples once, and selects the top `count` of that one ranking.
+
+    Selections of different counts are nested. A subclass says how good each sample of a pass is
+    (`score_pass`). Equal scores are put in random order at the first `select` after `prepare`; that
+    is the only draw from the generator.
+
+    State: 16 bytes a sample.
+    """
+
+    needs_pass = True
+    averages_passes: bool = False
+    """Further calls of `prepare` add to a mean score; else the last call counts."""
+
+    def __init__(self) -> None:
+        self._score: Tensor | None = None  # (N,), larger is better
+        self._passes = 0
+        self._order: Tensor | None = None  # (N,) int64, best first
+
+    @abstractmethod
+    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+        """Score (N,) of each sample in the order of `train.index`; the largest are selected first."""
+
+    def rank(self, score: Tensor, generator: torch.Generator) -> Tensor:
+        """Positions (N,), best first, from the scores (N,)."""
+        return order_by(score, generator)
+
+    def prepare(self, train: Forward, validation: Forward | None = None) -> None:
+        """Score the whole training set from one pass over it, in any order.
+
+        Raises:
+            ValueError: the pass leaves samples out, has one twice, or lacks what the method needs.
+        """
+        size = len(train.index)
+        if not torch.equal(train.index.sort().values, torch.arange(size, device=train.index.device)):
+            raise ValueError(
+                f"{type(self).__name__}.prepare needs each training sample exactly once, got {size} "
+                f"positions that are not a permutation of 0..{size - 1}; run the pass over the whole split"
+            )
+        found = self.score_pass(train, validation)
+        score = torch.empty_like(found)
+        score[train.index] = found
+        if self.averages_passes and self._score is not None:
+            score = self._score + (score - self._score) / (self._passes + 1)
+        self._score, self._order = score, None
+        self._passes += 1
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Take the first `count` samples of the ranking, each with weight 1.
+
+        Raises:
+            ValueError: `prepare` was not called, or with another number of samples.
+        """
+        check_count(count, signals.size)
+        if self._score is None:
+            raise ValueError(f"{type(self).__name__} has no ranking yet: call prepare(train) before select")
+        if len(self._score) != signals.size:
+            raise ValueError(
+                f"{type(self).__name__} ranked {len(self._score)} samples, the signals hold {signals.size}; "
+                "call prepare with a pass over this training set"
+            )
+        if self._order is None:
+            self._order = self.rank(self._score.to(signals.device), generator)
+        self._order = self._order.to(signals.device)
+        return equally_weighted(self._order[:count])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scores, how many passes they are the mean of, and the ranking where it is drawn."""
+        tensors = {"score": self._score, "order": self._order}
+        kept = {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
+        return {"passes": self._passes, **kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._passes = state["passes"]
+        self._score, self._order = (
+            state[name].clone() if name in state else None for name in ("score", "order")
+        )

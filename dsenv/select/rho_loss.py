@@ -1,0 +1,60 @@
+"""RHO-LOSS: samples that are not learnt yet but can be."""
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import check_share
+from dsenv.select.base import Selection, Selector
+from dsenv.select.order_dp import top_of_pool
+from dsenv.select.ranking import check_count, equally_weighted, unseen_first
+from dsenv.signals import SampleSignals
+
+
+def reducible_loss(loss: Tensor, irreducible: Tensor) -> Tensor:
+    """Loss of the trained model minus that of one trained on held-out data; all (N,), in nats."""
+    assert loss.shape == irreducible.shape, (loss.shape, irreducible.shape)
+    return loss - irreducible
+
+
+class RhoLoss(Selector):
+    """Trains on the samples with the largest reducible loss.
+
+    The irreducible loss is that of a model trained on held-out data: it is high for wrong labels and
+    hopeless samples, low for what can be learnt. Unseen samples come first, in random order.
+
+    Helps: noisy, redundant or web-scale data, and where fewer steps matter. Does not help: without
+    clean held-out data to train the second model on.
+
+    Cost: one top-k a call, and the held-out model with one pass over the training set beforehand.
+    State: 4 bytes a sample (the irreducible losses, given anew at construction, not in `state_dict`).
+    Source: Mindermann et al., 2022, arXiv 2206.07137.
+    Differs: uses the last training loss of each sample; the paper takes a fresh forward of a large
+    random batch each step and keeps 10 % of it, to which `share` = 0.1 comes closest.
+
+    Args:
+        irreducible: (N,) losses of the held-out model on the training samples, in nats.
+        share: part of a fresh uniform pool to train on, in (0, 1]; None ranks all samples.
+    """
+
+    def __init__(self, irreducible: Tensor, share: float | None = None) -> None:
+        if irreducible.dim() != 1:
+            raise ValueError(f"irreducible must have shape (N,), got {tuple(irreducible.shape)}")
+        self.irreducible = irreducible.detach().float()
+        self.share = None if share is None else check_share("share", share)
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Take the `count` samples with the largest reducible losses, each with weight 1.
+
+        Raises:
+            ValueError: the irreducible losses are of another number of samples.
+        """
+        check_count(count, signals.size)
+        if len(self.irreducible) != signals.size:
+            raise ValueError(
+                f"irreducible holds {len(self.irreducible)} losses, the signals {signals.size} samples; "
+                "compute them by a pass of the held-out model over this training set"
+            )
+        self.irreducible = self.irreducible.to(signals.device)
+        score = unseen_first(reducible_loss(signals.loss, self.irreducible), signals.seen)
+        share = count / signals.size if self.share is None else self.share
+        return equally_weighted(top_of_pool(score, count, share, generator))

@@ -1,0 +1,53 @@
+"""Small loss: the samples that agree with the model, for wrong labels."""
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import pick
+from dsenv.select.base import Selection, Selector
+from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
+from dsenv.signals import SampleSignals
+
+LOSSES = ("loss", "loss_ema")
+
+
+def small_loss(loss: Tensor, seen: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions (count,) of the smallest losses, after all unseen samples.
+
+    Args:
+        loss: (N,) in nats; ties are broken at random.
+        seen: (N,) bool, the samples that have a loss.
+        count: how many to choose, 1..N.
+        generator: breaks ties.
+    """
+    return top_by(unseen_first(-loss, seen), count, generator)
+
+
+class SmallLoss(Selector):
+    """Trains on the samples with the smallest losses, which mostly have the right label.
+
+    Networks learn clean samples before they memorise wrong labels. Unseen samples come first, in
+    random order, so that every sample is judged once before any is left out.
+
+    Helps: wrong labels, at a ratio near the share of right ones; a fixed easy-first rule at half of
+    scikit-learn's digits beat all data at 60 % label noise (accuracy 0.851 against 0.804, our sketch).
+    Does not help: clean data, where it leaves out what there is to learn (0.918 against 0.955); rare
+    classes; a sample left out keeps its old loss and comes back only when others get worse.
+
+    Cost: one top-k a call. State: none.
+    Source: Han et al., 2018, arXiv 1804.06872 (co-teaching).
+    Differs: one network and its own losses, not two that choose for each other; over the data set and
+    not within a batch; the kept share does not fall from 1 over the first epochs, for the count is
+    given: use a volume schedule for that.
+
+    Args:
+        by: "loss", the last one, or "loss_ema", its running mean.
+    """
+
+    def __init__(self, by: str = "loss") -> None:
+        self.by = pick("loss to rank by", by, LOSSES)
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Take the `count` samples with the smallest losses, each with weight 1."""
+        check_count(count, signals.size)
+        return equally_weighted(small_loss(getattr(signals, self.by), signals.seen, count, generator))

@@ -1,0 +1,107 @@
+"""What every volume schedule is, and how its ratios become sample counts."""
+
+import math
+from abc import ABC, abstractmethod
+
+from dsenv.errors import check_share
+
+LARGEST_SWING = 0.25  # default distance of the levels from the target ratio
+
+
+class VolumeSchedule(ABC):
+    """How much of the training set each epoch trains on.
+
+    A schedule is a pure function of the epoch it is asked for: it counts nothing itself, so that it can
+    be asked twice, out of order, or after a restart. Over a whole training its ratios add up to
+    `target * total`, the budget of the constant schedule.
+
+    Args:
+        target: mean selection ratio over the training, (0, 1].
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = check_share("target", target)
+
+    def ratio(self, step: int, total: int) -> float:
+        """Share of the training set to train on, in (0, 1].
+
+        Args:
+            step: number of the epoch (or interval), 0..total-1.
+            total: number of epochs of the training.
+
+        Raises:
+            ValueError: `step` is outside the training.
+        """
+        if not 0 <= step < total:
+            raise ValueError(f"step must be in 0..{total - 1} for total {total}, got {step}; count from 0")
+        value = min(1.0, self._ratio(step, total))
+        assert value > 0, (self, step, total, value)
+        return value
+
+    @abstractmethod
+    def _ratio(self, step: int, total: int) -> float:
+        """`ratio` for a step that lies in the training."""
+
+
+def counts(schedule: VolumeSchedule, size: int, total: int) -> list[int]:
+    """Samples that each epoch trains on.
+
+    Rounding is carried along: after each epoch the sum is within one sample of the sum of the ratios,
+    and after the last it is `budget(schedule.target, size, total)` exactly. Every epoch gets 1..size.
+
+    Args:
+        schedule: gives the ratios.
+        size: N, samples in the training set.
+        total: T, number of epochs.
+
+    Raises:
+        ValueError: the budget is less than one sample an epoch.
+    """
+    samples = budget(schedule.target, size, total)
+    if samples < total:
+        raise ValueError(
+            f"a target ratio of {schedule.target} of {size} samples is less than one sample in each "
+            f"of {total} epochs; raise the target to at least {1 / size:.3g}"
+        )
+    ratios = [schedule.ratio(step, total) for step in range(total)]
+    chosen: list[int] = []
+    due, spent = 0.0, 0
+    for later, ratio in zip(range(total - 1, -1, -1), ratios, strict=True):
+        due += ratio * size
+        most = min(size, samples - spent - later)
+        least = max(1, samples - spent - later * size)
+        count = max(least, min(most, round(due) - spent))
+        chosen.append(count)
+        spent += count
+    return chosen
+
+
+def budget(target: float, size: int, total: int) -> int:
+    """Sample presentations of a whole training: the target share of `size` samples in `total` epochs."""
+    return round(target * size * total)
+
+
+def default_swing(target: float) -> float:
+    """Distance of the low and the high level from the target where none is given.
+
+    A quarter, or two thirds of the way to 0 or 1 where that is less: levels of 0.25 and 0.75 around
+    0.5, 0.5 and 0.9 around 0.7, 0.1 and 0.5 around 0.3.
+    """
+    return min(LARGEST_SWING, 2 * min(target, 1 - target) / 3)
+
+
+def check_swing(target: float, swing: float | None) -> float:
+    """Return the swing (the default one for None) if both levels stay in (0, 1].
+
+    Raises:
+        ValueError: a level would leave (0, 1].
+    """
+    if swing is None:
+        return default_swing(target)
+    room = min(target, 1 - target)
+    if math.isfinite(swing) and abs(swing) <= room and abs(swing) < target:
+        return swing
+    raise ValueError(
+        f"swing must keep the ratio in (0, 1]: at most {room:.3g} either way around a target of {target}, "
+        f"got {swing}"
+    )

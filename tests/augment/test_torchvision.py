@@ -1,0 +1,49 @@
+"""Batched ops equal torchvision's, pixel by pixel."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsenv.augment import MODERATE, OPS, WIDE, apply_ops, op_codes
+from dsenv.augment.draw import draw_parameters
+from tests.augment.torchvision_ops import torchvision_op
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (3, 33, 47), (1, 19, 8), (3, 20, 20)]
+LEVELS = torch.arange(31) / 30  # many of them put pixels exactly between two others
+BLENDED = ("autocontrast", "equalize")  # torchvision has them at full strength only
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def codes(name: str, count: int) -> Tensor:
+    return op_codes([name]).expand(count).clone()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("magnitudes", [MODERATE, WIDE], ids=["moderate", "wide"])
+@pytest.mark.parametrize("name", [name for name in OPS if name != "cutout"])
+def test_pixels_equal_torchvision(make_images, shape, magnitudes, name) -> None:
+    images = make_images(31, *shape)
+    strength = torch.ones(31) if name in BLENDED else LEVELS
+    draw = draw_parameters(codes(name, 31), strength, rng(1))
+    result = apply_ops(images, codes(name, 31), strength, rng(1), magnitudes)
+    numbers = zip(images, strength.tolist(), draw.sign.tolist(), draw.chance.tolist(), strict=True)
+    expected = torch.stack(
+        [torchvision_op(i, name, s, sign, chance, magnitudes) for i, s, sign, chance in numbers]
+    )
+    assert torch.equal(result, expected), (result.int() - expected.int()).abs().max()
+
+
+@pytest.mark.parametrize("name", [name for name in OPS if name != "cutout"])
+def test_float_pixels_equal_torchvision(make_images, name) -> None:
+    images = make_images(31, 3, 32, 32).float() / 255
+    strength = torch.ones(31) if name in BLENDED else LEVELS
+    draw = draw_parameters(codes(name, 31), strength, rng(1))
+    result = apply_ops(images, codes(name, 31), strength, rng(1))
+    numbers = zip(images, strength.tolist(), draw.sign.tolist(), draw.chance.tolist(), strict=True)
+    expected = torch.stack(
+        [torchvision_op(i, name, s, sign, chance, MODERATE) for i, s, sign, chance in numbers]
+    )
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)

@@ -1,0 +1,111 @@
+"""InfoBatch: the published rule, the exact count, and no bias."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dsenv.select.infobatch import InfoBatch, infobatch, infobatch_count, low_samples, pruning_is_on
+from dsenv.signals import SampleSignals
+
+
+def literal(score: list[float], keep: float) -> tuple[set[int], set[int], int]:
+    """The published rule by the book: low samples, high samples, how many low ones stay."""
+    mean = sum(score) / len(score)
+    low = {i for i, s in enumerate(score) if s < mean}
+    return low, set(range(len(score))) - low, int(keep * len(low))
+
+
+def random_losses(size: int, seed: int) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).exp()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.8])
+def test_at_its_own_count_it_is_the_published_rule(seed: int, keep: float) -> None:
+    score, seen = random_losses(200, seed), torch.ones(200, dtype=torch.bool)
+    low, high, kept = literal(score.tolist(), keep)
+    count = infobatch_count(score, seen, keep)
+    assert count == len(high) + kept
+    index, weight = infobatch(score, seen, count, 0.9, torch.Generator().manual_seed(seed))
+    chosen = set(index.tolist())
+    assert high <= chosen and len(chosen & low) == kept
+    by_sample = dict(zip(index.tolist(), weight.tolist(), strict=True))
+    assert all(by_sample[i] == 1 for i in high)
+    for i in chosen & low:
+        assert by_sample[i] == pytest.approx(len(low) / kept)
+        assert by_sample[i] == pytest.approx(1 / keep, rel=1.5 / kept)  # the same but for rounding
+
+
+@pytest.mark.parametrize("count", [95, 80, 60, 30, 8, 1])
+def test_the_expected_gradient_is_the_full_one(count: int) -> None:
+    """Also where the threshold is raised and where losses are tied at it."""
+    size, draws = 100, 3000
+    generator = torch.Generator().manual_seed(1)
+    score = (random_losses(size, 2) * 4).round() / 4  # many ties
+    seen = torch.rand(size, generator=generator) < 0.8
+    gradient = torch.randn(size, 5, generator=generator) * score[:, None]
+    sums = []
+    for _ in range(draws):
+        index, weight = infobatch(score, seen, count, 0.9, generator)
+        sums.append((weight[:, None] * gradient[index]).sum(0))
+    found = torch.stack(sums)
+    error = found.std(0) / math.sqrt(draws)
+    assert bool(((found.mean(0) - gradient.sum(0)).abs() < 4.5 * error + 1e-4).all())
+
+
+def test_low_losses_are_the_ones_to_go() -> None:
+    score, seen = torch.arange(10.0), torch.ones(10, dtype=torch.bool)
+    assert low_samples(score, seen).tolist() == [True] * 5 + [False] * 5
+    for seed in range(20):
+        index, _ = infobatch(score, seen, 7, 0.9, torch.Generator().manual_seed(seed))
+        assert set(range(5, 10)) <= set(index.tolist())
+
+
+def test_the_threshold_rises_when_too_many_would_go() -> None:
+    score, seen = torch.arange(100.0), torch.ones(100, dtype=torch.bool)
+    index, weight = infobatch(score, seen, 40, 0.9, torch.Generator().manual_seed(0))
+    low = math.ceil(60 / 0.9)  # 67 lowest, of which 60 go; the mean alone would have 50
+    assert set(range(low, 100)) <= set(index.tolist())
+    assert sorted(set(weight.tolist())) == [1.0, pytest.approx(low / (low - 60))]
+    index, weight = infobatch(score, seen, 5, 0.9, torch.Generator().manual_seed(0))
+    assert weight.tolist() == [20.0] * 5  # even the quantile does not do: uniform
+
+
+def test_unseen_samples_stay_and_nothing_is_pruned_at_the_start() -> None:
+    score = torch.cat([torch.arange(50.0), torch.zeros(50)])
+    seen = torch.arange(100) < 50
+    index, _ = infobatch(score, seen, 80, 0.9, torch.Generator().manual_seed(0))
+    assert set(range(50, 100)) <= set(index.tolist())
+    assert InfoBatch().count(SampleSignals(30, 10)) == 30
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    losses=st.lists(st.floats(0, 10), min_size=1, max_size=40),
+    max_prune=st.floats(0.05, 0.95),
+    data=st.data(),
+)
+def test_weights_sum_to_the_number_of_samples(
+    losses: list[float], max_prune: float, data: st.DataObject
+) -> None:
+    score = torch.tensor(losses)
+    count = data.draw(st.integers(1, len(losses)))
+    seen = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(losses), max_size=len(losses))))
+    index, weight = infobatch(score, seen, count, max_prune, torch.Generator().manual_seed(0))
+    assert len(index.unique()) == count
+    assert float(weight.sum()) == pytest.approx(len(losses), rel=1e-4)
+
+
+def test_pruning_stops_in_the_last_part() -> None:
+    assert [pruning_is_on(epoch, 30, 0.875) for epoch in (0, 26, 27, 29)] == [True, True, False, False]
+    assert sum(pruning_is_on(epoch, 200, 0.875) for epoch in range(200)) == 175
+
+
+@pytest.mark.parametrize("settings", [{"keep": 0.0}, {"keep": 1.5}, {"max_prune": 0.0}, {"max_prune": 1.0}])
+def test_settings_out_of_range_are_errors(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be in .* got"):
+        InfoBatch(**settings)

@@ -1,0 +1,60 @@
+"""Ranked and EL2N: which end is kept, and the score by its definition."""
+
+import pytest
+import torch
+
+from dsenv.select.base import Forward
+from dsenv.select.ranked import EL2N, Ranked, el2n
+from dsenv.signals import SampleSignals
+
+
+def graded_signals(size: int) -> SampleSignals:
+    """Sample 0 is the easiest by every signal, the last one the hardest."""
+    signals, index = SampleSignals(size, 2), torch.arange(size)
+    labels = torch.zeros_like(index)
+    logits = torch.stack([torch.linspace(4, 0.1, size), torch.zeros(size)], 1)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    signals.update(index, loss, logits, labels, 0)
+    return signals
+
+
+@pytest.mark.parametrize("by", ["loss", "loss_ema", "entropy", "margin"])
+def test_the_hard_end_is_kept_by_default(by: str) -> None:
+    signals, generator = graded_signals(10), torch.Generator().manual_seed(0)
+    assert Ranked(by).select(signals, 3, generator).index.tolist() == [9, 8, 7]
+    assert Ranked(by, keep="easiest").select(signals, 3, generator).index.tolist() == [0, 1, 2]
+
+
+def test_el2n_equals_its_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(20, 4, generator=generator), torch.randint(4, (20,), generator=generator)
+    for score, row, label in zip(el2n(logits, labels), logits, labels, strict=True):
+        error = row.exp() / row.exp().sum()
+        error[label] -= 1
+        torch.testing.assert_close(score, sum(e**2 for e in error) ** 0.5)
+
+
+def test_el2n_is_the_mean_of_the_first_visits_and_keeps_the_hard_end() -> None:
+    generator, labels = torch.Generator().manual_seed(0), torch.zeros(6, dtype=torch.int64)
+    hardest, easiest = EL2N(visits=3), EL2N(keep="easiest", visits=3)
+    scores = []
+    for _ in range(5):
+        logits = torch.randn(6, 3, generator=generator)
+        scores.append(el2n(logits, labels))
+        for selector in (hardest, easiest):
+            selector.observe(Forward(torch.arange(6), labels, torch.zeros(6), logits))
+    mean = torch.stack(scores[:3]).mean(0)
+    torch.testing.assert_close(hardest.state_dict()["el2n"], mean)
+    signals = graded_signals(6)
+    order = mean.argsort().tolist()
+    assert easiest.select(signals, 3, generator).index.tolist() == order[:3]
+    assert hardest.select(signals, 3, generator).index.tolist() == order[:2:-1]
+
+
+def test_unknown_names_are_errors_with_a_hint() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'entropy'"):
+        Ranked("entropi")
+    with pytest.raises(ValueError, match="Did you mean 'hardest'"):
+        EL2N(keep="hard")
+    with pytest.raises(ValueError, match="visits must be at least 1, got 0"):
+        EL2N(visits=0)
