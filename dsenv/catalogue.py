@@ -11,6 +11,7 @@ Defaults live in the Python signature alone; a definition holds what differs fro
 """
 
 import importlib
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from dsenv.errors import check_keywords, pick
 
 KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
+
+Choice = str | Mapping[str, Any]
+"""The name of a part, or a table of its name and settings."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,34 @@ def import_entry_point(entry_point: str) -> Any:
         public = [name for name in vars(module) if not name.startswith("_")]
         pick(f"attribute of {module_name}", attribute, public)
     return getattr(module, attribute)
+
+
+def build_part(
+    kind: str, known: Mapping[str, Any], choice: Choice, given: Mapping[str, Any] | None = None
+) -> Any:
+    """Build a replaceable part from its name, or from a table of its name and settings.
+
+    Args:
+        kind: what the part is, in errors.
+        known: name -> class or function, or its entry point.
+        choice: a name among `known`, "module:attribute" of the user's own, or a table with `name`.
+        given: settings that the caller knows; those that the part takes are filled in.
+
+    Raises:
+        ValueError: a name or setting is unknown, or a needed one is missing.
+    """
+    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
+    found = name if ":" in name else known[pick(kind, name, known)]
+    part = import_entry_point(found) if isinstance(found, str) else found
+    takes = inspect.signature(part).parameters
+    settings = {
+        key: value for key, value in (given or {}).items() if key in takes and value is not None
+    } | settings
+    check_keywords(f"{kind} {name}", part, settings)
+    return part(**settings)
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,11 @@ def check_keywords(what: str, function: Callable[..., Any], keywords: Mapping[st
         allowed = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         for key in keywords:
             pick(f"setting of {what}", key, allowed)
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     missing = [name for name in needed if name not in keywords]
     if missing:
         raise ValueError(f"{what} needs the setting {missing[0]!r}, which is not given")

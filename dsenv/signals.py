@@ -85,6 +85,19 @@ class SampleSignals:
         """Names of all signals."""
         return tuple(self._store)
 
+    def of_replica(self, replica: int, index: Tensor | None = None) -> "SampleSignals":
+        """The (N,) signals of one of K replicas: a view, or with `index` (M,) a copy of those samples."""
+        one = object.__new__(SampleSignals)
+        one.size = self.size if index is None else len(index)
+        one.classes, one.replicas, one.device = self.classes, None, self.device
+        one._initial = self._initial
+        rows = {name: tensor[replica] for name, tensor in self._store.items()}
+        if index is not None:
+            padding = index.new_tensor([self.size])
+            rows = {name: tensor[torch.cat([index, padding])] for name, tensor in rows.items()}
+        one._store = rows
+        return one
+
     @property
     def seen(self) -> Tensor:
         """Which samples were trained on at least once, bool."""

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dsenv.agents.base import Prediction
-from dsenv.env.controls import Control, CurriculumControl, RatioControl
+from dsenv.env.controls import Control, CurriculumControl, RatioControl, RuleControl
 from dsenv.errors import pick
 
 Action = NDArray[np.float32]
@@ -70,9 +70,13 @@ class Rule(ABC):
 
 
 class Even(Rule):
-    """Every sample alike, at the target ratio: all data where it is 1, a fresh random subset where not."""
+    """No preference of its own: every bin alike, the ratio at its target.
 
-    controls = (CurriculumControl, RatioControl)
+    All data where the target ratio is 1, a fresh random subset where not; and with the control "rule"
+    whatever the environment's selector and volume schedule do.
+    """
+
+    controls = (CurriculumControl, RatioControl, RuleControl)
 
     def action(self, control: Control, progress: float) -> Action:
         del progress

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsenv.catalogue import Choice, build_part
 from dsenv.env.context import ContextSpace
 from dsenv.env.controls import Control, make_control
 from dsenv.env.reward import REWARDS
 from dsenv.errors import check_keywords, check_share, pick
 from dsenv.tasks.task import Task
+from dsenv.volume.base import VolumeSchedule
+from dsenv.volume.registry import SCHEDULES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,18 @@ class EnvConfig:
 
     task: Mapping[str, Any] | Task
     """What is trained: a table for `Task.from_config`, or a `Task`."""
-    control: str | Mapping[str, Any] = "curriculum"
+    control: Choice = "curriculum"
     """Which question the action answers: a name in `CONTROLS`, or a table with `name` and settings."""
     actions: str = "box"
     """"box" for actions in [-1, 1], or "discrete" for the control's `choices`."""
+    selector: Choice | None = None
+    """Which samples, where the control leaves that open (ratio, rule): a name in `SELECTORS` or a table
+    with `name`; None for uniformly random ones."""
+    volume: Choice | None = None
+    """How many, where the control leaves that open (curriculum, rule): a name in `SCHEDULES` or a table
+    with `name`; None for a constant ratio."""
+    augment: Choice | None = None
+    """Augmentation controller: a name in `CONTROLLERS` or a table with `name`; None for none."""
     reward: str = "validation"
     """What the agent is paid: a name in `REWARDS`."""
     ratio: float = 0.5
@@ -78,8 +89,28 @@ class EnvConfig:
         return task.with_validation_in_training() if self.train_on_validation else task
 
     def make_control(self) -> Control:
-        """The control."""
-        return make_control(self.control, self.bins, self.ratio)
+        """The control.
+
+        Raises:
+            ValueError: a selector or a volume schedule is set that the control leaves no room for.
+        """
+        control = make_control(self.control, self.bins, self.ratio)
+        if self.selector is not None and control.decides_what:
+            raise ValueError(
+                f"selector = {self.selector!r}: the control {self.control!r} decides what to train on"
+            )
+        if self.volume is not None and control.decides_how_much:
+            raise ValueError(
+                f"volume = {self.volume!r}: the control {self.control!r} decides how much to train on"
+            )
+        return control
+
+    def make_schedule(self) -> VolumeSchedule:
+        """The volume schedule."""
+        schedule = build_part("volume", SCHEDULES, self.volume or "constant", {"target": self.ratio})
+        if not isinstance(schedule, VolumeSchedule):
+            raise ValueError(f"volume must be a dsenv.volume.VolumeSchedule, got {type(schedule).__name__}")
+        return schedule
 
     def make_contexts(self) -> ContextSpace:
         """The distribution of contexts."""

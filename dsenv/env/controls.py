@@ -1,16 +1,15 @@
 """Controls: which question the agent's action answers, and how it becomes a decision."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.errors import check_keywords, pick
+from dsenv.catalogue import Choice, build_part
 from dsenv.select.bins import bin_log_weights
 from dsenv.volume.budget import Budget, Counts
 
@@ -36,6 +35,8 @@ class Situation:
     pool: Tensor
     """(K, N) bool, the samples that exist."""
     budget: Budget
+    planned: Counts
+    """(K,) presentations of the coming interval by the volume schedule."""
     interval: Counts
     """(K,) number of the coming interval of each replica."""
 
@@ -48,7 +49,11 @@ class Control(ABC):
     names: tuple[str, ...]
     """What each action component is, in words."""
     minimum: float | None = None
-    """Smallest ratio an interval gets; None where the ratio is constant."""
+    """Smallest ratio an interval gets; None where the volume schedule decides."""
+    decides_what: bool = False
+    """Whether the action says which samples."""
+    decides_how_much: bool = False
+    """Whether the action says how many."""
 
     @abstractmethod
     def choices(self) -> Actions:
@@ -60,7 +65,7 @@ class Control(ABC):
 
 
 class CurriculumControl(Control):
-    """WHAT: weights over loss-rank bins, at a constant ratio.
+    """WHAT: weights over loss-rank bins; how many is left to the volume schedule.
 
     Component b is the log weight of bin b (bin 0 has the smallest losses), scaled by `sharpness`: with
     the default, the ends of the scale are e^10 apart, so an agent can all but exclude a bin.
@@ -71,6 +76,8 @@ class CurriculumControl(Control):
         sharpness: log weight that an action of 1 stands for.
     """
 
+    decides_what = True
+
     def __init__(self, bins: int, target: float, sharpness: float = 5.0) -> None:
         del target
         self.size, self.sharpness = bins, sharpness
@@ -79,7 +86,7 @@ class CurriculumControl(Control):
     def decide(self, actions: Actions, situation: Situation) -> Decision:
         logits = torch.from_numpy(actions).to(situation.bins.device) * self.sharpness
         weight = bin_log_weights(logits, situation.bins, situation.pool)
-        return Decision(situation.budget.even(situation.interval), weight)
+        return Decision(situation.planned, weight)
 
     def choices(self) -> Actions:
         """Every run of neighbouring bins: bins first..last at 1, the others at -1."""
@@ -90,7 +97,7 @@ class CurriculumControl(Control):
 
 
 class RatioControl(Control):
-    """HOW MUCH: the share of the data the next interval trains on; which samples is left to chance.
+    """HOW MUCH: the share of the data the next interval trains on; which samples is left to the selector.
 
     The action runs from the smallest ratio to 1; the budget clips it.
 
@@ -100,6 +107,8 @@ class RatioControl(Control):
         minimum: smallest ratio of an interval, (0, target].
         levels: number of ratios that a discrete action space offers.
     """
+
+    decides_how_much = True
 
     def __init__(self, bins: int, target: float, minimum: float = 0.1, levels: int = 9) -> None:
         del bins
@@ -111,8 +120,7 @@ class RatioControl(Control):
         ratio = self.minimum + (1 - self.minimum) * (actions[:, 0].astype(np.float64) + 1) / 2
         wanted = np.rint(ratio * situation.budget.capacity).astype(np.int64)
         counts = situation.budget.grant(wanted, situation.interval)
-        weight = torch.zeros_like(situation.pool, dtype=torch.float32)
-        return Decision(counts, weight.masked_fill_(~situation.pool, -torch.inf))
+        return Decision(counts, _uniform(situation.pool))
 
     def choices(self) -> Actions:
         """Evenly spaced ratios from the smallest to 1."""
@@ -124,10 +132,40 @@ class RatioControl(Control):
         return float(np.clip(2 * (ratio - self.minimum) / (1 - self.minimum) - 1, -1, 1))
 
 
-CONTROLS: dict[str, Callable[..., Control]] = {"curriculum": CurriculumControl, "ratio": RatioControl}
+class RuleControl(Control):
+    """Nobody decides: the environment follows its selector and its volume schedule; the action is ignored.
+
+    Args:
+        bins: B of the observation.
+        target: target ratio of the environment.
+    """
+
+    def __init__(self, bins: int, target: float) -> None:
+        del bins, target
+        self.size, self.names = 1, ("ignored",)
+
+    def decide(self, actions: Actions, situation: Situation) -> Decision:
+        del actions
+        return Decision(situation.planned, _uniform(situation.pool))
+
+    def choices(self) -> Actions:
+        """One action, which means nothing."""
+        return np.zeros((1, 1), np.float32)
 
 
-def make_control(setting: str | Mapping[str, Any], bins: int, target: float) -> Control:
+def _uniform(pool: Tensor) -> Tensor:
+    """Log weights that give every sample of the pool the same chance."""
+    return torch.zeros_like(pool, dtype=torch.float32).masked_fill_(~pool, -torch.inf)
+
+
+CONTROLS: dict[str, Callable[..., Control]] = {
+    "curriculum": CurriculumControl,
+    "ratio": RatioControl,
+    "rule": RuleControl,
+}
+
+
+def make_control(setting: Choice, bins: int, target: float) -> Control:
     """Build a control from its name, or from a table with `name` and its settings.
 
     Args:
@@ -135,8 +173,7 @@ def make_control(setting: str | Mapping[str, Any], bins: int, target: float) -> 
         bins: B, number of loss-rank bins.
         target: target ratio of the environment.
     """
-    table = {"name": setting} if isinstance(setting, str) else dict(setting)
-    name = str(table.pop("name", "curriculum"))
-    cls = CONTROLS[pick("control", name, CONTROLS)]
-    check_keywords(f"control {name}", cls, {**table, "bins": bins, "target": target})
-    return cls(bins, target, **table)
+    control = build_part("control", CONTROLS, setting, {"bins": bins, "target": target})
+    if not isinstance(control, Control):
+        raise ValueError(f"control must be a dsenv.env.controls.Control, got {type(control).__name__}")
+    return control

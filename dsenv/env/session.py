@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dsenv.augment import AugmentationController
+from dsenv.env.choosing import Chooser, SelectorChooser, WeightedChooser, make_augmentation, make_companion
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import Context
 from dsenv.env.controls import Actions, Situation
@@ -19,8 +21,8 @@ from dsenv.errors import pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.select.bins import loss_bins
-from dsenv.select.gumbel import gumbel_top_k
 from dsenv.training.trainer import Interval, Trainer
+from dsenv.volume.base import counts
 from dsenv.volume.budget import Budget, Counts
 
 Floats = NDArray[np.float32]
@@ -59,13 +61,17 @@ class Session:
         self.config, self.count, self.device = config, replicas, device
         self.task = config.make_task()
         self.control = config.make_control()
+        self.schedule = config.make_schedule()
         self.contexts = config.make_contexts()
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
         pick("signal to rank by", config.rank_by, self.trainer.signals.names)
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
+        self.chooser = self._make_chooser()
+        self.controllers = self._make_controllers()
         self.pool = torch.ones(replicas, self.trainer.size, dtype=torch.bool, device=device)
         self.budget = self._new_budget(np.full(replicas, self.trainer.size))
+        self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)
         self.interval: Counts = np.zeros(replicas, np.int64)
         self.finished: Flags = np.ones(replicas, np.bool_)
         self.history = History(replicas, config.intervals, config.bins)
@@ -81,6 +87,18 @@ class Session:
         capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
         minimum = self.control.minimum or self.config.ratio
         return Budget(capacity, self.config.intervals, self.config.ratio, minimum)
+
+    def _make_chooser(self) -> Chooser:
+        if self.config.selector is None:
+            return WeightedChooser()
+        return SelectorChooser(self.config.selector, self.count, self.task.dataset.classes, self.device)
+
+    def _make_controllers(self) -> list[AugmentationController] | None:
+        """An augmentation controller for each episode; None where nothing is augmented."""
+        choice = self.config.augment
+        if choice is None:
+            return None
+        return [make_augmentation(choice, self.trainer, replica) for replica in range(self.count)]
 
     @property
     def observation_names(self) -> list[str]:
@@ -116,9 +134,14 @@ class Session:
         labels, pool = self.contexts.realise(context, dataset.train.labels, dataset.classes, labels_seed)
         self.trainer.start(replica, model_seed, labels)
         self.streams.seed(replica, stream_seed)
+        self.chooser.restart(replica, stream_seed, pool.to(self.device))
+        if self.controllers is not None and self.config.augment is not None:
+            self.controllers[replica] = make_augmentation(self.config.augment, self.trainer, replica)
         self.context[replica] = context
         self.pool[replica] = pool.to(self.device)
         self.budget.put(replica, self._new_budget(np.array([int(pool.sum())])))
+        capacity = int(self.budget.capacity[replica])
+        self.planned[replica] = counts(self.schedule, capacity, self.config.intervals)
         self.interval[replica] = 0
         self.finished[replica] = False
         self.history.clear(replica)
@@ -137,18 +160,33 @@ class Session:
         """
         actions = self._checked(actions)
         running = ~self.finished
-        decision = self.control.decide(actions, Situation(self.bins, self.pool, self.budget, self.interval))
-        counts = np.where(running, decision.counts, 0)
-        selection = gumbel_top_k(decision.log_weight, counts.tolist(), self.streams)
-        at = torch.from_numpy(self.interval).to(self.device)
-        done = self.trainer.train(selection, at, self.budget.spent.tolist(), self.budget.total.tolist())
+        decision = self.control.decide(actions, self._situation())
+        number = np.where(running, decision.counts, 0)
+        selection = self.chooser.choose(decision, number.tolist(), self.trainer, self.streams)
+        done = self._train(selection)
         before = self.last.validation_accuracy
-        measured = self._measure(actions, counts, selection, done)
+        measured = self._measure(actions, number, selection, done)
         self.last = self.last.updated(measured, torch.from_numpy(running).to(self.device))
-        self.budget.spend(counts)
+        self.budget.spend(number)
         self.interval = self.interval + running
         self.bins = self._rank()
         return self._result(Progress(before, self.last.validation_accuracy), running)
+
+    def _situation(self) -> Situation:
+        coming = np.minimum(self.interval, self.config.intervals - 1)
+        planned = self.planned[np.arange(self.count), coming]
+        return Situation(self.bins, self.pool, self.budget, planned, self.interval)
+
+    def _train(self, selection: StackedSelection) -> Interval:
+        """Train on the selected samples, augmented and watched as the settings say."""
+        companion = make_companion(self.chooser, self.controllers, self.trainer, self.streams)
+        at = torch.from_numpy(self.interval).to(self.device)
+        spent, total = self.budget.spent.tolist(), self.budget.total.tolist()
+        done = self.trainer.train(selection, at, spent, total, companion)
+        for controller, size in zip(self.controllers or (), selection.counts, strict=False):
+            if size:
+                controller.end_epoch()
+        return done
 
     def _checked(self, actions: NDArray[Any]) -> Actions:
         """The actions as (K, A) floats in [-1, 1]."""
@@ -167,20 +205,20 @@ class Session:
             raise ValueError(f"an action is NaN: {values.tolist()}; has the policy diverged?")
         return values.clip(-1, 1)
 
-    def _measure(self, actions: Actions, counts: Counts, selection: StackedSelection, done: Interval) -> Last:
+    def _measure(self, actions: Actions, number: Counts, selection: StackedSelection, done: Interval) -> Last:
         """What the interval did, for every episode."""
         chosen = selection.index < self.trainer.size
         index = selection.index.clamp(max=self.trainer.size - 1)
-        number = chosen.sum(1).clamp(min=1)
+        selected = chosen.sum(1).clamp(min=1)
         from_bin = torch.zeros_like(self.last.selected)
         from_bin.scatter_add_(1, self.bins.gather(1, index), chosen.float())
         wrong = self.trainer.labels.gather(1, index) != self.trainer.split("train").labels[index]
         accuracy = self.trainer.evaluate("validation").accuracy
-        ratio = (counts / self.budget.capacity).astype(np.float32)
+        ratio = (number / self.budget.capacity).astype(np.float32)
         return Last(
             ratio=torch.from_numpy(ratio).to(self.device),
-            selected=from_bin / number[:, None],
-            wrong_labels=(wrong & chosen).sum(1) / number,
+            selected=from_bin / selected[:, None],
+            wrong_labels=(wrong & chosen).sum(1) / selected,
             train_loss=done.loss,
             train_accuracy=done.accuracy,
             validation_accuracy=accuracy,

@@ -70,6 +70,12 @@ class Forward:
     features: Tensor | None = None
     """(B, D) inputs of the last linear layer."""
 
+    def at(self, positions: Tensor) -> "Forward":
+        """What was said about the samples at `positions` (M,), which become samples 0..M-1."""
+        rest = (None if tensor is None else tensor[positions] for tensor in (self.logits, self.features))
+        index = torch.arange(len(positions), device=positions.device)
+        return Forward(index, self.labels[positions], self.loss[positions], *rest)
+
 
 class Selector(ABC):  # noqa: B024  # most methods have a sensible default
     """Chooses which samples to train on.

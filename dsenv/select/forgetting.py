@@ -41,6 +41,7 @@ class Forgetting(Selector):
 
     def __init__(self, recorded: SampleSignals | None = None) -> None:
         self.recorded = recorded
+        self.needs_logits = recorded is None  # `correct` comes from them
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples with most forgetting events, each with weight 1.

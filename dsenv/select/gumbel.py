@@ -21,13 +21,26 @@ def gumbel_top_k(log_weight: Tensor, counts: Sequence[int], streams: Streams) ->
         counts: samples to draw for each replica, at most as many as have a finite weight.
         streams: the replicas' random streams; each row is shuffled by its own stream.
     """
-    replicas, size = log_weight.shape
+    size = log_weight.shape[1]
     most = max(counts, default=0)
     keys = log_weight + streams.gumbel(size)
     chosen = kernels.argsort(keys, descending=True)[:, :most]
     count = torch.tensor(counts, device=keys.device)[:, None]
     padding = torch.arange(most, device=keys.device) >= count
-    place = streams.uniform(size).gather(1, chosen).masked_fill_(padding, 2.0)
-    index = chosen.masked_fill(padding, size).gather(1, kernels.argsort(place))
-    assert index.shape == (replicas, most)
-    return StackedSelection(index, (index < size).float(), tuple(counts))
+    index = chosen.masked_fill(padding, size)
+    return shuffled(StackedSelection(index, (index < size).float(), tuple(counts)), size, streams)
+
+
+def shuffled(selection: StackedSelection, size: int, streams: Streams) -> StackedSelection:
+    """Put each row of a selection in random order, drawn from its own stream; padding stays behind.
+
+    Args:
+        selection: of K trainings.
+        size: N, the number of training samples.
+        streams: the replicas' random streams.
+    """
+    place = streams.uniform(size + 1)
+    place[:, size] = 2.0  # behind every sample
+    order = kernels.argsort(place.gather(1, selection.index))
+    index, weight = selection.index.gather(1, order), selection.weight.gather(1, order)
+    return StackedSelection(index, weight, selection.counts)

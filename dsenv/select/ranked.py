@@ -56,6 +56,7 @@ class Ranked(Selector):
 
     def __init__(self, by: str = "loss", keep: str = "hardest") -> None:
         self.by, self.keep = pick("signal to rank by", by, HARDER), pick("end to keep", keep, KEEP)
+        self.needs_logits = by in ("entropy", "margin")
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples at the kept end, each with weight 1."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dsenv import kernels
-from dsenv.catalogue import import_entry_point
-from dsenv.errors import check_keywords, pick
+from dsenv.catalogue import build_part, import_entry_point
+from dsenv.errors import check_keywords
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.recipe import Recipe
 
@@ -101,19 +101,10 @@ class Task:
         return cls(data, factory, recipe, import_entry_point(loss) if isinstance(loss, str) else loss)
 
 
-def build_part(kind: str, known: Mapping[str, str], table: Mapping[str, Any], **given: Any) -> Any:
-    """Call the function that a table names, with the table's other keys and `given` as arguments."""
-    settings = dict(table)
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:function'")
-    function = import_entry_point(name if ":" in name else known[pick(kind, name, known)])
-    check_keywords(f"{kind} {name}", function, {**settings, **given})
-    return function(**settings, **given)
-
-
 def _build_model(dataset: Dataset, table: Mapping[str, Any]) -> nn.Module:
-    model = build_part("model", MODELS, table, sample_shape=dataset.sample_shape, classes=dataset.classes)
+    model = build_part(
+        "model", MODELS, table, {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
+    )
     if not isinstance(model, nn.Module):
         raise ValueError(f"a model function must return an nn.Module, got {type(model).__name__}")
     return model

@@ -26,11 +26,14 @@ class ResidentSplit:
             -torch.tensor(dataset.mean, device=device) / torch.tensor(dataset.std, device=device)
         ).view(shape)
 
+    def raw(self, index: Tensor) -> Tensor:
+        """Samples (..., *sample_shape) at the positions `index` (...), as they are stored."""
+        return self.images.index_select(0, index.flatten()).view(*index.shape, *self.images.shape[1:])
+
     def gather(self, index: Tensor) -> Tensor:
         """Normalised float32 samples (..., *sample_shape) at the positions `index` (...)."""
-        samples = self.images.index_select(0, index.flatten())
-        return self.normalise(samples).view(*index.shape, *samples.shape[1:])
+        return self.normalise(self.raw(index))
 
     def normalise(self, samples: Tensor) -> Tensor:
-        """Samples (B, *sample_shape) as the model sees them; floats are left as they are."""
+        """Samples (..., *sample_shape) as the model sees them; floats are left as they are."""
         return torch.addcmul(self._shift, samples, self._scale) if self.is_bytes else samples

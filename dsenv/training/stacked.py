@@ -37,8 +37,10 @@ def can_stack_layer(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Linear, nn.GroupNorm, *ELEMENTWISE, *POOLING))
 
 
-def stacked_forward(model: nn.Module, parameters: Mapping[str, Tensor], samples: Tensor) -> Tensor:
-    """Outputs of K networks.
+def stacked_forward(
+    model: nn.Module, parameters: Mapping[str, Tensor], samples: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Outputs of K networks, and the inputs of their last linear layer.
 
     Args:
         model: the network's structure; its own parameters are not used.
@@ -46,10 +48,12 @@ def stacked_forward(model: nn.Module, parameters: Mapping[str, Tensor], samples:
         samples: (K, B, ...) float inputs, each network its own.
 
     Returns:
-        (K, B, C) outputs.
+        outputs: (K, B, C).
+        features: (K, B, D), or None where the network has no linear layer.
     """
     replicas, batch = samples.shape[:2]
     is_image = samples.ndim == 5
+    features = None
     x = samples.transpose(0, 1).flatten(1, 2) if is_image else samples
     for prefix, layer in layers(model):
         weight, bias = parameters.get(f"{prefix}weight"), parameters.get(f"{prefix}bias")
@@ -58,7 +62,7 @@ def stacked_forward(model: nn.Module, parameters: Mapping[str, Tensor], samples:
             is_image = False
         elif isinstance(layer, nn.Linear):
             assert weight is not None and not is_image
-            x = _linear(x, weight, bias)
+            features, x = x, _linear(x, weight, bias)
         elif isinstance(layer, nn.Conv2d):
             assert weight is not None and is_image
             x = functional.conv2d(
@@ -75,7 +79,7 @@ def stacked_forward(model: nn.Module, parameters: Mapping[str, Tensor], samples:
             x = functional.group_norm(x, replicas * layer.num_groups, scale, shift, layer.eps)
         else:
             x = layer(x)
-    return x
+    return x, features
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

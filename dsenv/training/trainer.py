@@ -1,6 +1,6 @@
 """Trainer: trains K replicas of a task's model, one interval after another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import pick
-from dsenv.select.base import StackedSelection
+from dsenv.select.base import Forward, StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
+from dsenv.training.base import Outputs, State
+from dsenv.training.companion import Companion
 from dsenv.training.data import ResidentSplit
-from dsenv.training.replicas import State, make_replicas
+from dsenv.training.replicas import make_replicas
 
 PRECISIONS = ("fp32", "bf16")
 FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per interval
@@ -112,7 +114,12 @@ class Trainer:
         self.signals.reset([replica])
 
     def train(
-        self, selection: StackedSelection, step: int | Tensor, spent: Sequence[int], budget: Sequence[int]
+        self,
+        selection: StackedSelection,
+        step: int | Tensor,
+        spent: Sequence[int],
+        budget: Sequence[int],
+        companion: Companion | None = None,
     ) -> Interval:
         """Train every replica once on its selected samples, in the order given.
 
@@ -121,31 +128,40 @@ class Trainer:
             step: number of this interval, for the signals; (K,) where replicas are at different ones.
             spent: sample presentations each replica has spent before.
             budget: sample presentations of each replica's whole training, for the learning-rate schedule.
+            companion: augments every batch before the forward pass and sees what the models said.
         """
         batch = self.task.recipe.batch_size
         starts = range(0, selection.index.shape[1], batch)
         rates = self._learning_rates(selection.counts, starts, spent, budget)
-        train = self.split("train")
+        self.replicas.features_wanted = companion is not None and companion.needs_features
         total = Totals(self.replicas.count, self.device)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         pending = 0
         for number, start in enumerate(starts):
             index = selection.index[:, start : start + batch]  # (K, B)
             sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
-            loss, logits = self.replicas.step(
-                train.gather(index),
-                self._labels.gather(1, index),
-                selection.weight[:, start : start + batch],
-                sizes,
-                rates[number],
+            labels = self._labels.gather(1, index)
+            weight = selection.weight[:, start : start + batch]
+            out = self.replicas.step(
+                self._inputs(index, sizes, companion), labels, weight, sizes, rates[number]
             )
-            parts.append((index, loss, logits))
-            pending += logits.numel()
+            assert out.loss is not None
+            if companion is not None:
+                companion.observe(index, labels, out, sizes)
+            parts.append((index, out.loss, out.logits))
+            pending += out.logits.numel()
             if pending > FLUSH_ELEMENTS:
                 self._take_in(parts, step, total)
                 parts, pending = [], 0
         self._take_in(parts, step, total)
         return Interval(total.loss / total.count, total.correct / total.count)
+
+    def _inputs(self, index: Tensor, sizes: Sequence[int], companion: Companion | None) -> Tensor:
+        """(K, B, ...) inputs, augmented where the companion does that."""
+        train = self.split("train")
+        if companion is None or not companion.augments:
+            return train.gather(index)
+        return train.normalise(companion.augment(train.raw(index), index, sizes))
 
     def _learning_rates(
         self, counts: Sequence[int], starts: range, spent: Sequence[int], budget: Sequence[int]
@@ -172,6 +188,14 @@ class Trainer:
         self.signals.update(index, loss, logits, labels, step)
         total.add(loss, logits.argmax(-1) == labels, index < self.size)
 
+    def _outputs(self, split: ResidentSplit) -> Iterator[tuple[Tensor, Outputs]]:
+        """Labels (B,) and outputs of all replicas for a split, batch by batch, in evaluation mode."""
+        values = self.replicas.count * max(split.images[0].numel(), 64)
+        chunk = max(1, PREDICT_ELEMENTS // values)
+        for start in range(0, split.size, chunk):
+            stop = min(start + chunk, split.size)
+            yield split.labels[start:stop], self.replicas.predict(split.normalise(split.images[start:stop]))
+
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
         """Score every replica on a split, in evaluation mode.
@@ -179,18 +203,32 @@ class Trainer:
         The environment reads "train" and "validation" alone; "test" is for evaluation.
         """
         data = self.split(split)
-        values = self.replicas.count * max(data.images[0].numel(), 64)
-        chunk = max(1, PREDICT_ELEMENTS // values)
+        self.replicas.features_wanted = False
         correct = torch.zeros(self.replicas.count, device=self.device)
         likelihood = torch.zeros_like(correct)
-        for labels, images in zip(
-            torch.split(data.labels, chunk), torch.split(data.images[: data.size], chunk), strict=True
-        ):
-            logits = self.replicas.predict(data.normalise(images))  # (K, B, C)
-            correct += (logits.argmax(-1) == labels).sum(1)
+        for labels, out in self._outputs(data):
+            correct += (out.logits.argmax(-1) == labels).sum(1)
             wanted = labels.expand(len(correct), -1)[..., None]
-            likelihood += kernels.log_softmax(logits).gather(2, wanted).sum((1, 2))
+            likelihood += kernels.log_softmax(out.logits).gather(2, wanted).sum((1, 2))
         return Score(correct / data.size, likelihood / data.size)
+
+    @torch.no_grad()
+    def look(self, split: str) -> list[Forward]:
+        """One forward pass over a split: what each replica says about every sample, with features.
+
+        The labels are those each replica trains on for "train". The pass costs a forward a sample.
+        """
+        data = self.split(split)
+        self.replicas.features_wanted = True
+        outs = [out for _, out in self._outputs(data)]
+        logits = torch.cat([out.logits for out in outs], 1)  # (K, N, C)
+        features = torch.cat([out.features for out in outs if out.features is not None], 1)
+        own = self.labels if split == "train" else data.labels.expand(len(logits), -1)
+        index = torch.arange(data.size, device=self.device)
+        return [
+            Forward(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
+            for k in range(len(logits))
+        ]
 
     def state_dict(self) -> State:
         """Everything needed to continue all trainings."""

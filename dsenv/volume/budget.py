@@ -45,11 +45,6 @@ class Budget:
         left: Counts = self.total - self.spent
         return left
 
-    def even(self, interval: Counts) -> Counts:
-        """(K,) presentations that keep the ratio constant up to and including `interval`, (K,) from 0."""
-        due: Counts = np.rint(self.total * ((interval + 1) / self.intervals)).astype(np.int64)
-        return due - self.spent
-
     def grant(self, wanted: Counts, interval: Counts) -> Counts:
         """What each training may present in `interval`, as close to `wanted` as the budget allows.
 

@@ -30,6 +30,8 @@ examples:
   python train_agent.py --evaluate runs/RUN                      the table again, on fresh seeds
   python train_agent.py --evaluate runs/RUN --env dsenv/FashionMNIST-Curriculum-v0
                                                                  the same policy on another data set
+  python train_agent.py --evaluate runs/RUN --compare infobatch data_agent pods
+                                                                 against published methods
   tensorboard --logdir runs                                      look at it
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
@@ -76,6 +78,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=64,
         help="trainings of each agent in each context at evaluation (default: 64)",
     )
+    how.add_argument(
+        "--compare",
+        metavar="AGENT",
+        nargs="+",
+        default=[],
+        help="further rule-based agents to evaluate beside the policy, such as infobatch or pods",
+    )
     else_ = parser.add_argument_group("instead of a new run")
     instead = else_.add_mutually_exclusive_group()
     instead.add_argument(
@@ -120,6 +129,8 @@ def _new(args: argparse.Namespace) -> int:
     agent = definition("agents", args.agent or DEFAULT_AGENT).with_overrides(_agent_overrides(args))
     built = agent.build()  # a mistake in the settings shows before a folder is made
     built.check()
+    for name in args.compare:
+        definition("agents", name)
     settings = env.with_overrides(built.env)
     settings.resolve()(device=args.device, **settings.kwargs)
     run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)
@@ -180,7 +191,7 @@ def _report(run: Any, env: Definition, args: argparse.Namespace) -> int:
     from dsenv.evaluation.report import gains, markdown_table
     from dsenv.workbench.train import evaluate_run
 
-    result = evaluate_run(run, env, args.seeds, args.device)
+    result = evaluate_run(run, env, args.seeds, args.device, args.compare)
     _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
     _say(markdown_table(result))
     gained = gains(result)

@@ -1,6 +1,7 @@
 """Train an agent in an environment, resume it, evaluate it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +90,14 @@ def _load_replay_buffer(model: "BaseAlgorithm", path: Path) -> None:
 
 
 def rule_names(control: Any, action_space: Any) -> list[str]:
-    """The rule-based agents of the catalogue that answer this environment's question."""
+    """The rule-based agents of the catalogue that answer this environment's own question.
+
+    Published methods replace the question (their definitions set `control`); ask for them by name.
+    """
     fitting = []
     for name in names("agents"):
         agent = definition("agents", name).build()
-        if agent.learns:
+        if agent.learns or "control" in agent.env:
             continue
         try:
             agent.bind(control, action_space)
@@ -103,10 +107,19 @@ def rule_names(control: Any, action_space: Any) -> list[str]:
     return fitting
 
 
-def evaluate_run(run: Run, env: Definition, seeds: int, device: str) -> Evaluation:
+def evaluate_run(
+    run: Run, env: Definition, seeds: int, device: str, compare: Sequence[str] = ()
+) -> Evaluation:
     """Evaluate a run's agent and the rule-based ones in an environment, which may be another than its own.
 
     The best policy by validation reward acts; results are written to the run's folder.
+
+    Args:
+        run: the run.
+        env: the environment.
+        seeds: trainings of each agent in each context.
+        device: where the trainings run.
+        compare: further rule-based agents, by name or as the path of a TOML.
 
     Raises:
         ValueError: the policy does not fit the environment.
@@ -117,9 +130,17 @@ def evaluate_run(run: Run, env: Definition, seeds: int, device: str) -> Evaluati
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
     plain = env.resolve()(device=device, **env.kwargs)
-    rules = [name for name in rule_names(plain.control, plain.action_space) if name != run.agent.name]
-    contenders = [Contender(name, definition("agents", name).build()) for name in rules]
-    contenders.insert(0, Contender(run.agent.name, agent, model))
+    rules = [
+        definition("agents", name) for name in (*rule_names(plain.control, plain.action_space), *compare)
+    ]
+    others = {rule.name: rule.build() for rule in rules if rule.name != run.agent.name}
+    learning = [name for name, other in others.items() if other.learns]
+    if learning:
+        raise ValueError(
+            f"--compare takes rule-based agents, and {learning[0]} has to be trained: run it itself"
+        )
+    contenders = [Contender(run.agent.name, agent, model)]
+    contenders += [Contender(name, other) for name, other in others.items()]
     result = evaluate(env, contenders, run.agent.name, seeds=seeds, device=device)
     write_report(result, run.folder, step, "" if env.name == run.env.name else f"{env.name}-")
     return result

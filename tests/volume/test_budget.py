@@ -30,16 +30,6 @@ def test_whatever_is_asked_for_exactly_the_total_is_spent(capacity, intervals, r
     assert spent == budget.total[0] == round(ratio * capacity * intervals)
 
 
-@given(st.integers(10, 5000), st.integers(2, 40), st.floats(0.1, 1.0))
-def test_the_even_ratio_spends_everything_and_stays_constant(capacity, intervals, ratio):
-    budget = Budget(np.array([capacity]), intervals, ratio, ratio)
-    for t in range(intervals):
-        counts = budget.even(np.array([t]))
-        assert abs(counts[0] - ratio * capacity) <= 1
-        budget.spend(counts)
-    assert budget.left[0] == 0
-
-
 def test_overspending_is_a_bug_that_shows():
     budget = Budget(np.array([10]), 2, 0.5, 0.5)
     with pytest.raises(AssertionError):

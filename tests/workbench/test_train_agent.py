@@ -87,6 +87,15 @@ def test_evaluate_again_and_elsewhere(finished, capsys):
     assert (finished / "Digits-Curriculum-v0-evaluation.json").is_file()
 
 
+def test_published_methods_join_the_table_by_name(finished, capsys, tmp_path):
+    arguments = ["--evaluate", str(finished), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
+    assert main([*arguments, "--env-set", "intervals=3", "--compare", "infobatch", "pods", "sada"]) == 0
+    shown = capsys.readouterr().out
+    assert "| infobatch | 50% |" in shown and "| pods | 50% |" in shown and "| sada | 50% |" in shown
+    assert main([*arguments, "--compare", "sac"]) == 2
+    assert "has to be trained" in capsys.readouterr().err
+
+
 def test_a_policy_that_does_not_fit_is_refused(finished, capsys):
     assert main(["--evaluate", str(finished), "--env", "dsenv/Tiny-Ratio-v0"]) == 2
     assert "was trained for the" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""Choosers: which samples of the decided number an interval trains on, for K episodes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dsenv.augment import AugmentationController, make_controller
+from dsenv.catalogue import Choice, build_part
+from dsenv.env.controls import Decision
+from dsenv.rng import Streams
+from dsenv.select.base import Selection, Selector, StackedSelection
+from dsenv.select.gumbel import gumbel_top_k, shuffled
+from dsenv.select.registry import SELECTORS
+from dsenv.training.companion import Companion
+from dsenv.training.trainer import Trainer
+
+LOOK_AFTER = 1  # intervals of random samples before a selector's pass over the data
+
+
+class Chooser(ABC):
+    """Turns a decision into samples."""
+
+    def restart(self, replica: int, seed: int, pool: Tensor) -> None:
+        """Begin a new episode on the samples of `pool`, (N,) bool."""
+        del replica, seed, pool
+
+    @abstractmethod
+    def choose(
+        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+    ) -> StackedSelection:
+        """Samples of the next interval, in training order, for each of K episodes."""
+
+
+class WeightedChooser(Chooser):
+    """Draws by the decision's weights, without replacement."""
+
+    def choose(
+        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+    ) -> StackedSelection:
+        del trainer
+        return gumbel_top_k(decision.log_weight, counts, streams)
+
+
+class SelectorChooser(Chooser):
+    """Leaves the choice to a selector of `dsenv.select`, one for each episode.
+
+    A selector that needs a pass over the training set gets it after the first interval, from the model as
+    it is then; `looks` counts the passes, since they cost a forward a sample.
+
+    Args:
+        choice: name or table of the selector.
+        replicas: K.
+        classes: C.
+        device: where the trainings run.
+    """
+
+    def __init__(self, choice: Choice, replicas: int, classes: int, device: torch.device) -> None:
+        self._choice, self._classes, self._device = choice, classes, device
+        self.selectors: list[Selector] = [self._build(0) for _ in range(replicas)]
+        self.positions: list[Tensor] = [torch.zeros(0, dtype=torch.int64, device=device)] * replicas
+        self.looks = [0] * replicas
+        self._intervals = [0] * replicas
+
+    def _build(self, seed: int) -> Selector:
+        given = {"seed": seed, "classes": self._classes, "device": self._device}
+        selector = build_part("selector", SELECTORS, self._choice, given)
+        if not isinstance(selector, Selector):
+            raise ValueError(f"selector must be a dsenv.select.Selector, got {type(selector).__name__}")
+        return selector
+
+    def restart(self, replica: int, seed: int, pool: Tensor) -> None:
+        self.selectors[replica] = self._build(seed)
+        self.positions[replica] = pool.nonzero().squeeze(1)
+        self.looks[replica] = self._intervals[replica] = 0
+
+    def choose(
+        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+    ) -> StackedSelection:
+        del decision
+        self._look(counts, trainer)
+        picks = [self._pick(k, count, trainer, streams) for k, count in enumerate(counts)]
+        for k, count in enumerate(counts):
+            self._intervals[k] += count > 0
+        return shuffled(StackedSelection.of(picks, trainer.size), trainer.size, streams)
+
+    def _pick(self, replica: int, count: int, trainer: Trainer, streams: Streams) -> Selection:
+        where = self.positions[replica]
+        if count == 0:
+            return Selection(where[:0], where[:0].float())
+        selector = self.selectors[replica]
+        if selector.needs_pass and not self.looks[replica]:
+            drawn = torch.randperm(len(where), generator=streams[replica], device=where.device)[:count]
+            return Selection(where[drawn], torch.ones_like(drawn, dtype=torch.float32))
+        found = selector.select(trainer.signals.of_replica(replica, where), count, streams[replica])
+        return Selection(where[found.index], found.weight)
+
+    def _look(self, counts: Sequence[int], trainer: Trainer) -> None:
+        """Give the selectors that are due their pass over the training and the validation split."""
+        due = [
+            k
+            for k, selector in enumerate(self.selectors)
+            if selector.needs_pass and counts[k] and not self.looks[k] and self._intervals[k] >= LOOK_AFTER
+        ]
+        if not due:
+            return
+        train, validation = trainer.look("train"), trainer.look("validation")
+        for k in due:
+            self.selectors[k].prepare(train[k].at(self.positions[k]), validation[k])
+            self.looks[k] += 1
+
+
+def make_companion(
+    chooser: Chooser, controllers: Sequence[AugmentationController] | None, trainer: Trainer, streams: Streams
+) -> Companion | None:
+    """What works inside the training loop: selectors that watch it, and augmentation."""
+    selectors, positions = None, []
+    if isinstance(chooser, SelectorChooser):
+        watches = any(type(s).observe is not Selector.observe for s in chooser.selectors)
+        selectors, positions = (chooser.selectors, chooser.positions) if watches else (None, [])
+    if selectors is None and controllers is None:
+        return None
+    return Companion(trainer.signals, streams, selectors, controllers, positions)
+
+
+def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> AugmentationController:
+    """An augmentation controller for one episode."""
+    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    return make_controller(str(settings.pop("name", "")), trainer.signals.of_replica(replica), **settings)

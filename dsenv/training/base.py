@@ -1,0 +1,94 @@
+"""Replicas: parameters and optimisers of K trainings of one model, behind one interface."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.tasks.task import Task
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What K replicas said about a batch; anything on padding."""
+
+    logits: Tensor
+    """(K, B, C)."""
+    loss: Tensor | None = None
+    """(K, B) unweighted loss of each sample, where the batch was trained on."""
+    features: Tensor | None = None
+    """(K, B, D) inputs of the last linear layer, where `features_wanted` is set."""
+
+
+class Replicas(ABC):
+    """Parameters and optimisers of K replicas of the task's model.
+
+    Replica k never depends on the others: not its initial parameters, not its steps.
+    """
+
+    def __init__(self, task: Task, replicas: int, device: torch.device, autocast: bool) -> None:
+        self.task, self.count, self.device = task, replicas, device
+        self._autocast = autocast
+        self.features_wanted = False
+        self.lr_device = device  # where `step` wants its learning rates
+
+    @abstractmethod
+    def start(self, replica: int, seed: int) -> None:
+        """Give one replica fresh parameters and a fresh optimiser; both follow from `seed`."""
+
+    @abstractmethod
+    def step(
+        self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
+    ) -> Outputs:
+        """Take one optimiser step in every replica whose batch is not empty; the others stay as they are.
+
+        Args:
+            samples: (K, B, ...) float inputs.
+            labels: (K, B) int64.
+            weight: (K, B) factor on the loss of each sample; the batch loss is the mean over its samples.
+            sizes: samples in the batch of each replica, 0..B; what is behind them is padding.
+            lr: (K,) learning rates, on `lr_device`.
+
+        Returns:
+            What the models said before the step.
+        """
+
+    @abstractmethod
+    def predict(self, samples: Tensor) -> Outputs:
+        """What all replicas say about the same samples (B, ...), in evaluation mode."""
+
+    @abstractmethod
+    def parameters_of(self, replica: int) -> dict[str, Tensor]:
+        """Copies of one replica's parameters and buffers, by their names in the model."""
+
+    @abstractmethod
+    def optimizer_state_of(self, replica: int) -> list[Tensor]:
+        """Copies of the tensors in one replica's optimiser state."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """Everything needed to continue, of all replicas."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict()`."""
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else nullcontext()
+
+
+def cloned(state: Any) -> Any:
+    """A deep copy of nested dicts and lists, tensors cloned."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: cloned(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(cloned(value) for value in state)
+    return state

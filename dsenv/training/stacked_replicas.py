@@ -1,0 +1,103 @@
+"""K replicas as one tensor program: stacked layers, or `torch.func.vmap`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dsenv.tasks.task import Task, seeded_model
+from dsenv.training.base import Outputs, Replicas, State, cloned
+from dsenv.training.optim import StackedOptimizer, make_optimizer
+from dsenv.training.stacked import stacked_forward
+
+
+class StackedReplicas(Replicas):
+    """Parameters stacked to (K, ...), one forward and one backward pass for all replicas.
+
+    With `by_vmap` the passes come from `torch.func.vmap`, else from the layers of `stacked.py`.
+    """
+
+    def __init__(
+        self, task: Task, replicas: int, device: torch.device, autocast: bool, *, by_vmap: bool
+    ) -> None:
+        super().__init__(task, replicas, device, autocast)
+        self._model = seeded_model(task.model, 0).to(device)
+        self._by_vmap = by_vmap
+        self._parameters = {
+            name: nn.Parameter(value.detach().expand(replicas, *value.shape).clone())
+            for name, value in self._model.named_parameters()
+        }
+        optimizer = make_optimizer(task.recipe, self._parameters.values(), stacked=True)
+        assert isinstance(optimizer, StackedOptimizer)
+        self._optimizer = optimizer
+
+    def start(self, replica: int, seed: int) -> None:
+        fresh = seeded_model(self.task.model, seed).state_dict()
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter[replica] = fresh[name].to(self.device)
+        self._optimizer.reset(replica)
+
+    def _forward(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits and features."""
+        with self._precision():
+            if not self._by_vmap:
+                logits, features = stacked_forward(self._model, self._parameters, samples)
+                return logits.float(), features if self.features_wanted else None
+
+            def call(own: dict[str, Tensor], inputs: Tensor) -> Tensor:
+                logits: Tensor = functional_call(self._model, own, (inputs,))
+                return logits
+
+            if self.features_wanted:
+                raise ValueError("features are not to be had in form 'vmap'; use form = 'loop' or 'stacked'")
+            return torch.vmap(call)(dict(self._parameters), samples).float(), None
+
+    def step(
+        self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
+    ) -> Outputs:
+        logits, features = self._forward(samples)
+        loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+        objective, active = self._objective(loss, weight, sizes)
+        gradients = torch.autograd.grad(objective, list(self._parameters.values()))
+        for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        self._optimizer.lr_K, self._optimizer.active_K = lr, active
+        self._optimizer.step()
+        return Outputs(logits.detach(), loss.detach(), None if features is None else features.detach())
+
+    def _objective(self, loss: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Sum over replicas of the weighted mean loss of their batches, and who takes the step."""
+        batch = loss.shape[1]
+        if all(size == batch for size in sizes):
+            return (loss * weight).sum() / batch, None
+        size = torch.tensor(sizes, device=self.device)
+        is_sample = torch.arange(batch, device=self.device) < size[:, None]
+        weighted = torch.where(is_sample, loss * weight, torch.zeros_like(loss)).sum(1)
+        return (weighted / size.clamp(min=1)).sum(), None if min(sizes) > 0 else size > 0
+
+    @torch.no_grad()
+    def predict(self, samples: Tensor) -> Outputs:
+        logits, features = self._forward(samples.expand(self.count, *samples.shape))
+        return Outputs(logits, features=features)
+
+    def parameters_of(self, replica: int) -> dict[str, Tensor]:
+        return {name: value[replica].detach().clone() for name, value in self._parameters.items()}
+
+    def optimizer_state_of(self, replica: int) -> list[Tensor]:
+        return [
+            value[replica].clone() for state in self._optimizer.state.values() for value in state.values()
+        ]
+
+    def state_dict(self) -> State:
+        return {
+            "parameters": {name: value.detach().clone() for name, value in self._parameters.items()},
+            "optimizer": cloned(self._optimizer.state_dict()),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(state["parameters"][name])
+        self._optimizer.load_state_dict(cloned(state["optimizer"]))

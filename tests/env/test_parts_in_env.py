@@ -1,0 +1,105 @@
+"""Selectors, volume schedules and augmentation controllers inside the environment."""
+
+import numpy as np
+import pytest
+import torch
+
+import dsenv
+from dsenv.catalogue import load_vector
+from dsenv.select.registry import SELECTORS
+from dsenv.volume.registry import SCHEDULES
+
+ENV = "Tiny-Curriculum-v0"
+
+
+def run(env, seed=0, context=None):
+    """One episode of the action 0; returns the infos."""
+    env.reset(seed=seed, options={"context": context or {}})
+    infos, terminated = [], False
+    while not terminated:
+        _, _, terminated, _, info = env.step(np.zeros(env.action_space.shape, np.float32))
+        infos.append(info)
+    return infos
+
+
+@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"rho_loss"}))  # rho_loss needs a tensor, not a name
+def test_every_selector_runs_an_episode_within_its_budget(name):
+    env = dsenv.load("envs", ENV, control="rule", selector=name, context={"subset": 0.7, "label_noise": 0.3})
+    infos = run(env)
+    members = int(env.session.pool.sum())
+    assert infos[-1]["samples_used"] == round(0.5 * members * 4)
+    assert not env.session.trainer.signals.seen[0][~env.session.pool[0]].any()
+    assert all(np.isfinite(info["train_loss"]) for info in infos)
+
+
+@pytest.mark.parametrize("name", ["ucb", "data_agent", "moderate", "infobatch"])
+def test_a_selector_in_a_batch_equals_the_same_alone(name):
+    settings = {"control": "rule", "selector": name}
+    envs = load_vector(ENV, 2, autoreset_mode="Disabled", **settings)
+    envs.reset(seed=5)
+    for _ in range(3):
+        observation, *_ = envs.step(np.zeros((2, 1), np.float32))
+    for k in range(2):
+        env = dsenv.load("envs", ENV, **settings)
+        env.reset(seed=5 + k)
+        for _ in range(3):
+            alone, *_ = env.step(np.zeros(1, np.float32))
+        np.testing.assert_allclose(alone, observation[k], atol=5e-3)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("control", ["rule", "curriculum"])
+def test_volume_schedules_keep_the_budget(name, control):
+    volume = {"name": name, "warmup": 0} if name == "pods" else name
+    env = dsenv.load("envs", ENV, control=control, volume=volume, intervals=6)
+    infos = run(env)
+    assert infos[-1]["samples_used"] == 600 and infos[-1]["budget_left"] == 0
+    ratios = {round(info["ratio"], 3) for info in infos}
+    assert len(ratios) == 1 if name == "constant" else len(ratios) > 1
+
+
+def test_the_ratio_control_with_a_selector_underneath():
+    wrong = {}
+    for selector in ("small_loss", "random"):
+        env = dsenv.load(
+            "envs", "Tiny-Ratio-v0", selector=selector, intervals=8, task={"dataset": {"train": 500}}
+        )
+        wrong[selector] = run(env, context={"label_noise": 0.4})[-1]["wrong_labels"]
+    assert wrong["small_loss"] < wrong["random"] - 0.1
+
+
+@pytest.mark.parametrize("name", ["fixed", "trivial", "rand_augment", "ent_augment", "sada"])
+def test_augmentation_changes_what_is_trained_on(name):
+    task = {"dataset": {"name": "digits", "train": 200, "validation": 100, "test": 200}}
+    plain = run(dsenv.load("envs", ENV, task=task))
+    augmented = run(dsenv.load("envs", ENV, task=task, augment=name))
+    assert augmented[-1]["train_loss"] != plain[-1]["train_loss"]
+    again = run(dsenv.load("envs", ENV, task=task, augment=name))
+    assert again[-1]["train_loss"] == augmented[-1]["train_loss"]
+
+
+def test_sada_strengths_move_after_its_warm_up():
+    env = dsenv.load(
+        "envs", ENV, control="rule", augment={"name": "sada", "warm_up": 4, "window": 2}, intervals=8
+    )
+    run(env)
+    controller = env.session.controllers[0]
+    index = torch.arange(200)
+    signals = env.session.trainer.signals.of_replica(0)
+    strengths = controller.strengths(signals, index, torch.Generator().manual_seed(0))
+    assert 0 <= float(strengths.min()) < float(strengths.max()) <= 1
+
+
+def test_parts_that_contradict_the_control_are_refused():
+    with pytest.raises(ValueError, match="decides what to train on"):
+        dsenv.load("envs", ENV, selector="infobatch")
+    with pytest.raises(ValueError, match="decides how much to train on"):
+        dsenv.load("envs", "Tiny-Ratio-v0", volume="pods")
+    with pytest.raises(ValueError, match="Did you mean 'infobatch'"):
+        dsenv.load("envs", ENV, control="rule", selector="info_batch")
+    with pytest.raises(ValueError, match="Did you mean 'pods'"):
+        dsenv.load("envs", ENV, volume="pod")
+    with pytest.raises(ValueError, match="Did you mean 'sada'"):
+        dsenv.load("envs", ENV, augment="saada")
+    with pytest.raises(ValueError, match="Did you mean 'keep'"):
+        dsenv.load("envs", ENV, control="rule", selector={"name": "infobatch", "kep": 0.3})

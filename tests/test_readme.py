@@ -1,0 +1,87 @@
+"""Every code block of the README runs."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsenv.catalogue import Definition
+from dsenv.workbench import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands():
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python train_agent.py")]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert (
+        main(["--env", "dsenv/Tiny-Curriculum-v0", "--steps", "1536", "--seeds", "2", "--out", str(out)]) == 0
+    )
+    return next(out.iterdir())
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_blocks_run(number, capsys):
+    exec(compile(blocks("python")[number], f"README block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_there_are_blocks_of_each_kind():
+    assert len(blocks("python")) >= 3 and len(commands()) >= 5 and blocks("toml")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_run_in_small(line, run_folder, tmp_path):
+    """As written, but on tiny environments and for few steps."""
+    words = shlex.split(line)[2:]
+    words = [str(run_folder) if word == "runs/RUN" else word for word in words]
+    words = [re.sub(r"(Digits|FashionMNIST)-", "Tiny-", word) for word in words]
+    if "--list" not in words:
+        words += ["--seeds", "2", "--out", str(tmp_path)]
+        if not {"--env", "--resume", "--evaluate"} & set(words):
+            words += ["--env", "dsenv/Tiny-Curriculum-v0"]
+        if "--resume" in words:
+            words[words.index("--steps") + 1] = "3072"
+        elif "--evaluate" not in words:
+            words += ["--steps", "1536"]
+    assert main(words) == 0
+
+
+def test_install_commands_name_what_pyproject_has():
+    text = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert 'pip install -e ".[test]" && python -m pytest' in README
+    assert "test" in text["project"]["optional-dependencies"]
+    assert "pip install dsenv" not in README
+
+
+def test_the_toml_block_is_a_definition(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(20):
+            Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(
+                tmp_path / label / f"{number}.png"
+            )
+    content = tomllib.loads(blocks("toml")[0])
+    small = {"task": {"dataset": {"root": str(tmp_path), "test": 8, "validation": 8}}}
+    env = Definition("envs", "mine", content["entry_point"], content["kwargs"]).with_overrides(small).build()
+    assert env.reset(seed=0)[0].shape == env.observation_space.shape
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
