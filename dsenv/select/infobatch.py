@@ -81,7 +81,7 @@ class InfoBatch(Selector):
 
     Cost: a sort a call, O(N log N) (the published rule needs none, the raised threshold does).
     State: none.
-    Source: Qin et al., 2024, arXiv 2303.04947; exact count as in our notes on PODS, 1.3 item 6.
+    Source: Qin et al., 2024, arXiv 2303.04947; the exact count is our own, for volume schedules.
     Differs from the published code: exact count; weights are L / kept rather than 1 / keep, equal
     where keep * L is whole and unbiased where it is not; at least one low sample stays; unseen
     samples have no made-up score; own generator instead of NumPy's global one.

@@ -1,0 +1,38 @@
+"""The docs are in step with the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dsenv
+from dsenv.workbench.cards import document, method_tables
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def test_method_cards_are_up_to_date():
+    assert (DOCS / "methods.md").read_text() == document(), "run: python -m dsenv.workbench.cards > docs/methods.md"
+
+
+def test_every_method_has_a_card_with_its_source():
+    text = document()
+    for table in method_tables().values():
+        for name in table:
+            (found,) = re.findall(rf"^### {name}\n(.*?)(?=^##|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+            assert re.search("source|Source|TrivialAugment|constant|none|fixed", found), name
+            assert len(found) > 200, name
+
+
+def test_the_observation_table_is_that_of_the_code():
+    env = dsenv.load("envs", "Digits-Curriculum-v0")
+    text = (DOCS / "environments.md").read_text()
+    assert f"O = {env.observation_space.shape[0]} with 5 bins and 5 action components" in text
+    for name in dsenv.names("envs"):
+        assert f"dsenv/{name}" in text
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
