@@ -59,7 +59,9 @@ def seconds(replicas, shape, batch, device, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--replicas", type=int, nargs="+", default=[8, 32, 64])
     parser.add_argument("--batch", type=int, default=64)
@@ -85,7 +87,12 @@ def main():
             ratios = "".join(f" {rate[form] / rate['loop']:.1f}x |" for form in FORMS)
             print(f"| {name} | {count} |{ratios} {rate['loop'] / 1e3:.0f} k |", flush=True)
     if args.json:
-        facts = {"device": args.device, "platform": platform.platform(), "torch": torch.__version__, "rows": rows}
+        facts = {
+            "device": args.device,
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+            "rows": rows,
+        }
         args.json.write_text(json.dumps(facts, indent=1))
 
 

@@ -12,7 +12,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def test_method_cards_are_up_to_date():
-    assert (DOCS / "methods.md").read_text() == document(), "run: python -m dsenv.workbench.cards > docs/methods.md"
+    assert (DOCS / "methods.md").read_text() == document(), (
+        "run: python -m dsenv.workbench.cards > docs/methods.md"
+    )
 
 
 def test_every_method_has_a_card_with_its_source():
@@ -30,6 +32,16 @@ def test_the_observation_table_is_that_of_the_code():
     assert f"O = {env.observation_space.shape[0]} with 5 bins and 5 action components" in text
     for name in dsenv.names("envs"):
         assert f"dsenv/{name}" in text
+
+
+def test_python_blocks_of_the_agents_page_run():
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / "agents.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "docs/agents.md", "exec"), {})
+
+
+def test_every_agent_is_on_the_agents_page():
+    text = (DOCS / "agents.md").read_text()
+    assert all(f"`{name}`" in text for name in dsenv.names("agents"))
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)

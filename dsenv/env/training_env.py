@@ -4,30 +4,19 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.controls import Control
 from dsenv.env.device import choose_device
+from dsenv.env.interface import METADATA, Described, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Info, Session
+from dsenv.env.vector_env import TrainingVectorEnv
 
 Observation = NDArray[np.float32]
 
 
-ActionSpace = spaces.Box | spaces.Discrete
-
-
-def make_spaces(session: Session) -> tuple[spaces.Box, ActionSpace]:
-    """Observation and action space of one episode: boxes in [-1, 1], or discrete actions."""
-    observation = spaces.Box(-1.0, 1.0, (len(session.observation_names),), np.float32)
-    if session.config.actions == "discrete":
-        return observation, spaces.Discrete(len(session.control.choices()))
-    return observation, spaces.Box(-1.0, 1.0, (session.control.size,), np.float32)
-
-
-class TrainingEnv(gymnasium.Env[Any, Any]):
+class TrainingEnv(Described, gymnasium.Env[Any, Any]):
     """Train a model; each step decides what the next interval of training sees.
 
     **Action space**: Box(-1, 1, (A,), float32). With control "curriculum", component b is the log weight
@@ -58,39 +47,18 @@ class TrainingEnv(gymnasium.Env[Any, Any]):
         settings: see `EnvConfig`.
     """
 
-    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 2}  # noqa: RUF012  # Gymnasium's form
+    metadata = METADATA
 
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(
-                f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}"
-            )
-        self.render_mode = render_mode
+        self.render_mode = check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
         self.session = Session(self.config, 1, choose_device(device))
         self.observation_space, self.action_space = make_spaces(self.session)
 
     @classmethod
-    def vector_class(cls) -> type:
+    def vector_class(cls) -> type[TrainingVectorEnv]:
         """The class that runs many of these environments as one stacked training."""
-        from dsenv.env.vector_env import TrainingVectorEnv
-
         return TrainingVectorEnv
-
-    @property
-    def observation_names(self) -> list[str]:
-        """What each entry of the observation is."""
-        return self.session.observation_names
-
-    @property
-    def control(self) -> Control:
-        """The control: how actions become decisions."""
-        return self.session.control
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """What each component of the action is."""
-        return self.session.control.names
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

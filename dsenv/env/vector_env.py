@@ -10,17 +10,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.controls import Control
 from dsenv.env.device import choose_device
+from dsenv.env.interface import METADATA, Described, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Flags, Floats, Info, Session
-from dsenv.env.training_env import TrainingEnv, make_spaces
 from dsenv.errors import pick
 
 Step = tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]
 
 
-class TrainingVectorEnv(VectorEnv[Floats, Any, Any]):
+class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
     """K `TrainingEnv`s in one tensor program; episode k equals that of a single environment.
 
     Follows Gymnasium's VectorEnv contract. `info` is a dict of arrays with `_key` masks.
@@ -46,29 +45,14 @@ class TrainingVectorEnv(VectorEnv[Floats, Any, Any]):
     ) -> None:
         name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
         self._mode = AutoresetMode(pick("autoreset mode", name, [mode.value for mode in AutoresetMode]))
-        self.metadata = {**TrainingEnv.metadata, "autoreset_mode": self._mode}
-        self.num_envs, self.render_mode = num_envs, render_mode
+        self.metadata = {**METADATA, "autoreset_mode": self._mode}
+        self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
         self.session = Session(self.config, num_envs, choose_device(device))
         self.single_observation_space, self.single_action_space = make_spaces(self.session)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
-
-    @property
-    def observation_names(self) -> list[str]:
-        """What each entry of one observation is."""
-        return self.session.observation_names
-
-    @property
-    def control(self) -> Control:
-        """The control: how actions become decisions."""
-        return self.session.control
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """What each component of one action is."""
-        return self.session.control.names
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

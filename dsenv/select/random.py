@@ -19,7 +19,8 @@ def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
 class UniformRandom(Selector):
     """A fresh uniform subset at each call.
 
-    Helps: always; a strong baseline at equal samples seen (docs/benchmarks.md); on CIFAR-100 with ResNet-18 at 50 % it equals UCB (75.3 both).
+    Helps: always; a strong baseline at equal samples seen. On CIFAR-100 with ResNet-18 at 50 % it
+    equals UCB (75.3 both).
     Does not help: with wrong labels or rare classes, which it trains on as they come.
 
     Cost: one permutation a call. State: none. Unseen samples are drawn like all others.
