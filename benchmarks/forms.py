@@ -23,7 +23,8 @@ from dsenv.training.replicas import make_replicas
 MODELS = {
     "MLP 64-64-10": (partial(mlp, hidden=[64]), (1, 8, 8)),
     "MLP 784-64-10": (partial(mlp, hidden=[64]), (1, 28, 28)),
-    "CNN, 15 k parameters": (partial(small_cnn, width=16), (1, 28, 28)),
+    "CNN, 14 k parameters": (partial(small_cnn, width=16, norm="none"), (1, 28, 28)),
+    "the same, group norm": (partial(small_cnn, width=16, norm="group"), (1, 28, 28)),
 }
 FORMS = {
     "stacked": {"form": "stacked"},

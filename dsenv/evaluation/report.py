@@ -70,7 +70,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
         high = np.array([100 * rows[label].accuracy_high for label in labels])
         is_subject = agent == evaluation.agent
         axis.errorbar(
-            place + (number - len(table) / 2) * 0.06,
+            place + (number - len(table) / 2) * 0.03,
             mean,
             yerr=[mean - low, high - mean],
             label=f"{agent} ({rows[labels[0]].ratio:.0%} of the data)",

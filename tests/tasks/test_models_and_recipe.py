@@ -7,6 +7,12 @@ from dsenv.tasks.recipe import Recipe
 from dsenv.tasks.task import Task, seeded_model
 
 
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_the_small_cnn_has_the_promised_size(norm):
+    count = sum(p.numel() for p in small_cnn((1, 28, 28), 10, norm=norm).parameters())
+    assert 56_000 < count < 57_500
+
+
 @pytest.mark.parametrize("factory", [mlp, small_cnn, resnet18, resnet50])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_models_take_grey_and_colour_images(factory, shape):
@@ -25,6 +31,8 @@ def test_models_refuse_what_they_cannot_take():
         small_cnn((1, 4, 4), 2)
     with pytest.raises(ValueError, match="multiple of 8, got 12"):
         small_cnn((1, 8, 8), 2, width=12)
+    with pytest.raises(ValueError, match="Did you mean 'group'"):
+        small_cnn((1, 8, 8), 2, norm="groups")
     with pytest.raises(ValueError, match="resnet18 needs images"):
         resnet18((64,), 2)
 

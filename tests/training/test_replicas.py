@@ -33,7 +33,7 @@ def own_net():
 
 MODELS = {
     "mlp": lambda: mlp((1, 8, 8), 3, [7]),
-    "cnn": lambda: small_cnn((1, 8, 8), 3, 16),
+    "cnn": lambda: small_cnn((1, 8, 8), 3, 16, "group"),
     "pooled": lambda: nn.Sequential(
         nn.Conv2d(1, 4, 3, bias=False), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 3, bias=False)
     ),
