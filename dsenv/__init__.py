@@ -4,9 +4,23 @@ Importing dsenv registers its environments with Gymnasium, as strings: torch and
 libraries are loaded when the first environment, agent or task is built.
 """
 
-from dsenv.catalogue import load, names, register_envs
+from typing import TYPE_CHECKING, Any
+
+from dsenv.catalogue import import_entry_point, load, names, register_envs
+
+if TYPE_CHECKING:
+    from dsenv.integrations import DataPlan
 
 __version__ = "0.1.0"
-__all__ = ["load", "names"]
+__all__ = ["DataPlan", "load", "names"]
+
+_LAZY = {"DataPlan": "dsenv.integrations:DataPlan"}
 
 register_envs()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'dsenv' has no attribute {name!r}")
+    return import_entry_point(_LAZY[name])

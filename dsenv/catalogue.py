@@ -22,7 +22,7 @@ from typing import Any
 
 import gymnasium
 
-from dsenv.errors import check_keywords, pick
+from dsenv.errors import check_keywords, missing_keywords, pick
 
 KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
@@ -83,7 +83,11 @@ def import_entry_point(entry_point: str) -> Any:
 
 
 def build_part(
-    kind: str, known: Mapping[str, Any], choice: Choice, given: Mapping[str, Any] | None = None
+    kind: str,
+    known: Mapping[str, Any],
+    choice: Choice,
+    given: Mapping[str, Any] | None = None,
+    expected: type = object,
 ) -> Any:
     """Build a replaceable part from its name, or from a table of its name and settings.
 
@@ -92,22 +96,28 @@ def build_part(
         known: name -> class or function, or its entry point.
         choice: a name among `known`, "module:attribute" of the user's own, or a table with `name`.
         given: settings that the caller knows; those that the part takes are filled in.
+        expected: class that the part must be of.
 
     Raises:
-        ValueError: a name or setting is unknown, or a needed one is missing.
+        ValueError: a name or setting is unknown, a needed one is missing, or the part is of another class.
     """
+    given = given or {}
     settings = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
     found = name if ":" in name else known[pick(kind, name, known)]
-    part = import_entry_point(found) if isinstance(found, str) else found
-    takes = inspect.signature(part).parameters
-    settings = {
-        key: value for key, value in (given or {}).items() if key in takes and value is not None
-    } | settings
-    check_keywords(f"{kind} {name}", part, settings)
-    return part(**settings)
+    function = import_entry_point(found) if isinstance(found, str) else found
+    takes = inspect.signature(function).parameters
+    settings = {key: given[key] for key in takes if given.get(key) is not None} | settings
+    for key in missing_keywords(function, settings):
+        where = f"{key}=..." if key in given else f"{kind}={{'name': {name!r}, {key!r}: ...}}"
+        raise ValueError(f"{kind} {name!r} needs the setting {key!r}; give {where}")
+    check_keywords(f"{kind} {name}", function, settings)
+    part = function(**settings)
+    if not isinstance(part, expected):
+        raise ValueError(f"{kind} {name!r} must be a {expected.__name__}, got {type(part).__name__}")
+    return part
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,14 +32,16 @@ def check_keywords(what: str, function: Callable[..., Any], keywords: Mapping[st
         allowed = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         for key in keywords:
             pick(f"setting of {what}", key, allowed)
-    needed = [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    missing = [name for name in needed if name not in keywords]
-    if missing:
-        raise ValueError(f"{what} needs the setting {missing[0]!r}, which is not given")
+    for name in missing_keywords(function, keywords):
+        raise ValueError(f"{what} needs the setting {name!r}, which is not given")
+
+
+def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) -> list[str]:
+    """Arguments without a default that `keywords` lacks."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    return [name for name in needed if name not in keywords]
 
 
 def check_share(name: str, value: float, *, zero: bool = False) -> float:

@@ -13,6 +13,7 @@ import dsenv
 assert not opened, opened
 assert not [name for name in {HEAVY} if name in sys.modules], sorted(sys.modules)
 import gymnasium
+assert not hasattr(dsenv, "DataPlann")
 assert "dsenv/Digits-Curriculum-v0" in gymnasium.registry
 """
 

@@ -38,6 +38,8 @@ class EntAugment(AugmentationController):
         settings: `ops` and `magnitudes` of `AugmentationController`.
     """
 
+    needs_logits = True
+
     def __init__(self, warm_up: int = 10, **settings: Any) -> None:
         super().__init__(**settings)
         if warm_up < 0:

@@ -65,9 +65,7 @@ class SelectorChooser(Chooser):
 
     def _build(self, seed: int) -> Selector:
         given = {"seed": seed, "classes": self._classes, "device": self._device}
-        selector = build_part("selector", SELECTORS, self._choice, given)
-        if not isinstance(selector, Selector):
-            raise ValueError(f"selector must be a dsenv.select.Selector, got {type(selector).__name__}")
+        selector: Selector = build_part("selector", SELECTORS, self._choice, given, Selector)
         return selector
 
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:

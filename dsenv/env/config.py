@@ -60,6 +60,7 @@ class EnvConfig:
     """Further arguments of `Trainer`: form, precision, channels_last, compile."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         pick("kind of actions", self.actions, ("box", "discrete"))
         pick("reward", self.reward, REWARDS)
         check_share("ratio", self.ratio)
@@ -68,6 +69,23 @@ class EnvConfig:
             raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
         if not 2 <= self.bins <= 64:
             raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
+        for context in self.evaluation_contexts:  # a mistake must show before the agent is trained
+            ContextSpace(**dict[str, Any](context))
+
+    def _check_types(self) -> None:
+        """Settings come from TOML and the command line: a wrong type is the user's mistake."""
+        wanted: dict[str, tuple[str, type | tuple[type, ...]]] = {
+            "a table": ("task context trainer", (Mapping, Task)),
+            "a number": ("ratio interval divergence_penalty", (int, float)),
+            "a whole number": ("intervals bins", int),
+            "text": ("actions reward rank_by", str),
+            "a list of tables": ("evaluation_contexts", Sequence),
+        }
+        for kind, (names, types) in wanted.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if not isinstance(value, types):
+                    raise ValueError(f"{name} must be {kind}, got {value!r}")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "EnvConfig":
@@ -107,9 +125,15 @@ class EnvConfig:
 
     def make_schedule(self) -> VolumeSchedule:
         """The volume schedule."""
-        schedule = build_part("volume", SCHEDULES, self.volume or "constant", {"target": self.ratio})
-        if not isinstance(schedule, VolumeSchedule):
-            raise ValueError(f"volume must be a dsenv.volume.VolumeSchedule, got {type(schedule).__name__}")
+        known = {"target": self.ratio}
+        schedule: VolumeSchedule = build_part(
+            "volume", SCHEDULES, self.volume or "constant", known, VolumeSchedule
+        )
+        if abs(schedule.target - self.ratio) > 1e-9:
+            raise ValueError(
+                f"the volume's target {schedule.target} is not the environment's ratio {self.ratio}: leave "
+                "volume.target out and set ratio"
+            )
         return schedule
 
     def make_contexts(self) -> ContextSpace:

@@ -60,12 +60,16 @@ class ContextSpace:
 
     def fixed(self, rng: np.random.Generator, values: Mapping[str, float]) -> Context:
         """Draw a context, then set some of its values."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f'a context is a mapping such as {{"label_noise": 0.4}}, got {values!r}')
         for name in values:
             pick("context value", name, [field.name for field in fields(Context)])
         drawn: dict[str, Any] = vars(self.draw(rng)).copy()
         return Context(**{**drawn, **values})
 
-    def realise(self, context: Context, labels: Tensor, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    def realise(
+        self, context: Context, labels: Tensor, classes: int, seed: int, trusted: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Make the training labels and the pool of one episode.
 
         Args:
@@ -73,17 +77,21 @@ class ContextSpace:
             labels: (N,) clean labels, on the CPU.
             classes: C.
             seed: decides which samples are kept and which labels are wrong.
+            trusted: samples at the end that are kept, labels and all, whatever the context is.
 
         Returns:
-            given: (N,) int64 labels to train on. Wrong labels fall on exactly the stated share of the pool.
+            given: (N,) int64 labels to train on. Wrong labels fall on exactly the stated share of the pool,
+                trusted samples apart.
             pool: (N,) bool, the samples that exist.
         """
         generator = torch.Generator().manual_seed(seed)
-        pool = long_tail(labels, context.imbalance, classes, generator)
+        own = len(labels) - trusted
+        pool = long_tail(labels[:own], context.imbalance, classes, generator)
         members = pool.nonzero().squeeze(1)
         members = members[random_subset(len(members), context.subset, generator)]
-        pool = torch.zeros_like(pool)
+        pool = torch.zeros_like(labels, dtype=torch.bool)
         pool[members] = True
+        pool[own:] = True
         given = labels.clone()
         given[members] = add_noise(self.noise, labels[members], context.label_noise, classes, generator)
         return given, pool

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.catalogue import Choice, build_part
+from dsenv.errors import check_share
 from dsenv.select.bins import bin_log_weights
 from dsenv.volume.budget import Budget, Counts
 
@@ -104,7 +105,7 @@ class RatioControl(Control):
     Args:
         bins: B of the observation; the action does not depend on it.
         target: target ratio of the environment, (0, 1].
-        minimum: smallest ratio of an interval, (0, target].
+        minimum: smallest ratio of an interval, (0, 1]; no more than the target is ever asked of an interval.
         levels: number of ratios that a discrete action space offers.
     """
 
@@ -112,8 +113,9 @@ class RatioControl(Control):
 
     def __init__(self, bins: int, target: float, minimum: float = 0.1, levels: int = 9) -> None:
         del bins
-        self.size, self.target, self.minimum, self.levels = 1, target, min(minimum, target), levels
-        self.names = (f"ratio of the interval, from {minimum:g} at -1 to 1 at 1",)
+        self.minimum = min(check_share("control.minimum", minimum), target)
+        self.size, self.target, self.levels = 1, target, levels
+        self.names = (f"ratio of the interval, from {self.minimum:g} at -1 to 1 at 1",)
 
     def decide(self, actions: Actions, situation: Situation) -> Decision:
         assert self.minimum is not None
@@ -129,7 +131,8 @@ class RatioControl(Control):
     def action_for(self, ratio: float) -> float:
         """The action that asks for `ratio`."""
         assert self.minimum is not None
-        return float(np.clip(2 * (ratio - self.minimum) / (1 - self.minimum) - 1, -1, 1))
+        room = max(1 - self.minimum, 1e-9)
+        return float(np.clip(2 * (ratio - self.minimum) / room - 1, -1, 1))
 
 
 class RuleControl(Control):
@@ -173,7 +176,6 @@ def make_control(setting: Choice, bins: int, target: float) -> Control:
         bins: B, number of loss-rank bins.
         target: target ratio of the environment.
     """
-    control = build_part("control", CONTROLS, setting, {"bins": bins, "target": target})
-    if not isinstance(control, Control):
-        raise ValueError(f"control must be a dsenv.env.controls.Control, got {type(control).__name__}")
+    known = {"bins": bins, "target": target}
+    control: Control = build_part("control", CONTROLS, setting, known, Control)
     return control

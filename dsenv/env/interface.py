@@ -1,10 +1,14 @@
 """What the single and the vector environment have in common."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
 from dsenv.env.controls import Control
 from dsenv.env.session import Session
+from dsenv.errors import pick
 
 ActionSpace = spaces.Box | spaces.Discrete
 RENDER_MODES = ("rgb_array", "ansi")
@@ -24,6 +28,13 @@ def check_render_mode(mode: str | None) -> str | None:
     if mode not in (None, *RENDER_MODES):
         raise ValueError(f"render_mode must be one of {list(RENDER_MODES)} or None, got {mode!r}")
     return mode
+
+
+def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the options of a reset if they are known, else raise a ValueError with the nearest one."""
+    for name in options or {}:
+        pick("reset option", name, known)
+    return options or {}
 
 
 class Described:

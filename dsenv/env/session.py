@@ -17,7 +17,7 @@ from dsenv.env.controls import Actions, Situation
 from dsenv.env.history import History
 from dsenv.env.observation import Last, View, feature_names, observe
 from dsenv.env.reward import REWARDS, Progress
-from dsenv.errors import pick
+from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.select.bins import loss_bins
@@ -63,6 +63,7 @@ class Session:
         self.control = config.make_control()
         self.schedule = config.make_schedule()
         self.contexts = config.make_contexts()
+        check_keywords("trainer", Trainer, {"task": None} | dict(config.trainer))
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
         pick("signal to rank by", config.rank_by, self.trainer.signals.names)
         self.streams = Streams(replicas, device)
@@ -85,7 +86,7 @@ class Session:
     def _new_budget(self, members: Counts) -> Budget:
         """Budgets of trainings on pools of `members` samples."""
         capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
-        minimum = self.control.minimum or self.config.ratio
+        minimum = self.config.ratio if self.control.minimum is None else self.control.minimum
         return Budget(capacity, self.config.intervals, self.config.ratio, minimum)
 
     def _make_chooser(self) -> Chooser:
@@ -131,7 +132,9 @@ class Session:
         dataset = self.task.dataset
         context = self.contexts.fixed(rng, values or {})
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
-        labels, pool = self.contexts.realise(context, dataset.train.labels, dataset.classes, labels_seed)
+        labels, pool = self.contexts.realise(
+            context, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
+        )
         self.trainer.start(replica, model_seed, labels)
         self.streams.seed(replica, stream_seed)
         self.chooser.restart(replica, stream_seed, pool.to(self.device))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
 from dsenv.env.device import choose_device
-from dsenv.env.interface import METADATA, Described, check_render_mode, make_spaces
+from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Info, Session
 from dsenv.env.vector_env import TrainingVectorEnv
@@ -70,10 +70,10 @@ class TrainingEnv(Described, gymnasium.Env[Any, Any]):
             options: {"context": {...}} sets context values of this episode; the others are drawn.
 
         Raises:
-            ValueError: a context name is unknown, or its value out of range.
+            ValueError: an option or context name is unknown, or a value out of range.
         """
         super().reset(seed=seed)
-        self.session.reset([0], [self.np_random], [(options or {}).get("context")])
+        self.session.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
         return self.session.observe()[0], _row(self.session.info())
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

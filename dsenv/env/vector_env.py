@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
 from dsenv.env.device import choose_device
-from dsenv.env.interface import METADATA, Described, check_render_mode, make_spaces
+from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Flags, Floats, Info, Session
 from dsenv.errors import pick
@@ -53,6 +53,7 @@ class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._begun = False
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -63,15 +64,19 @@ class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
             seed: one number (environment k gets seed + k), one for each environment, or None to go on.
             options: {"context": a mapping for all, or one for each environment} sets context values;
                 {"reset_mask": (K,) bool} names the environments to reset.
+
+        Raises:
+            ValueError: an option or context name is unknown, or a value of the wrong size or out of range.
         """
-        options = options or {}
-        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, np.bool_)), np.bool_)
+        given = check_options(options, ("context", "reset_mask"))
+        mask = np.asarray(given.get("reset_mask", np.ones(self.num_envs, np.bool_)), np.bool_)
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"reset_mask must be ({self.num_envs},) bool with at least one True, got {mask}")
         for k, value in enumerate(self._seeds(seed)):
             if value is not None and mask[k]:
                 self._rngs[k] = seeding.np_random(value)[0]
-        self._restart(mask, options.get("context"))
+        self._restart(mask, given.get("context"))
+        self._begun = True
         return self.session.observe(), self._info(self.session.info(), mask)
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
@@ -87,12 +92,23 @@ class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
         rows = np.flatnonzero(mask)
         if context is None or isinstance(context, Mapping):
             contexts: list[Mapping[str, float] | None] = [context] * len(rows)
+        elif not isinstance(context, Sequence) or len(context) != self.num_envs:
+            raise ValueError(
+                f"context must be a mapping, or a list of {self.num_envs}, one for each environment; "
+                f"got {context!r}"
+            )
         else:
             contexts = [context[k] for k in rows.tolist()]
         self.session.reset(rows.tolist(), [self._rngs[k] for k in rows.tolist()], contexts)
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Train every environment for one interval."""
+        """Train every environment for one interval.
+
+        Raises:
+            RuntimeError: `reset` was never called.
+        """
+        if not self._begun:
+            raise RuntimeError("no episode was begun: call reset() before step()")
         stale = self.session.finished.copy()
         if self._mode is AutoresetMode.NEXT_STEP and stale.all():
             return self._restart_all()
@@ -122,6 +138,8 @@ class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
         final_info = {name: value for name, value in info.items() if not name.startswith("_")}
         info |= {"final_obs": final, "_final_obs": done.copy()}
         info |= {"final_info": self._info(final_info, done), "_final_info": done.copy()}
+        for name in final_info:
+            info[f"_{name}"] &= ~done  # of the new episode only what reset says is known
         self._restart(done)
         info |= self._info(self.session.info(), np.ones_like(done))
         return self.session.observe()

@@ -42,14 +42,25 @@ class Dataset:
     """Mean of each channel, on the scale 0..1."""
     std: tuple[float, ...] = (1.0,)
     """Standard deviation of each channel, on the scale 0..1."""
+    trusted: int = 0
+    """Training samples at the end of `train` whose labels stay as they are: an added validation split."""
 
     def __post_init__(self) -> None:
         for name, split in self.splits().items():
             _check_split(f"{self.name}/{name}", split, self.classes)
+            self._check_like_training(name, split)
         channels = self.sample_shape[0]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{self.name}: {name} has {len(values)} values for {channels} channels")
+
+    def _check_like_training(self, name: str, split: Split) -> None:
+        own, wanted = ((s.images.dtype, tuple(s.images.shape[1:])) for s in (split, self.train))
+        if own != wanted:
+            raise ValueError(
+                f"{self.name}/{name} has samples of {own[0]} {own[1]}, its training split of {wanted[0]} "
+                f"{wanted[1]}; all splits must be alike"
+            )
 
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
@@ -63,8 +74,9 @@ class Dataset:
     def with_validation_in_training(self) -> "Dataset":
         """The same data set with its validation split added to the training samples.
 
-        Used by the control that shows what the trusted labels are worth as training data. The
-        validation split stays what it was, so it no longer measures generalisation.
+        Used by the control that shows what the trusted labels are worth as training data: they get no
+        label noise, and none is left out. The validation split stays what it was, so it no longer
+        measures generalisation.
         """
         name = f"{self.train.source[0]}+{self.validation.source[0]}"
         both = (self.train, self.validation)
@@ -73,7 +85,7 @@ class Dataset:
             labels=torch.cat([split.labels for split in both]),
             source=(name, torch.cat([split.source[1] for split in both])),
         )
-        return replace(self, train=joined)
+        return replace(self, train=joined, trusted=len(self.validation))
 
 
 def _check_split(name: str, split: Split, classes: int) -> None:

@@ -37,7 +37,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def small_cnn(sample_shape: tuple[int, ...], classes: int, width: int = 32, norm: str = "batch") -> nn.Module:
-    """Three 3 x 3 convolutions with normalisation and pooling, and a linear layer; 57 k parameters at width 32.
+    """Three 3 x 3 convolutions with normalisation and pooling, then a linear layer: 57 k parameters.
 
     Args:
         sample_shape: (C, H, W), with H and W at least 8.

@@ -1,7 +1,7 @@
 """Recipe: how a model is optimised, as a function of the budget spent."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from dsenv.errors import pick
 
@@ -38,6 +38,11 @@ class Recipe:
     """Share of the target spread over all classes, [0, 1)."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, number = getattr(self, field.name), isinstance(field.default, float)
+            if not isinstance(value, (int, float) if number else type(field.default)):
+                wanted = "a number" if number else type(field.default).__name__
+                raise ValueError(f"recipe: {field.name} must be {wanted}, got {value!r}")
         pick("optimizer", self.optimizer, OPTIMIZERS)
         pick("learning-rate schedule", self.schedule, SCHEDULES)
         if self.lr <= 0 or self.batch_size < 1:

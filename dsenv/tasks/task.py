@@ -89,11 +89,11 @@ class Task:
             recipe: a `Recipe`, or a table of its settings.
             loss: a per-sample loss, or its "module:function"; None for cross-entropy.
         """
-        data = dataset if isinstance(dataset, Dataset) else build_part("dataset", DATASETS, dataset)
-        if not isinstance(data, Dataset):
-            raise ValueError(
-                f"a dataset function must return a dsenv.tasks.Dataset, got {type(data).__name__}"
-            )
+        data: Dataset = (
+            dataset
+            if isinstance(dataset, Dataset)
+            else build_part("dataset", DATASETS, dataset, expected=Dataset)
+        )
         if not isinstance(recipe, Recipe):
             check_keywords("recipe", Recipe, recipe or {})
             recipe = Recipe(**(recipe or {}))
@@ -102,11 +102,8 @@ class Task:
 
 
 def _build_model(dataset: Dataset, table: Mapping[str, Any]) -> nn.Module:
-    model = build_part(
-        "model", MODELS, table, {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
-    )
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"a model function must return an nn.Module, got {type(model).__name__}")
+    known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
+    model: nn.Module = build_part("model", MODELS, table, known, nn.Module)
     return model
 
 

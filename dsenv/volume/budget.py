@@ -7,6 +7,8 @@ from dsenv.errors import check_share
 
 Counts = NDArray[np.int64]
 
+FORWARD_COST = 1 / 3  # a forward pass in units of a training presentation: forward, and twice that backward
+
 
 class Budget:
     """Cumulative budgets of K trainings of T intervals each.

@@ -1,0 +1,109 @@
+"""What a training loop hands to a plan, checked; each message says what to pass instead."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.augment import AugmentationController
+from dsenv.select.base import Selector
+
+
+def check_losses(losses: Any, size: int) -> None:
+    """Check that `losses` is one value for each of `size` samples.
+
+    Raises:
+        ValueError: it is a scalar, or has another shape.
+    """
+    if not isinstance(losses, Tensor) or losses.dim() == 0:
+        raise ValueError(
+            "plan.loss needs the loss of each sample, got a scalar; compute it with reduction='none', for "
+            "example F.cross_entropy(logits, labels, reduction='none'), and let plan.loss take the mean"
+        )
+    if losses.shape != (size,):
+        raise ValueError(
+            f"plan.loss needs losses of shape ({size},), one value a sample, got {tuple(losses.shape)}; "
+            "take the mean over the other dimensions first, for example losses.flatten(1).mean(1)"
+        )
+
+
+def check_outputs(
+    parts: tuple[Selector, AugmentationController | None],
+    size: int,
+    classes: int | None,
+    logits: Tensor | None,
+    features: Tensor | None,
+    labels: Any,
+) -> None:
+    """Check that a batch's outputs are there where a part needs them, and have the right shape.
+
+    Raises:
+        ValueError: logits, features or labels are missing or of another shape.
+    """
+    for part in parts:
+        if part is None or (isinstance(part, Selector) and part.needs_pass):
+            continue  # a static selector looks at the pass alone
+        for name, given in (("logits", logits), ("features", features)):
+            if given is None and getattr(part, f"needs_{name}"):
+                raise ValueError(
+                    f"{type(part).__name__} needs the {name} of every training batch: "
+                    f"plan.loss(batch, losses, {name}=...); {HINTS[name]}"
+                )
+    if features is not None and (features.dim() != 2 or len(features) != size):
+        raise ValueError(f"features must have shape ({size}, D), got {tuple(features.shape)}; flatten them")
+    if logits is None:
+        return
+    if classes is None:
+        raise ValueError(
+            "logits were given, but the number of classes is not known; set DataPlan(classes=...)"
+        )
+    if logits.shape != (size, classes):
+        raise ValueError(f"logits must have shape ({size}, {classes}), got {tuple(logits.shape)}")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (size,):
+        shape = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(
+            f"with logits, batch.labels must be int64 classes of shape ({size},), got {shape}; set them by "
+            "batch._replace(labels=...), or leave logits out"
+        )
+
+
+HINTS = {
+    "logits": "the model's outputs (B, C)",
+    "features": "the inputs (B, D) of its last layer, by dsenv.integrations.FeatureForward(model, head)",
+}
+
+
+def check_total_steps(scheduler: Any, steps: int, epochs: int) -> None:
+    """Warn when a learning-rate schedule is made for another number of steps than the plan has.
+
+    A number that equals `epochs` is taken for a schedule that steps once an epoch.
+    """
+    for name in ("total_steps", "T_max"):
+        planned = getattr(scheduler, name, None)
+        if planned is not None and planned not in (steps, epochs):
+            warnings.warn(
+                f"{type(scheduler).__name__} has {name}={planned}, the plan has {steps} steps in {epochs} "
+                f"epochs: the learning rate will not end where it should; give {name}=plan.total_steps",
+                stacklevel=3,
+            )
+
+
+def check_state(state: Any, own: dict[str, Any]) -> None:
+    """Check that a saved state is of a plan like this one.
+
+    Raises:
+        ValueError: a setting differs; the message names it.
+    """
+    for name, value in own.items():
+        saved = state["plan"].get(name)
+        if saved != value:
+            raise ValueError(
+                f"the state is of a plan with {name}={_short(saved)}, this one has {_short(value)}; build it "
+                "with the settings it was saved with"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,58 @@
+"""Passes over data without training, for methods that look at more than the training batches."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dsenv import kernels
+from dsenv.augment.influence import evaluation_mode
+from dsenv.select.base import Forward
+
+ForwardFunction = Callable[[Any], Any]
+"""Maps inputs to logits (B, C), or to (logits, features (B, D))."""
+SampleLoss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits (B, C) and labels (B,) to a loss for each sample (B,)."""
+
+
+def outputs(forward: ForwardFunction, inputs: Any) -> tuple[Tensor, Tensor | None]:
+    """Logits (B, C) and, where the function gives them, features (B, D), without a graph."""
+    with torch.no_grad():
+        found = forward(inputs)
+    if isinstance(found, Tensor):
+        return found, None
+    if isinstance(found, tuple) and len(found) == 2 and all(isinstance(value, Tensor) for value in found):
+        return found[0], found[1]
+    raise ValueError(
+        f"forward must give logits, or a pair (logits, features), got {type(found).__name__}; wrap the "
+        "model, for example lambda x: model(x).logits"
+    )
+
+
+def full_pass(
+    forward: ForwardFunction,
+    batches: Iterable[tuple[Any, Tensor]],
+    sample_loss: SampleLoss | None = None,
+) -> Forward:
+    """Run a model over a split, in evaluation mode where the model is known.
+
+    Args:
+        forward: an `nn.Module`, a `FeatureForward`, or any function of the inputs.
+        batches: (inputs, labels) in the order of the split, on the model's device.
+        sample_loss: per-sample loss; None for cross-entropy.
+    """
+    model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
+    logits, features, labels = [], [], []
+    with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
+        for inputs, given in batches:
+            logit, feature = outputs(forward, inputs)
+            logits.append(logit)
+            labels.append(given.to(logit.device))
+            if feature is not None:
+                features.append(feature)
+    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+    index = torch.arange(len(all_labels), device=all_labels.device)
+    loss = (sample_loss or kernels.cross_entropy)(all_logits.float(), all_labels)
+    return Forward(index, all_labels, loss, all_logits, torch.cat(features) if features else None)

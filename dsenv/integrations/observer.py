@@ -1,0 +1,122 @@
+"""What learns from a training batch: signals, selector and augmentation controller."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.augment import AdaAugment, AugmentationController
+from dsenv.integrations import checks
+from dsenv.integrations.batch import Batch, ViewBatch
+from dsenv.integrations.course import Course
+from dsenv.integrations.look import ForwardFunction, outputs
+from dsenv.integrations.records import Cost, Inbox, PlanSignals
+from dsenv.kernels import cross_entropy
+from dsenv.select.base import Forward, Selector
+
+Views = tuple[Forward, Forward]
+"""Forwards of the plain and of the fully augmented view."""
+
+
+class Observer:
+    """Hands every training batch to those who learn from it, and knows what they need.
+
+    Args:
+        selector: sees every batch.
+        controller: sees every batch; None where nothing is augmented.
+        signals: take in an epoch's batches at its end.
+        cost: where time and further forwards are written down.
+    """
+
+    def __init__(
+        self, selector: Selector, controller: AugmentationController | None, signals: PlanSignals, cost: Cost
+    ) -> None:
+        self.selector, self.controller, self.signals, self.cost = selector, controller, signals, cost
+        self._inbox = Inbox()
+
+    def checked(
+        self,
+        batch: Batch | ViewBatch,
+        losses: Any,
+        logits: Tensor | None,
+        features: Tensor | None,
+        classes: int | None,
+    ) -> Forward:
+        """The batch's training forward, detached.
+
+        Raises:
+            ValueError: something is missing or has another shape.
+        """
+        size = len(batch.index)
+        checks.check_losses(losses, size)
+        needing = (self.selector, self.controller)
+        checks.check_outputs(needing, size, classes, logits, features, batch.labels)
+        found = (None if value is None else value.detach() for value in (logits, features))
+        return Forward(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
+
+    def look_at_views(self, batch: Batch | ViewBatch, forward: ForwardFunction | None) -> Views | None:
+        """Forwards of the batch's other views, where the controller compares them."""
+        if not isinstance(self.controller, AdaAugment):
+            return None
+        if forward is None:
+            raise ValueError(
+                "AdaAugment compares the losses of three views: plan.loss(batch, losses, features=features, "
+                "forward=forward), with forward(inputs) -> (logits, features)"
+            )
+        if not isinstance(batch, ViewBatch):
+            raise ValueError("AdaAugment needs the batch as the plan made it, with its views")
+        self.cost.looked += 2 * len(batch.index)
+        with self.cost.timed("look"):
+            found = []
+            for view in (batch.plain, batch.full):
+                logits, features = outputs(forward, view)
+                losses = cross_entropy(logits.float(), batch.labels)
+                found.append(Forward(batch.index, batch.labels, losses, logits, features))
+        return found[0], found[1]
+
+    def take_in(self, seen: Forward, views: Views | None, course: Course) -> None:
+        """Learn from a training batch.
+
+        Args:
+            seen: its forward.
+            views: those of its other views.
+            course: where the training stands.
+        """
+        with self.cost.timed("observe"), torch.autocast(self.signals.device.type, enabled=False):
+            more = () if seen.logits is None else (seen.logits, seen.labels)
+            self._inbox.add(self.signals, course.epoch, seen.index, seen.loss, *more)
+            self.selector.observe(seen)
+            if isinstance(self.controller, AdaAugment) and views is not None:
+                generator = course.generator_for("views", course.done // course.timetable.batch_size)
+                self.controller.observe_views(views[0], seen, views[1], generator)
+            elif self.controller is not None:
+                self.controller.observe(seen)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Let the signals take in the epoch."""
+        with self.cost.timed("observe"):
+            self._inbox.flush(self.signals, epoch)
+            if self.controller is not None:
+                self.controller.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything learnt so far."""
+        return {
+            "signals": self.signals.state_dict(),
+            "blind": self.signals.blind,
+            "inbox": self._inbox.state_dict(),
+            "selector": self.selector.state_dict(),
+            "controller": None if self.controller is None else self.controller.state_dict(),
+            "cost": self.cost.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.signals.load_state_dict(state["signals"])
+        self.signals.blind = state["blind"]
+        self._inbox.load_state_dict(state["inbox"], self.signals.device)
+        self.selector.load_state_dict(state["selector"])
+        if self.controller is not None:
+            self.controller.load_state_dict(state["controller"])
+        self.cost.load_state_dict(state["cost"])

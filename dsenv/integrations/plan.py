@@ -1,0 +1,300 @@
+"""DataPlan: selector x volume schedule x augmentation in a training loop of one's own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dsenv.augment import AugmentationController
+from dsenv.catalogue import Choice
+from dsenv.errors import check_share
+from dsenv.integrations import checks, parts, sources
+from dsenv.integrations.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
+from dsenv.integrations.course import Course
+from dsenv.integrations.finish import Finisher, Transform
+from dsenv.integrations.loader import PlanLoader, PlanSampler
+from dsenv.integrations.look import ForwardFunction, SampleLoss, full_pass
+from dsenv.integrations.observer import Observer
+from dsenv.integrations.records import Cost, PlanSignals
+from dsenv.integrations.timetable import Timetable
+from dsenv.select.base import Selector
+from dsenv.volume.base import VolumeSchedule
+
+
+class DataPlan:
+    """Decides what, how much and how strongly augmented a training loop sees.
+
+    Use::
+
+        plan = DataPlan((images, labels), epochs=30, batch_size=128, selector="infobatch", ratio=0.5)
+        for epoch in plan.epochs_left():
+            for batch in plan.batches():
+                logits = model(batch.inputs)
+                losses = F.cross_entropy(logits, batch.labels, reduction="none")
+                loss = plan.loss(batch, losses, logits=logits)
+                ...
+
+    An epoch's samples are chosen when its first batch, or its length, is asked for; signals are taken
+    in at its end. A batch counts as done once its `loss` was taken, so a state saved between two steps
+    resumes at the next batch, however many a loader has fetched ahead.
+
+    Args:
+        data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are,
+            or any map-style data set.
+        epochs: length of the training.
+        batch_size: samples a step.
+        selector: WHAT, a `Selector`, a name of `dsenv.select.registry.SELECTORS`, "module:class", or a
+            table of a name and settings: {"name": "infobatch", "keep": 0.3}.
+        ratio: mean share of the data in an epoch, (0, 1]; None for all data, or for the selector's own
+            count where it has one (InfoBatch).
+        volume: HOW MUCH, a `VolumeSchedule`, a name of `dsenv.volume.registry.SCHEDULES` or a table;
+            None for the same ratio in every epoch.
+        augment: HOW STRONG, an `AugmentationController`, a name of `dsenv.augment.CONTROLLERS` or a
+            table; None for none. Inputs are then images, uint8 or floating in [0, 1].
+        classes: C; None to read it off the labels, or the data set's `classes`.
+        transform: applied to each batch of inputs on the device, after augmentation: normalisation.
+        drop_last: leave out an epoch's last batch where it is smaller.
+        uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
+            selectors that must `look` at a model that has learnt something.
+        looks: passes over the data (`look`) that the budget pays for, at a third of an epoch each; None
+            for one where the selector needs it. With a schedule object they come on top of its budget.
+        tail: share of the epochs, at the end, on all data where the selector sets its own count, [0, 1].
+        device: where batches and signals live; None for that of the tensors, or the CPU.
+        seed: decides every random choice, >= 0; global streams are not touched.
+
+    Raises:
+        ValueError: a name or setting is unknown, or the budget is too small.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        epochs: int,
+        batch_size: int,
+        selector: Choice | Selector = "random",
+        ratio: float | None = None,
+        volume: Choice | VolumeSchedule | None = None,
+        augment: Choice | AugmentationController | None = None,
+        classes: int | None = None,
+        transform: Transform | None = None,
+        drop_last: bool = False,
+        uniform_epochs: int = 0,
+        looks: int | None = None,
+        tail: float = 0.125,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._source = sources.open_source(data, device)
+        size, self.device = len(self._source.dataset), self._source.device
+        self.classes = self._source.classes if classes is None else classes
+        given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
+        self.selector = parts.make_selector(selector, given)
+        self.controller = parts.make_controller(augment, given)
+        looks = int(self.selector.needs_pass) if looks is None else looks
+        counts = parts.make_counts(volume, ratio, self.selector, size, epochs, looks)
+        self.timetable = Timetable(size, epochs, batch_size, drop_last, counts)
+        self.signals = PlanSignals(size, self.classes or 2, device=self.device)
+        tail = check_share("tail", tail, zero=True)
+        self.course = Course(self.selector, self.signals, self.timetable, uniform_epochs, tail, seed)
+        self.epochs, self.batch_size, self.transform, self.cost = epochs, batch_size, transform, Cost()
+        self._finish = Finisher(self.controller, transform, self.course, self.cost)
+        self._observer = Observer(self.selector, self.controller, self.signals, self.cost)
+        self.dataset = IndexedDataset(self._source.dataset)
+        """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
+        self.sampler = PlanSampler(self)
+
+    def epochs_left(self) -> Iterator[int]:
+        """Numbers of the epochs to train, from the present one on; each is ended after its loop body."""
+        if self.course.is_done:  # the state was saved after an epoch's last batch
+            self._end_epoch()
+        while self.course.epoch < self.epochs:
+            epoch = self.course.epoch
+            yield epoch
+            if self.course.epoch == epoch:
+                self._end_epoch()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Go to epoch `epoch`, the present or the next one: for loops that count epochs themselves."""
+        present = self.course.epoch
+        if epoch not in (present, present + 1):
+            raise ValueError(
+                f"the plan is in epoch {present} and can go on to {present + 1}, not to {epoch}; signals "
+                "come from training, so epochs cannot be skipped: load a state of that epoch"
+            )
+        if epoch > present:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        self._observer.end_epoch(self.course.epoch)
+        self.course.finish()
+
+    def batches(self) -> Iterator[Batch | ViewBatch]:
+        """What is left of the present epoch, as batches; a data set that is not tensors is read in place."""
+        if not self._source.tensors:
+            return iter(self.loader())
+        inputs, labels = self._source.tensors
+        with self.cost.timed("select"):
+            left = self.course.left()
+        first = self.course.done // self.batch_size
+        cut = zip(*(torch.split(part, self.batch_size) for part in (left.index, left.weight)), strict=True)
+        return (
+            self._finish(index, inputs[index], labels[index], weight, first + number)
+            for number, (index, weight) in enumerate(cut)
+        )
+
+    def loader(self, **settings: Any) -> PlanLoader:
+        """A loader of the plan's batches; make it once, before the loop over the epochs.
+
+        Args:
+            settings: arguments of `torch.utils.data.DataLoader`: num_workers, persistent_workers, ...
+        """
+        return PlanLoader(self, settings)
+
+    def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch | ViewBatch:
+        """The batch made of what a DataLoader of one's own gave, over `plan.dataset` with `plan.sampler`.
+
+        Args:
+            index: (B,) int64 positions.
+            sample: the collated samples: (inputs, labels), a mapping, or inputs alone.
+            number: of the batch in its epoch; None for the next one to be trained on.
+
+        Raises:
+            ValueError: a sample is not among those of this epoch.
+        """
+        weight = self.course.weights_of(index)
+        number = self.course.done // self.batch_size if number is None else number
+        inputs, labels = split_sample(to_device(sample, self.device))
+        return self._finish(index.to(self.device), inputs, labels, weight, number)
+
+    def loss(
+        self,
+        batch: Batch | ViewBatch,
+        losses: Tensor,
+        *,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        forward: ForwardFunction | None = None,
+    ) -> Tensor:
+        """Weighted mean of a batch's losses; takes in what the training forward says of its samples.
+
+        Call it once for each batch that is trained on.
+
+        Args:
+            batch: as the plan made it.
+            losses: (B,) loss of each sample, with its graph.
+            logits: (B, C) the model's outputs. Signals such as entropy come from them.
+            features: (B, D) inputs of the model's last layer, see `FeatureForward`.
+            forward: (inputs) -> (logits, features), for AdaAugment, which looks at two more views.
+
+        Raises:
+            ValueError: the losses are a scalar, or something that a part needs is missing.
+        """
+        seen = self._observer.checked(batch, losses, logits, features, self.classes)
+        self.course.check_room(len(losses))
+        views = self._observer.look_at_views(batch, forward)
+        self._observer.take_in(seen, views, self.course)
+        self.course.done += len(losses)
+        self.cost.trained += len(losses)
+        return (losses * batch.weight).mean()
+
+    def look(
+        self,
+        forward: ForwardFunction,
+        validation: Any = None,
+        *,
+        sample_loss: SampleLoss | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        """Show the selector one pass over the training set; `cost.looked` counts its samples.
+
+        For selectors that rank the samples by such a pass (`needs_pass`), before the first batch of the
+        epoch that is to follow it.
+
+        Args:
+            forward: an `nn.Module` or `FeatureForward`, run in evaluation mode, or any function of the
+                inputs; gives logits (B, C), or (logits, features (B, D)).
+            validation: (inputs, labels) or a data set of held-out samples, for selectors that use them.
+            sample_loss: per-sample loss of (logits, labels); None for cross-entropy.
+            num_workers: of the loader, where the data are not tensors.
+
+        Raises:
+            ValueError: the selector needs features or a validation split, and there are none.
+        """
+        data = [self._source]
+        if validation is not None:
+            data.append(sources.open_source(validation, self.device))
+        with self.cost.timed("look"):
+            passes = [
+                full_pass(forward, source.batches(num_workers, self.transform), sample_loss)
+                for source in data
+            ]
+        self.cost.looked += sum(len(source.dataset) for source in data)
+        with self.cost.timed("select"):
+            self.selector.prepare(*passes)
+        self.course.looks += 1
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present epoch, as many as there are after the last."""
+        return self.course.epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is over, in [0, 1]: that of the budget of sample presentations."""
+        return self.course.progress
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole plan."""
+        return self.timetable.total_steps
+
+    def steps_in_epoch(self, epoch: int | None = None) -> int:
+        """Optimiser steps of an epoch; None for the present one."""
+        epoch = self.course.epoch if epoch is None else epoch
+        if epoch == self.course.epoch and self.timetable.counts is None:
+            return self.timetable.steps(len(self.course.chosen.index))
+        return self.timetable.steps_in(epoch)
+
+    def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
+        """A scheduler to step after each optimiser step, which ends when the plan does.
+
+        Args:
+            optimizer: whose learning rates are scaled.
+            shape: maps progress in [0, 1] to a factor on the learning rate.
+        """
+        return LambdaLR(optimizer, lambda _: shape(self.progress))
+
+    def check_scheduler(self, scheduler: Any) -> None:
+        """Warn when a scheduler is made for another number of steps than the plan has."""
+        checks.check_total_steps(scheduler, self.total_steps, self.epochs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on from the next batch: tensors, numbers and strings."""
+        return {
+            "plan": self._settings(),
+            "course": self.course.state_dict(),
+            "learnt": self._observer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`, bit for bit; batches of an iterator made before are void.
+
+        Raises:
+            ValueError: the state is of a plan with other settings.
+        """
+        checks.check_state(state, self._settings())
+        self.course.load_state_dict(state["course"])
+        self._observer.load_state_dict(state["learnt"])
+
+    def _settings(self) -> dict[str, Any]:
+        """What a state can be continued under."""
+        return {
+            **self.timetable.as_dict(),
+            "seed": self.course.seed,
+            "selector": type(self.selector).__name__,
+            "augment": None if self.controller is None else type(self.controller).__name__,
+        }

@@ -1,0 +1,90 @@
+"""Where the samples of a plan come from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from dsenv.integrations.batch import split_sample, to_device
+
+READ = 1024  # samples read at a time
+
+
+@dataclass(frozen=True)
+class Source:
+    """A map-style data set, and its tensors where it is made of them."""
+
+    dataset: Any
+    """Has `__len__` and `__getitem__`."""
+    tensors: tuple[Tensor, ...]
+    """(inputs, labels) on the device, or nothing."""
+    device: torch.device
+    """Where batches are to live."""
+    classes: int | None
+    """Number of classes, where labels or data set tell."""
+
+    def batches(
+        self, num_workers: int = 0, transform: Callable[[Any], Any] | None = None
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """All samples in order, as (inputs, labels) on the device.
+
+        Args:
+            num_workers: of the loader, where there are no tensors.
+            transform: applied to each batch of inputs.
+
+        Raises:
+            ValueError: the samples have no labels.
+        """
+        for inputs, labels in self._raw(num_workers):
+            yield (inputs if transform is None else transform(inputs)), labels
+
+    def _raw(self, num_workers: int) -> Iterator[tuple[Any, Tensor]]:
+        if self.tensors:
+            return zip(*(torch.split(tensor, READ) for tensor in self.tensors), strict=True)
+        # A generator of its own: torch's loader would draw from the global stream.
+        loader = DataLoader(self.dataset, READ, num_workers=num_workers, generator=torch.Generator())
+        return (_labelled(to_device(sample, self.device)) for sample in loader)
+
+
+def open_source(data: Any, device: torch.device | str | None) -> Source:
+    """Look at what a user calls data.
+
+    Args:
+        data: (inputs, labels), a `TensorDataset` of two tensors, or a map-style data set.
+        device: where batches are to live; None for that of the tensors, or the CPU.
+
+    Raises:
+        ValueError: it is none of these, or inputs and labels differ in number.
+    """
+    pair = data.tensors if isinstance(data, TensorDataset) else data
+    if isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair):
+        if len(pair[0]) != len(pair[1]):
+            raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
+        target = torch.device(device or pair[0].device)
+        tensors = tuple(part.to(target) for part in pair)
+        return Source(TensorDataset(*tensors), tensors, target, _classes_of(tensors[1]))
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, tuple):
+        raise ValueError(
+            "data must be a pair of tensors (inputs, labels) or a map-style data set with __len__ and "
+            f"__getitem__, got {type(data).__name__}; a stream has no samples to choose from"
+        )
+    names = getattr(data, "classes", None)
+    classes = len(names) if isinstance(names, list | tuple) else None
+    return Source(data, (), torch.device(device or "cpu"), classes)
+
+
+def _classes_of(labels: Tensor) -> int | None:
+    """Number of classes of int64 labels (N,), at least 2; None where they are no classes."""
+    if labels.dtype != torch.int64 or labels.dim() != 1 or len(labels) == 0 or int(labels.min()) < 0:
+        return None
+    return max(2, int(labels.max()) + 1)
+
+
+def _labelled(sample: Any) -> tuple[Any, Tensor]:
+    inputs, labels = split_sample(sample)
+    if not isinstance(labels, Tensor):
+        raise ValueError("a pass over the data needs samples with labels: pairs (input, label)")
+    return inputs, labels

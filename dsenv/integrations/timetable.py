@@ -1,0 +1,100 @@
+"""How many samples and steps every epoch has, and how far a training has come."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Timetable:
+    """Samples and optimiser steps of each epoch.
+
+    Args:
+        size: N, samples in the training set.
+        epochs: number of epochs.
+        batch_size: samples a step.
+        drop_last: leave out an epoch's last batch where it is smaller.
+        counts: samples chosen in each epoch; None where the selector sets the number as it goes.
+
+    Raises:
+        ValueError: an epoch would have no step, or a number is out of range.
+    """
+
+    def __init__(
+        self, size: int, epochs: int, batch_size: int, drop_last: bool, counts: Sequence[int] | None
+    ) -> None:
+        if min(size, epochs, batch_size) < 1:
+            raise ValueError(
+                f"samples, epochs and batch_size must be at least 1, got {size}, {epochs} and {batch_size}"
+            )
+        self.size, self.epochs, self.batch_size, self.drop_last = size, epochs, batch_size, drop_last
+        self.counts = None if counts is None else tuple(counts)
+        least = size if counts is None else min(counts)
+        if self.steps(least) == 0:
+            raise ValueError(
+                f"an epoch of {least} samples has no full batch of {batch_size}; lower batch_size, raise "
+                "the ratio, or set drop_last=False"
+            )
+
+    def trained(self, count: int) -> int:
+        """Samples that an epoch of `count` chosen ones trains on."""
+        return count - count % self.batch_size if self.drop_last else count
+
+    def steps(self, count: int) -> int:
+        """Optimiser steps of an epoch of `count` chosen samples."""
+        return -(-self.trained(count) // self.batch_size)
+
+    def steps_in(self, epoch: int) -> int:
+        """Optimiser steps of epoch `epoch`, 0..epochs-1; errors as for `total_steps`."""
+        if not 0 <= epoch < self.epochs:
+            raise ValueError(f"the plan has the epochs 0 to {self.epochs - 1}, got {epoch}")
+        return self.steps(self._known()[epoch])
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training.
+
+        Raises:
+            ValueError: the selector sets its own count.
+        """
+        return sum(map(self.steps, self._known()))
+
+    @property
+    def total_samples(self) -> int:
+        """Samples trained on in the whole training; errors as for `total_steps`."""
+        return sum(map(self.trained, self._known()))
+
+    def progress(self, epoch: int, done: int, count: int) -> float:
+        """Share of the training that is over, in [0, 1].
+
+        It is the share of the budget of sample presentations; where the selector sets its own count,
+        and the budget is not known beforehand, it is the share of the epochs.
+
+        Args:
+            epoch: number of the present epoch, `epochs` after the last.
+            done: samples trained on in it.
+            count: samples chosen for it, at least 1.
+        """
+        if epoch >= self.epochs:
+            return 1.0
+        share = min(1.0, done / self.trained(count))
+        if self.counts is None:
+            return (epoch + share) / self.epochs
+        before = sum(map(self.trained, self.counts[:epoch]))
+        return (before + share * self.trained(count)) / self.total_samples
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its settings."""
+        return {
+            "samples": self.size,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+            "counts": None if self.counts is None else list(self.counts),
+        }
+
+    def _known(self) -> tuple[int, ...]:
+        if self.counts is None:
+            raise ValueError(
+                "the selector sets the number of samples of each epoch as it goes, so the total is not "
+                "known; give ratio=..., or let the schedule follow plan.progress (plan.lr_scheduler)"
+            )
+        return self.counts

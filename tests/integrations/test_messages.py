@@ -1,0 +1,166 @@
+"""What goes wrong says what to do instead."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.volume.constant import Constant
+from tests.integrations.loops import HIDDEN, TRAIN, Loop, new_model, new_plan
+
+
+def first_batch(plan: DataPlan) -> Any:
+    return next(iter(plan.batches()))
+
+
+@pytest.mark.parametrize("loss", [torch.tensor(0.7), 0.7])
+def test_a_scalar_loss_is_refused_with_the_fix(loss: Any) -> None:
+    plan = new_plan()
+    with pytest.raises(ValueError, match=r"loss of each sample, got a scalar; .*reduction='none'"):
+        plan.loss(first_batch(plan), loss)
+
+
+def test_losses_of_another_shape() -> None:
+    plan = new_plan()
+    with pytest.raises(ValueError, match=r"shape \(64,\), one value a sample, got \(64, 12\).*mean\(1\)"):
+        plan.loss(first_batch(plan), torch.rand(64, 12))
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"selector": "el2n"}, "EL2N needs the logits"),
+        ({"selector": "forgetting"}, "Forgetting needs the logits"),
+        ({"selector": {"name": "ranked", "by": "entropy"}}, "Ranked needs the logits"),
+        ({"selector": "data_agent"}, "DataAgent needs the logits"),
+        ({"augment": "sada"}, "SADA needs the logits"),
+        ({"augment": "ent_augment"}, "EntAugment needs the logits"),
+        ({"augment": {"name": "ada_augment", "features": 3}}, "AdaAugment needs the features"),
+    ],
+)
+def test_missing_outputs_are_named(settings: dict[str, Any], missing: str) -> None:
+    plan = new_plan(ratio=0.5, **settings)
+    with pytest.raises(ValueError, match=missing + r" of every training batch: plan.loss\(batch, losses, "):
+        plan.loss(first_batch(plan), torch.rand(64))
+
+
+def test_missing_features_say_how_to_get_them() -> None:
+    plan = new_plan(selector="data_agent", ratio=0.5)
+    with pytest.raises(ValueError, match=r"needs the features .*FeatureForward\(model, head\)"):
+        plan.loss(first_batch(plan), torch.rand(64), logits=torch.rand(64, 10))
+
+
+def test_missing_views_are_named() -> None:
+    plan = new_plan(augment={"name": "ada_augment", "features": HIDDEN})
+    batch = first_batch(plan)
+    with pytest.raises(ValueError, match=r"three views: .*forward=forward"):
+        plan.loss(batch, torch.rand(64), features=torch.rand(64, HIDDEN))
+
+
+@pytest.mark.parametrize("selector", ["moderate", "grand", "glister", "divbs"])
+def test_a_missing_pass_is_named(selector: str) -> None:
+    with pytest.raises(ValueError, match=r"call plan.look\(forward\) before the first batch of epoch 0"):
+        new_plan(selector=selector, ratio=0.5).batches()
+
+
+def test_a_pass_without_features_or_validation_is_named() -> None:
+    forward = new_model()
+    with pytest.raises(ValueError, match="Moderate needs the features of the pass"):
+        new_plan(selector="moderate", ratio=0.5).look(forward.model)
+    with pytest.raises(ValueError, match="Glister needs a pass over a validation split"):
+        new_plan(selector="glister", ratio=0.5).look(forward)
+    with pytest.raises(ValueError, match=r"must give logits, or a pair .*got dict"):
+        new_plan(selector="moderate", ratio=0.5).look(lambda inputs: {"logits": inputs})
+
+
+def test_an_epoch_that_is_over_says_so() -> None:
+    plan = new_plan()
+    for batch in plan.batches():
+        plan.loss(batch, torch.rand(len(batch.index)))
+    for again in (plan.batches, lambda: iter(plan.loader()), lambda: iter(plan.sampler)):
+        with pytest.raises(ValueError, match=r"epoch 0 is over; go on with .*plan.start_epoch\(1\)"):
+            again()
+    with pytest.raises(ValueError, match=r"call it once for each batch"):
+        plan.loss(batch, torch.rand(len(batch.index)))
+
+
+def test_epochs_cannot_be_skipped_and_end() -> None:
+    plan = new_plan(epochs=2)
+    with pytest.raises(ValueError, match="in epoch 0 and can go on to 1, not to 5"):
+        plan.start_epoch(5)
+    plan.start_epoch(1)
+    plan.start_epoch(2)
+    with pytest.raises(ValueError, match="2 epochs are over"):
+        plan.batches()
+
+
+def test_names_and_settings() -> None:
+    for settings, message in (
+        ({"selector": "infobach"}, "no selector called 'infobach'. Did you mean 'infobatch'"),
+        ({"volume": "pod", "ratio": 0.5}, "no volume called 'pod'. Did you mean 'pods'"),
+        ({"augment": "sad"}, "no augment called 'sad'. Did you mean 'sada'"),
+        (
+            {"selector": {"name": "infobatch", "kep": 0.3}},
+            "setting of selector infobatch called 'kep'. Did you mean 'keep'",
+        ),
+        ({"selector": "rho_loss"}, r"needs the setting 'irreducible'; give selector="),
+        ({"augment": "ada_augment"}, r"needs the setting 'features'; give augment="),
+        ({"selector": {"keep": 0.3}}, "selector needs a name"),
+        ({"selector": "torch.nn:ReLU"}, "selector must be a Selector, got ReLU"),
+        ({"volume": "pods"}, "needs ratio=..., the mean share"),
+        ({"volume": Constant(0.5), "ratio": 0.4}, "ratio 0.4 differs from the schedule's target 0.5"),
+        ({"ratio": 1.5}, r"ratio must be in \(0, 1\], got 1.5"),
+        ({"ratio": 0.1, "selector": "moderate"}, "does not pay for 1 passes"),
+        ({"ratio": 0.05, "drop_last": True}, "no full batch of 64; lower batch_size"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed and uniform_epochs must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            new_plan(**settings)
+
+
+def test_data_of_the_wrong_kind() -> None:
+    with pytest.raises(ValueError, match="1000 inputs and 3 labels"):
+        DataPlan((TRAIN[0], TRAIN[1][:3]), epochs=1, batch_size=4)
+    with pytest.raises(ValueError, match=r"map-style data set .* got generator; a stream"):
+        DataPlan((i for i in range(3)), epochs=1, batch_size=4)
+
+
+def test_logits_labels_and_classes() -> None:
+    plan = new_plan()
+    batch = first_batch(plan)
+    with pytest.raises(ValueError, match=r"logits must have shape \(64, 10\), got \(64, 7\)"):
+        plan.loss(batch, torch.rand(64), logits=torch.rand(64, 7))
+    with pytest.raises(ValueError, match=r"batch.labels must be int64 classes of shape \(64,\)"):
+        plan.loss(batch._replace(labels=None), torch.rand(64), logits=torch.rand(64, 10))
+    regression = DataPlan((TRAIN[0], torch.rand(1000)), epochs=1, batch_size=64)
+    with pytest.raises(ValueError, match=r"set DataPlan\(classes=...\)"):
+        regression.loss(first_batch(regression), torch.rand(64), logits=torch.rand(64, 10))
+    with pytest.raises(ValueError, match=r"'sada' needs the setting 'classes'; give classes=\.\.\."):
+        DataPlan((TRAIN[0], torch.rand(1000)), epochs=1, batch_size=64, augment="sada")
+
+
+def test_logits_now_and_then_are_refused() -> None:
+    plan = new_plan()
+    batches = plan.batches()
+    plan.loss(next(batches), torch.rand(64), logits=torch.rand(64, 10))
+    with pytest.raises(ValueError, match="some batches of this epoch came with logits and some without"):
+        plan.loss(next(batches), torch.rand(64))
+
+
+def test_features_are_what_the_head_is_given() -> None:
+    forward = new_model()
+    logits, features = forward(torch.rand(5, 1, 8, 8))
+    torch.testing.assert_close(forward.head(features), logits)
+    assert not forward.head._forward_pre_hooks
+    with pytest.raises(ValueError, match="not a module of the model"):
+        FeatureForward(forward.model, nn.Linear(2, 2))
+
+
+def test_look_leaves_the_model_in_training_mode() -> None:
+    loop = Loop(new_plan(selector="moderate", ratio=0.5))
+    loop.forward.model.train()
+    loop.plan.look(loop.forward)
+    assert all(module.training for module in loop.forward.model.modules())

@@ -1,0 +1,289 @@
+"""A plan keeps its budget, feeds every method, and leaves the rest of the program alone."""
+
+import itertools
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from dsenv.augment import CONTROLLERS
+from dsenv.integrations import DataPlan
+from dsenv.select.base import Selection, Selector
+from dsenv.select.infobatch import InfoBatch
+from dsenv.select.registry import SELECTORS
+from dsenv.volume.base import VolumeSchedule, counts
+from dsenv.volume.pods import Pods
+from dsenv.volume.registry import SCHEDULES
+from tests.integrations.loops import (
+    CHOICES,
+    HELD_OUT,
+    HIDDEN,
+    TRAIN,
+    Digits,
+    Loop,
+    new_plan,
+    same_batches,
+    scale,
+)
+
+SIZE = len(TRAIN[1])
+
+
+@pytest.mark.parametrize("volume", SCHEDULES)
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_runs_under_every_schedule(selector: str, volume: str) -> None:
+    choice = {"name": "pods", "warmup": 0} if volume == "pods" else volume
+    plan = new_plan(selector=CHOICES[selector], volume=choice, ratio=0.5)
+    loop = Loop(plan).run()
+    paid = SIZE / 3 if plan.selector.needs_pass else 0
+    assert plan.cost.trained == sum(plan.timetable.counts) == round(0.5 * SIZE * 2 - paid)
+    assert plan.cost.looked == (SIZE + len(HELD_OUT[1]) if plan.selector.needs_pass else 0)
+    assert len(loop.batches) == plan.total_steps
+    assert plan.epoch == 2 and plan.progress == 1
+    assert int(plan.signals.times_trained.sum()) == plan.cost.trained
+
+
+@pytest.mark.parametrize("augment", CONTROLLERS)
+def test_every_controller_runs(augment: str) -> None:
+    choice = {"name": augment, "features": HIDDEN} if augment == "ada_augment" else augment
+    plan = new_plan(augment=choice, ratio=0.3)
+    loop = Loop(plan).run()
+    assert plan.cost.trained == round(0.3 * SIZE * 2)
+    assert plan.cost.looked == (2 * plan.cost.trained if augment == "ada_augment" else 0)
+    changed = any(not torch.equal(batch.inputs, scale(TRAIN[0][batch.index])) for batch in loop.batches)
+    assert changed == (augment != "none")
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("batch_size", [50, 64])
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_epoch_ends_and_is_counted(drop_last: bool, batch_size: int, resident: bool) -> None:
+    plan = DataPlan(
+        TRAIN if resident else Digits(), epochs=3, batch_size=batch_size, ratio=0.35, drop_last=drop_last
+    )
+    loader = plan.loader()
+    for epoch in plan.epochs_left():
+        count = plan.timetable.counts[epoch]
+        steps = count // batch_size if drop_last else -(-count // batch_size)
+        assert plan.steps_in_epoch() == plan.steps_in_epoch(epoch) == len(loader) == steps
+        batches = list(
+            itertools.islice(loader, 1000) if epoch % 2 else itertools.islice(plan.batches(), 1000)
+        )
+        assert len(batches) == steps
+        assert [len(batch.index) for batch in batches[:-1]] == [batch_size] * (steps - 1)
+        assert sum(len(batch.index) for batch in batches) == plan.timetable.trained(count)
+        for batch in batches:
+            plan.loss(batch, torch.ones(len(batch.index)))
+    assert plan.total_steps == sum(plan.steps_in_epoch(epoch) for epoch in range(3))
+    assert plan.cost.trained == plan.timetable.total_samples
+    assert plan.progress == 1
+
+
+def test_samples_stay_with_their_labels_and_weights() -> None:
+    plan = new_plan(selector="infobatch", ratio=0.5)
+    loop = Loop(plan)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    for epoch in loop.steps():
+        batch = loop.batches[-1]
+        assert torch.equal(batch.labels, TRAIN[1][batch.index])
+        assert torch.equal(batch.inputs, scale(TRAIN[0][batch.index]))
+        assert torch.equal(plan.course.weights_of(batch.index), batch.weight)
+        seen[epoch] += batch.index.tolist()
+    assert all(len(set(indices)) == len(indices) == SIZE // 2 for indices in seen.values())
+    assert seen[0] != sorted(seen[0])
+
+
+def test_loss_is_the_mean_of_weighted_losses() -> None:
+    plan = new_plan(selector="infobatch", ratio=0.5)
+    next(plan.epochs_left())
+    batch = next(iter(plan.batches()))
+    losses = torch.rand(len(batch.index))
+    assert torch.equal(plan.loss(batch, losses), (losses * batch.weight).mean())
+    assert plan.cost.presentations == len(losses)
+
+
+def test_signals_are_those_of_the_epochs_forwards() -> None:
+    plan = new_plan(epochs=1)
+    logits = torch.randn(SIZE, 10, generator=torch.Generator().manual_seed(0))
+    losses = F.cross_entropy(logits, TRAIN[1], reduction="none")
+    for _ in plan.epochs_left():
+        for batch in plan.batches():
+            plan.loss(batch, losses[batch.index], logits=logits[batch.index])
+    torch.testing.assert_close(plan.signals.loss, losses)
+    torch.testing.assert_close(plan.signals.confidence, (-losses).exp())
+    assert torch.equal(plan.signals.loss_rank.argsort(), losses.argsort())  # over the epoch, not the batch
+    assert bool((plan.signals.times_trained == 1).all())
+
+
+def test_signals_without_logits_keep_the_loss_alone() -> None:
+    plan = new_plan(epochs=1)
+    for _ in plan.epochs_left():
+        for batch in plan.batches():
+            plan.loss(batch, torch.full((len(batch.index),), 0.5))
+    assert bool((plan.signals.loss == 0.5).all()) and bool(plan.signals.seen.all())
+    with pytest.raises(ValueError, match=r"signal 'entropy' needs .*logits=logits"):
+        _ = plan.signals.entropy
+
+
+def test_pods_with_equal_levels_is_the_constant_schedule_bit_for_bit() -> None:
+    off = {"name": "pods", "low": 0.4, "high": 0.4}
+    for selector in ("random", "infobatch", "ucb"):
+        one = Loop(new_plan(epochs=4, selector=selector, ratio=0.4, volume=off)).run()
+        other = Loop(new_plan(epochs=4, selector=selector, ratio=0.4)).run()
+        assert same_batches(one.batches, other.batches)
+
+
+def test_the_warm_up_is_paid_from_the_budget() -> None:
+    plan = new_plan(epochs=6, ratio=0.5, volume="pods")
+    assert plan.timetable.counts[0] == SIZE and sum(plan.timetable.counts) == 3 * SIZE
+    assert plan.timetable.counts == tuple(counts(Pods(0.5), SIZE, 6))
+
+
+def test_a_static_selector_needs_no_pass_for_an_epoch_on_all_data() -> None:
+    plan = new_plan(epochs=6, selector="moderate", volume="pods", ratio=0.6)
+    loop = Loop(plan)
+    for epoch in plan.epochs_left():
+        if epoch == 1:
+            plan.look(loop.forward)
+        for batch in plan.batches():
+            loop.step(batch)
+    assert plan.cost.trained + plan.cost.looked / 3 == pytest.approx(0.6 * 6 * SIZE, abs=1)
+
+
+def test_infobatch_sets_its_own_count() -> None:
+    plan = new_plan(epochs=8, selector={"name": "infobatch", "keep": 0.5})
+    used = []
+    loop = Loop(plan)
+    for epoch in plan.epochs_left():
+        expected = InfoBatch(keep=0.5).count(plan.signals) if epoch < 7 else SIZE
+        steps = plan.steps_in_epoch()
+        batches = list(plan.batches())
+        assert len(batches) == steps
+        for batch in batches:
+            loop.step(batch)
+        used.append(sum(len(batch.index) for batch in batches))
+        assert used[-1] == expected
+        assert plan.progress == pytest.approx((epoch + 1) / 8)
+    assert used[0] == used[7] == SIZE and max(used[1:7]) < SIZE
+    assert loop.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"total is not known; give ratio="):
+        _ = plan.total_steps
+
+
+def test_uniform_epochs_precede_the_selector() -> None:
+    plan = new_plan(epochs=3, selector="moderate", ratio=0.5, uniform_epochs=1, looks=0)
+    loop = Loop(plan)
+    for epoch in plan.epochs_left():
+        if epoch == 1:
+            plan.look(loop.forward)
+        for batch in plan.batches():
+            loop.step(batch)
+    assert plan.cost.trained == round(1.5 * SIZE) and plan.cost.looked == SIZE
+
+
+@pytest.mark.parametrize("volume", ["constant", "pods", "linear"])
+def test_the_learning_rate_ends_with_the_plan(volume: str) -> None:
+    plan = new_plan(epochs=6, ratio=0.5, volume=volume)
+    loop = Loop(plan)
+    rates = [loop.scheduler.get_last_lr()[0] for _ in loop.steps()]
+    assert len(rates) == plan.total_steps
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9) and rates[-2] > 0
+
+
+def test_a_scheduler_of_another_length_is_warned_about() -> None:
+    plan = new_plan(epochs=6, ratio=0.5, volume="pods")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    full = 6 * (SIZE // 64)
+    with pytest.warns(UserWarning, match=rf"total_steps={full}, the plan has {plan.total_steps} steps"):
+        plan.check_scheduler(one_cycle(optimizer, 0.1, total_steps=full))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan.check_scheduler(one_cycle(optimizer, 0.1, total_steps=plan.total_steps))
+        plan.check_scheduler(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6))
+
+
+def test_one_seed_one_run_and_another_seed_another() -> None:
+    runs = [
+        Loop(new_plan(selector="data_agent", ratio=0.5, augment="trivial", seed=seed)).run()
+        for seed in (3, 3, 4)
+    ]
+    assert same_batches(runs[0].batches, runs[1].batches)
+    assert not same_batches(runs[0].batches, runs[2].batches)
+
+
+def test_every_batch_has_a_random_stream_of_its_own() -> None:
+    course = new_plan(epochs=3).course
+    seeds = []
+    for _ in range(3):
+        seeds += [course.seed_for(stream, number) for stream in ("augment", "views") for number in range(9)]
+        course.finish()
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_streams_and_torch_stay_as_they_were(workers: int) -> None:
+    def state() -> list[Any]:
+        numbers = np.random.get_state()  # noqa: NPY002
+        return [torch.random.get_rng_state().tolist(), numbers[1].tolist(), numbers[2], random.getstate()]
+
+    def patched() -> dict[str, Any]:
+        return {**vars(DataLoader), **vars(torch.utils.data.dataloader._BaseDataLoaderIter)}
+
+    before, code = state(), patched()
+    plan = DataPlan(
+        Digits(), epochs=2, batch_size=64, selector="moderate", ratio=0.5, augment="sada", transform=scale
+    )
+    Loop(plan, plan.loader(num_workers=workers)).run()
+    Loop(
+        new_plan(selector="data_agent", ratio=0.5, augment={"name": "ada_augment", "features": HIDDEN})
+    ).run()
+    assert state() == before
+    assert patched() == code
+
+
+def test_a_learning_loop_learns() -> None:
+    for settings in (
+        {"ratio": 0.5},
+        {"selector": "infobatch"},
+        {"selector": "small_loss", "ratio": 0.7, "volume": "linear", "augment": "ent_augment"},
+    ):
+        loop = Loop(new_plan(epochs=12, **settings), lr=0.1).run()
+        assert loop.accuracy() > 0.88, settings
+
+
+def test_parts_may_be_objects_and_data_a_tensor_dataset() -> None:
+    class FirstOnes(Selector):
+        def select(self, signals: Any, count: int, generator: torch.Generator) -> Selection:
+            del signals, generator
+            return Selection(torch.arange(count), torch.full((count,), 2.0))
+
+    class Falling(VolumeSchedule):
+        def _ratio(self, step: int, total: int) -> float:
+            return 2 * self.target * (1 - (step + 0.5) / total)
+
+    plan = DataPlan(TensorDataset(*TRAIN), epochs=4, batch_size=64, selector=FirstOnes(), volume=Falling(0.5))
+    assert plan.timetable.counts == (875, 625, 375, 125)
+    batch = next(iter(plan.batches()))
+    assert int(batch.index.max()) < 875 and bool((batch.weight == 2).all())
+
+
+def test_regression_and_samples_without_labels() -> None:
+    targets = torch.rand(200)
+    plan = DataPlan((torch.rand(200, 3), targets), epochs=2, batch_size=20, selector="small_loss", ratio=0.5)
+    for _ in plan.epochs_left():
+        for batch in plan.batches():
+            assert torch.equal(batch.labels, targets[batch.index])
+            plan.loss(batch, batch.labels.square())
+    bare = DataPlan([torch.rand(3) for _ in range(40)], epochs=1, batch_size=10)
+    batch = next(iter(bare.batches()))
+    assert batch.labels is None and batch.inputs.shape == (10, 3)
+    tokens = [{"ids": torch.full((2,), i), "labels": i % 2} for i in range(40)]
+    batch = next(iter(DataPlan(tokens, epochs=1, batch_size=10).batches()))
+    assert torch.equal(batch.inputs["ids"][:, 0], batch.index) and torch.equal(batch.labels, batch.index % 2)

@@ -1,0 +1,117 @@
+"""A training stopped anywhere goes on as if it had not been."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dsenv.integrations import DataPlan
+from dsenv.select.registry import SELECTORS
+from tests.integrations.loops import (
+    CHOICES,
+    HIDDEN,
+    Digits,
+    Loop,
+    new_plan,
+    same_batches,
+    same_weights,
+    scale,
+)
+
+
+def resumed(make: Any, stop: int, path: Any) -> tuple[Loop, Loop]:
+    """A run, and one that was stopped after `stop` steps and went on in a new process's objects."""
+    whole = make().run()
+    stopped = make()
+    for number, _ in enumerate(stopped.steps(), 1):
+        if number == stop:
+            torch.save(stopped.state_dict(), path / "state.pt")
+            break
+    later = make()
+    later.load_state_dict(torch.load(path / "state.pt", weights_only=True))
+    later.run()
+    later.batches = stopped.batches + later.batches
+    return whole, later
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_mid_epoch_bit_for_bit(selector: str, tmp_path: Any) -> None:
+    def make() -> Loop:
+        volume = {"name": "pods", "warmup": 0}
+        return Loop(new_plan(epochs=4, selector=CHOICES[selector], volume=volume, ratio=0.5))
+
+    whole, later = resumed(make, 11, tmp_path)
+    assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
+    assert later.plan.cost.trained == whole.plan.cost.trained and later.plan.progress == 1
+
+
+@pytest.mark.parametrize("augment", ["trivial", "ent_augment", "sada", "ada_augment"])
+def test_with_augmentation(augment: str, tmp_path: Any) -> None:
+    settings = {"ent_augment": {"warm_up": 1}, "ada_augment": {"features": HIDDEN}}.get(augment, {})
+
+    def make() -> Loop:
+        return Loop(new_plan(epochs=3, selector="infobatch", augment={"name": augment, **settings}))
+
+    whole, later = resumed(make, 21, tmp_path)
+    assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_a_loader(workers: int, tmp_path: Any) -> None:
+    def make() -> Loop:
+        plan = DataPlan(
+            Digits(),
+            epochs=3,
+            batch_size=64,
+            selector="infobatch",
+            ratio=0.5,
+            augment="sada",
+            transform=scale,
+        )
+        return Loop(plan, plan.loader(num_workers=workers, persistent_workers=workers > 0))
+
+    whole, later = resumed(make, 11, tmp_path)
+    assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 8, 9, 16])
+def test_at_any_step_of_the_epoch_and_after_its_last(stop: int, tmp_path: Any) -> None:
+    def make() -> Loop:
+        return Loop(new_plan(epochs=3, selector="small_loss", ratio=0.5))
+
+    assert make().plan.steps_in_epoch(0) == 8
+    whole, later = resumed(make, stop, tmp_path)
+    assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
+    assert later.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_sampler_carries_the_state() -> None:
+    plan, other = (DataPlan(Digits(), epochs=2, batch_size=64, ratio=0.5) for _ in range(2))
+    for batch in list(plan.loader())[:3]:
+        plan.loss(batch, torch.rand(64))
+    other.sampler.load_state_dict(plan.sampler.state_dict())
+    assert list(other.sampler) == list(plan.sampler) and len(other.sampler) == 500 - 192
+
+
+def test_a_state_of_another_plan_is_refused() -> None:
+    state = new_plan(ratio=0.5).state_dict()
+    for settings, message in (
+        ({"ratio": 0.5, "epochs": 3}, "epochs=2, this one has 3"),
+        ({"ratio": 0.4}, r"counts=\[500, 500\], this one has \[400, 400\]"),
+        ({"ratio": 0.5, "selector": "ucb"}, "selector=UniformRandom, this one has UCB"),
+        ({"ratio": 0.5, "batch_size": 32}, "batch_size=64, this one has 32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            new_plan(**settings).load_state_dict(state)
+
+
+def test_a_state_is_a_copy() -> None:
+    loop = Loop(new_plan(epochs=3, selector="ucb", ratio=0.5))
+    steps = loop.steps()
+    for _ in range(10):
+        next(steps)
+    state = loop.plan.state_dict()
+    kept = str(state)
+    for _ in steps:
+        pass
+    assert str(state) == kept
