@@ -3,6 +3,7 @@
 from collections import deque
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -13,7 +14,7 @@ SCALARS = ("val_accuracy", "train_accuracy", "ratio", "wrong_labels", "label_noi
 
 
 class EnvScalars(BaseCallback):
-    """Log the inner trainings beside SB3's own scalars, as means over the steps of a rollout.
+    """Log the inner trainings beside SB3's own scalars, as means over all steps since the last log.
 
     Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., and `env/final_val_accuracy` over the
     last hundred finished trainings.
@@ -22,29 +23,19 @@ class EnvScalars(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self.finals: deque[float] = deque(maxlen=100)
-        self._sums: dict[str, float] = {}
-        self._count = 0
 
     def _on_step(self) -> bool:
         infos: list[dict[str, Any]] = self.locals["infos"]
         for name in SCALARS:
-            values = [info[name] for info in infos if name in info]
-            self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(values))
-        for bin_, share in enumerate(np.sum([info["selected_bins"] for info in infos], axis=0)):
-            name = f"selected_bin_{bin_}"
-            self._sums[name] = self._sums.get(name, 0.0) + float(share)
-        self._count += len(infos)
+            values = [float(info[name]) for info in infos if name in info]
+            if values:
+                self.logger.record_mean(f"env/{name}", float(np.mean(values)))
+        for bin_, share in enumerate(np.mean([info["selected_bins"] for info in infos], axis=0)):
+            self.logger.record_mean(f"env/selected_bin_{bin_}", float(share))
         self.finals.extend(float(i["val_accuracy"]) for i in infos if "terminal_observation" in i)
-        return True
-
-    def _on_rollout_end(self) -> None:
-        if not self._count:
-            return
-        for name, total in self._sums.items():
-            self.logger.record(f"env/{name}", total / self._count)
         if self.finals:
             self.logger.record("env/final_val_accuracy", float(np.mean(self.finals)))
-        self._sums, self._count = {}, 0
+        return True
 
 
 class ProgressBar(BaseCallback):
@@ -83,6 +74,23 @@ class ProgressBar(BaseCallback):
         self._bar.close()
 
 
+def past_evaluations(path: Path) -> dict[str, list[Any]]:
+    """What SB3's EvalCallback wrote so far: timesteps, results and ep_lengths; empty before the first look.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path) as file:
+            return {name: file[name].tolist() for name in ("timesteps", "results", "ep_lengths")}
+    except (KeyError, EOFError, OSError, ValueError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it to go on: the best policy is then looked for anew"
+        ) from error
+
+
 class SeededEval(EvalCallback):
     """SB3's EvalCallback, on the same episodes each time, so that a better score is a better policy.
 
@@ -95,12 +103,11 @@ class SeededEval(EvalCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        path = Path(f"{self.log_path}.npz")  # of the same run before it was interrupted
-        if path.is_file():
-            with np.load(path) as before:
-                self.evaluations_timesteps = before["timesteps"].tolist()
-                self.evaluations_results = before["results"].tolist()
-                self.evaluations_length = before["ep_lengths"].tolist()
+        before = past_evaluations(Path(f"{self.log_path}.npz"))  # of the same run before it was interrupted
+        if before:
+            self.evaluations_timesteps = before["timesteps"]
+            self.evaluations_results = before["results"]
+            self.evaluations_length = before["ep_lengths"]
             self.best_mean_reward = max(float(np.mean(rewards)) for rewards in self.evaluations_results)
 
     def _on_step(self) -> bool:
@@ -132,4 +139,6 @@ class SaveLast(BaseCallback):
         self.model.save(partial)
         partial.replace(self._folder / "last_model.zip")
         if isinstance(self.model, OffPolicyAlgorithm):
-            self.model.save_replay_buffer(self._folder / "replay_buffer.pkl")
+            partial = self._folder / "replay_buffer.partial.pkl"
+            self.model.save_replay_buffer(partial)
+            partial.replace(self._folder / "replay_buffer.pkl")

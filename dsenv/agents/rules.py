@@ -19,7 +19,7 @@ class Rule(ABC):
     """An agent whose action depends on nothing but the time.
 
     Args:
-        env: environment settings that the agent needs.
+        env: environment settings that the agent needs, beside actions = "box".
     """
 
     learns = False
@@ -27,7 +27,7 @@ class Rule(ABC):
     """The controls whose question this rule answers."""
 
     def __init__(self, env: Mapping[str, Any] | None = None) -> None:
-        self.env: Mapping[str, Any] = env or {}
+        self.env: Mapping[str, Any] = {"actions": "box", **(env or {})}
         self._control: Control | None = None
 
     def check(self) -> None:  # noqa: B027  # the other agents have something to check

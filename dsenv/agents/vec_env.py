@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from dsenv.env.interface import check_options
 from dsenv.env.session import Floats
 from dsenv.env.vector_env import TrainingVectorEnv
 
@@ -37,11 +38,13 @@ class StackedVecEnv(VecEnv):
         self._length = np.zeros(env.num_envs, np.int64)
 
     def reset(self) -> Floats:
-        """Begin new trainings in all environments."""
+        """Begin new trainings in all environments, with the contexts of `set_options`."""
         seeds: Any = self._seeds if any(seed is not None for seed in self._seeds) else None
-        observation, info = self.env.reset(seed=seeds)
+        contexts = [check_options(options, ("context",)).get("context") for options in self._options]
+        observation, info = self.env.reset(seed=seeds, options={"context": contexts})
         self.reset_infos = [self._row(info, k) for k in range(self.num_envs)]
         self._reset_seeds()
+        self._reset_options()
         self._return[:], self._length[:] = 0, 0
         return observation
 

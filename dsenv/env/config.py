@@ -70,6 +70,8 @@ class EnvConfig:
         if not 2 <= self.bins <= 64:
             raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
         for context in self.evaluation_contexts:  # a mistake must show before the agent is trained
+            if not isinstance(context, Mapping):
+                raise ValueError(f"evaluation_contexts must be a list of tables, got {context!r} in it")
             ContextSpace(**dict[str, Any](context))
 
     def _check_types(self) -> None:

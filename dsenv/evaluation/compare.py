@@ -15,7 +15,8 @@ from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
 from dsenv.agents.base import Agent
-from dsenv.catalogue import Definition
+from dsenv.catalogue import NAMESPACE, Definition
+from dsenv.catalogue import names as names_of
 from dsenv.env.vector_env import TrainingVectorEnv
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
@@ -66,6 +67,7 @@ class Evaluation:
     """All rows, and what each agent selected over time."""
 
     env: str
+    """Its id, or the stem of the TOML where it is not registered."""
     agent: str
     """The agent the evaluation is about."""
     rows: list[Row]
@@ -176,7 +178,7 @@ def evaluate(
     bar.close()
     names = [contender.name for contender in contenders]
     return Evaluation(
-        env=env.name,
+        env=f"{NAMESPACE}/{env.name}" if env.name in names_of("envs") else env.name,
         agent=about,
         rows=[
             _row(outcomes, name, number, context) for number, context in enumerate(contexts) for name in names

@@ -37,6 +37,13 @@ def from_tensors(
     Raises:
         ValueError: see `Dataset`.
     """
+    for what, values in (("images", images), ("labels", labels)):
+        if not isinstance(values, Tensor):
+            raise ValueError(
+                f"{name}: {what} must be a tensor, got {type(values).__name__}; use torch.as_tensor"
+            )
+    if labels.is_floating_point():
+        raise ValueError(f"{name}: labels must be whole numbers, got {labels.dtype}; use labels.long()")
     if len(images) != len(labels):
         raise ValueError(f"{name} has {len(images)} samples and {len(labels)} labels")
     if (test_images is None) != (test_labels is None):

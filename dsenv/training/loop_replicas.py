@@ -1,6 +1,7 @@
 """K replicas as K modules, stepped one after another: any `nn.Module`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class LoopReplicas(Replicas):
         )  # plain optimisers take numbers; reading them must not wait for a GPU
         self._models: list[nn.Module] = []
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._noise: list[Tensor] = []  # states of the replicas' random streams, for dropout
         for replica in range(replicas):
             self.start(replica, replica)
         self._calls: list[Any] = [torch.compile(model) if compile else model for model in self._models]
@@ -40,13 +42,31 @@ class LoopReplicas(Replicas):
         model = seeded_model(self.task.model, seed).to(self.device)
         if len(self._models) <= replica:
             self._models.append(model.to(memory_format=self._format))
+            self._noise.append(torch.empty(0))
             self._optimizers.append(self._fresh_optimizer(replica))
         else:
             self._models[replica].load_state_dict(model.state_dict())
             self._optimizers[replica] = self._fresh_optimizer(replica)
+        self._noise[replica] = torch.Generator(self.device).manual_seed(seed).get_state()
 
     def _fresh_optimizer(self, replica: int) -> torch.optim.Optimizer:
         return make_optimizer(self.task.recipe, self._models[replica].parameters(), stacked=False)
+
+    @contextmanager
+    def _own_stream(self, replica: int) -> Iterator[None]:
+        """Let dropout draw from the replica's own stream; the global one is left as it was."""
+        if self.device.type == "cuda":
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            stream = torch.cuda.default_generators[index]
+        else:
+            stream = torch.default_generator
+        before = stream.get_state()
+        stream.set_state(self._noise[replica])
+        try:
+            yield
+        finally:
+            self._noise[replica] = stream.get_state()
+            stream.set_state(before)
 
     def _call(self, replica: int, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits and features of one replica."""
@@ -81,7 +101,8 @@ class LoopReplicas(Replicas):
             if size == 0:
                 continue
             self._models[replica].train()
-            outputs, seen = self._call(replica, samples[replica, :size])
+            with self._own_stream(replica):
+                outputs, seen = self._call(replica, samples[replica, :size])
             loss = self.task.sample_loss(outputs, labels[replica, :size])
             self._descend(replica, (loss * weight[replica, :size]).mean(), rate)
             losses[replica, :size], logits[replica, :size] = loss.detach(), outputs.detach()
@@ -120,6 +141,7 @@ class LoopReplicas(Replicas):
         return {
             "models": [cloned(model.state_dict()) for model in self._models],
             "optimizers": [cloned(optimizer.state_dict()) for optimizer in self._optimizers],
+            "noise": cloned(self._noise),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -127,3 +149,4 @@ class LoopReplicas(Replicas):
             model.load_state_dict(saved)
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(cloned(saved))
+        self._noise = cloned(state["noise"])

@@ -29,6 +29,17 @@ def choose_form(model: nn.Module, replicas: int, device: torch.device) -> str:
     return "stacked" if can_stack(model) else ("vmap" if device.type == "cuda" else "loop")
 
 
+@torch.no_grad()
+def _check_outputs(model: nn.Module, task: Task, device: torch.device) -> None:
+    samples = torch.zeros(2, *task.dataset.sample_shape, device=device)
+    logits, wanted = model.eval().to(device)(samples), (2, task.dataset.classes)
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != wanted:
+        raise ValueError(
+            f"for 2 samples of {task.dataset.name} a model must return logits of shape {wanted}, got {shape}"
+        )
+
+
 def make_replicas(
     task: Task,
     replicas: int,
@@ -42,9 +53,10 @@ def make_replicas(
     """Build K replicas in the named form: "auto", "stacked", "vmap" or "loop".
 
     Raises:
-        ValueError: the form is unknown, or the model has no such form.
+        ValueError: the form is unknown, the model has no such form or does not fit the data set.
     """
     model = seeded_model(task.model, 0)
+    _check_outputs(model, task, device)
     pick("form", form, ("auto", *FORMS))
     chosen = choose_form(model, replicas, device) if form == "auto" else form
     if chosen == "loop":

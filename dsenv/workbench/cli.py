@@ -108,9 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
     try:
         return _run(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"train_agent.py: error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -146,7 +149,13 @@ def _resume(args: argparse.Namespace) -> int:
     _check_same(run.agent, "agent", args.agent)
     if args.env_set or args.seed is not None:
         raise ValueError("a resumed run keeps its environment and seed: leave out --env-set and --seed")
-    agent = run.agent.with_overrides(_agent_overrides(args))
+    given = _agent_overrides(args)
+    fixed = [name for name in given if name not in ("steps", "num_envs")]
+    if fixed:
+        raise ValueError(
+            f"a resumed policy keeps its {fixed[0]}: only steps and num_envs may change; start a new run"
+        )
+    agent = run.agent.with_overrides(given)
     built = agent.build()
     if not built.learns:
         raise ValueError(f"{run.agent.name} is a fixed rule: nothing to resume; use --evaluate {args.resume}")
@@ -183,6 +192,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     from dsenv.workbench.run import Run
 
     run = Run.open(args.evaluate)
+    idle = [
+        name
+        for name in ("agent", "steps", "num_envs", "seed", "agent_set")
+        if getattr(args, name) not in (None, [])
+    ]
+    if idle:
+        raise ValueError(
+            f"--evaluate uses the policy of {run.folder} as it is: leave out --{idle[0].replace('_', '-')}"
+        )
     env = run.env if args.env is None else definition("envs", args.env)
     return _report(run, env.with_overrides(parse_overrides(args.env_set)), args)
 
@@ -191,7 +209,11 @@ def _report(run: Any, env: Definition, args: argparse.Namespace) -> int:
     from dsenv.evaluation.report import gains, markdown_table
     from dsenv.workbench.train import evaluate_run
 
-    result = evaluate_run(run, env, args.seeds, args.device, args.compare)
+    try:
+        result = evaluate_run(run, env, args.seeds, args.device, args.compare)
+    except KeyboardInterrupt:
+        _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
+        return 130
     _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
     _say(markdown_table(result))
     gained = gains(result)
@@ -212,7 +234,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     """Turn `["context.label_noise=0.4"]` into `{"context": {"label_noise": 0.4}}`; values are TOML or text.
 
     Raises:
-        ValueError: an item has no "=".
+        ValueError: an item has no "=", or sets a value inside another value.
     """
     overrides: dict[str, Any] = {}
     for item in items:
@@ -227,6 +249,10 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
         place = overrides
         for table in tables:
             place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ValueError(
+                    f"{item!r} sets a value inside {table}, which another override makes {place!r}"
+                )
         place[last] = value
     return overrides
 

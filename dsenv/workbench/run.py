@@ -1,6 +1,7 @@
 """Run folders: what was run, so that it can be read, resumed and evaluated."""
 
 import platform
+import shlex
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Run:
             "seed": seed,
             "device": device,
             "started": started.replace(microsecond=0),
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", *sys.argv]),
             "platform": f"{platform.platform()}, Python {platform.python_version()}",
             "versions": {package: _version(package) for package in PACKAGES},
         }

@@ -46,7 +46,7 @@ def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bo
     """
     from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
-    from dsenv.agents.callbacks import EnvScalars, ProgressBar, SaveLast, SeededEval
+    from dsenv.agents.callbacks import EnvScalars, ProgressBar, SaveLast, SeededEval, past_evaluations
 
     settings = run.env.with_overrides(agent.env)
     env = make_vec_env(settings, agent.num_envs, device)
@@ -58,10 +58,12 @@ def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bo
     model.set_logger(Logger(str(run.folder), [TensorBoardOutputFormat(str(run.folder))]))
     scalars, every = EnvScalars(), max(1, math.ceil(agent.steps / agent.num_envs / EVALUATIONS))
     save = SaveLast(run.folder, every)
+    looked = past_evaluations(run.folder / "evaluations.npz").get("results")
+    episodes = len(looked[0]) if looked else agent.num_envs  # scores compare on the same episodes alone
     best = SeededEval(
-        make_vec_env(settings, agent.num_envs, device),
+        make_vec_env(settings, episodes, device),
         EVAL_SEED + run.seed,
-        n_eval_episodes=agent.num_envs,
+        n_eval_episodes=episodes,
         eval_freq=every,
         best_model_save_path=str(run.folder),
         log_path=str(run.folder),
@@ -129,7 +131,8 @@ def evaluate_run(
     single = settings.resolve()(device=device, **settings.kwargs)
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
-    plain = env.resolve()(device=device, **env.kwargs)
+    boxed = env.with_overrides({"actions": "box"})  # as the rules need it
+    plain = boxed.resolve()(device=device, **boxed.kwargs)
     rules = [
         definition("agents", name) for name in (*rule_names(plain.control, plain.action_space), *compare)
     ]

@@ -81,6 +81,34 @@ def test_the_vec_env_methods_of_sb3():
         StackedVecEnv(load_vector("Tiny-Curriculum-v0", 2))
 
 
+def test_contexts_are_set_by_sb3s_options_for_one_reset():
+    env = stacked()
+    env.set_options([{"context": {"label_noise": 0.1 * k}} for k in range(4)])
+    env.reset()
+    assert [info["label_noise"] for info in env.reset_infos] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    env.reset()
+    assert [info["label_noise"] for info in env.reset_infos] != pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_off_policy_scalars_are_means_over_whole_trainings():
+    """SB3 logs such an agent when trainings end; a snapshot would show their last interval alone."""
+    from stable_baselines3.common.logger import KVWriter, Logger
+
+    from dsenv.agents.callbacks import EnvScalars
+
+    ratios = []
+
+    class Kept(KVWriter):
+        def write(self, key_values, *_):
+            ratios.append(key_values.get("env/ratio"))
+
+    agent = definition("agents", "sac").with_overrides({"hyperparameters": SHORT["sac"], "num_envs": 4})
+    model = agent.build().build(stacked("Tiny-Ratio-v0", 4), seed=0)
+    model.set_logger(Logger(None, [Kept()]))
+    model.learn(64, callback=EnvScalars(), log_interval=4)
+    assert ratios == pytest.approx([0.5] * 4, abs=1e-3)  # the budget of every training
+
+
 def test_evaluate_policy_runs_without_a_monitor_warning(recwarn):
     agent = definition("agents", "ppo").with_overrides({"hyperparameters": SHORT["ppo"]}).build()
     env = stacked()

@@ -150,6 +150,13 @@ def test_the_ratio_action_is_followed_where_the_budget_allows():
         assert env.step(action)[4]["ratio"] == pytest.approx(ratio, abs=0.005)
 
 
+def test_the_smallest_ratio_is_never_above_the_target_and_is_named():
+    env = dsenv.load("envs", "Tiny-Ratio-v0", control={"name": "ratio", "minimum": 0.7})
+    assert env.action_names == ("ratio of the interval, from 0.5 at -1 to 1 at 1",)
+    whole = dsenv.load("envs", "Tiny-Ratio-v0", ratio=1.0, control={"name": "ratio", "minimum": 1.0})
+    assert -1 <= whole.control.action_for(1.0) <= 1
+
+
 def test_discrete_choices_stand_for_actions():
     box = dsenv.load("envs", "Tiny-Curriculum-v0")
     discrete = dsenv.load("envs", "Tiny-Curriculum-v0", actions="discrete")
@@ -199,6 +206,14 @@ def test_actions_beyond_the_box_are_clipped_and_nonsense_is_refused():
         ({"device": "cdua"}, "no device called 'cdua'"),
         ({"render_mode": "human"}, "render_mode must be one of"),
         ({"ratio": 0.001}, "less than one sample in each"),
+        ({"ratio": "half"}, "ratio must be a number, got 'half'"),
+        ({"intervals": 2.5}, "intervals must be a whole number, got 2.5"),
+        ({"context": 0.3}, "context must be a table, got 0.3"),
+        ({"trainer": {"fom": "loop"}}, "Did you mean 'form'"),
+        ({"evaluation_contexts": [{"label_nois": 0.1}]}, "Did you mean 'label_noise'"),
+        ({"evaluation_contexts": [0.1]}, "must be a list of tables, got 0.1 in it"),
+        ({"volume": {"name": "constant", "target": 0.8}}, "leave volume.target out and set ratio"),
+        ({"control": {"name": "ratio", "minimum": 0}}, r"control.minimum must be in \(0, 1\], got 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -212,6 +227,10 @@ def test_a_bad_context_at_reset_is_named():
         env.reset(options={"context": {"labelnoise": 0.1}})
     with pytest.raises(ValueError, match="got 7"):
         env.reset(options={"context": {"label_noise": 7}})
+    with pytest.raises(ValueError, match="a context is a mapping such as"):
+        env.reset(options={"context": 0.4})
+    with pytest.raises(ValueError, match="no reset option called 'label_noise'"):
+        env.reset(options={"label_noise": 0.4})
 
 
 def test_training_on_the_validation_split_is_the_named_control():
@@ -219,6 +238,19 @@ def test_training_on_the_validation_split_is_the_named_control():
     assert env.session.trainer.size == 300
     env.reset(seed=0)
     assert env.step(np.zeros(5, np.float32))[4]["samples_used"] == 300
+
+
+def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_of_all_data():
+    given = []
+    for added in (False, True):
+        env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=added)
+        context = {"label_noise": 0.5, "subset": 0.5, "imbalance": 0.5}
+        env.reset(seed=0, options={"context": context})
+        given.append((env.session.trainer.labels[0], env.session.pool[0]))
+        clean = env.session.task.dataset.train.labels
+    (alone, alone_pool), (joined, joined_pool) = given
+    assert torch.equal(joined[200:], clean[200:]) and joined_pool[200:].all()
+    assert torch.equal(joined[:200], alone) and torch.equal(joined_pool[:200], alone_pool)
 
 
 def test_the_test_split_is_never_read_by_an_episode(monkeypatch):

@@ -88,6 +88,24 @@ def test_same_step_hands_over_the_end():
     assert (info["final_info"]["budget_left"] == 0).all() and (info["budget_left"] > 0).all()
 
 
+def test_same_step_masks_what_the_new_episode_does_not_know_yet():
+    envs = vector(autoreset_mode="SameStep")
+    envs.reset(seed=0)
+    envs.step(np.zeros((3, 5), np.float32))
+    envs.session.trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
+    *_, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
+    assert terminated.tolist() == [False, True, False]
+    assert info["_val_accuracy"].tolist() == [True, False, True] and info["_label_noise"].all()
+    assert info["final_info"]["_val_accuracy"].tolist() == [False, True, False]
+    assert info["final_info"]["diverged"][1]
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_a_step_before_the_first_reset_is_refused(mode):
+    with pytest.raises(RuntimeError, match=r"call reset\(\) before step"):
+        vector(autoreset_mode=mode).step(np.zeros((3, 5), np.float32))
+
+
 def test_disabled_waits_for_a_reset_mask_and_finished_ones_stand_still():
     envs = vector(autoreset_mode="Disabled")
     envs.reset(seed=0)
@@ -112,6 +130,10 @@ def test_seeds_and_contexts_may_be_given_one_by_one():
         envs.reset(seed=[1, 2])
     with pytest.raises(ValueError, match="reset_mask"):
         envs.reset(options={"reset_mask": np.zeros(3, bool)})
+    with pytest.raises(ValueError, match="a list of 3, one for each environment"):
+        envs.reset(options={"context": [{}]})
+    with pytest.raises(ValueError, match="Did you mean 'context'"):
+        envs.reset(options={"contexts": {}})
     with pytest.raises(ValueError, match="Did you mean 'SameStep'"):
         vector(autoreset_mode="samestep")
 

@@ -57,7 +57,7 @@ def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
 
     written = write_report(result, tmp_path, step=123)
     content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert content["env"] == "Tiny-Curriculum-v0" and content["agent"] == "random"
+    assert content["env"] == "dsenv/Tiny-Curriculum-v0" and content["agent"] == "random"
     needed = {
         "agent",
         "context",

@@ -108,7 +108,7 @@ def test_names_and_settings() -> None:
         ({"selector": "rho_loss"}, r"needs the setting 'irreducible'; give selector="),
         ({"augment": "ada_augment"}, r"needs the setting 'features'; give augment="),
         ({"selector": {"keep": 0.3}}, "selector needs a name"),
-        ({"selector": "torch.nn:ReLU"}, "selector must be a Selector, got ReLU"),
+        ({"selector": "torch.nn:ReLU"}, "selector 'torch.nn:ReLU' must be a Selector, got ReLU"),
         ({"volume": "pods"}, "needs ratio=..., the mean share"),
         ({"volume": Constant(0.5), "ratio": 0.4}, "ratio 0.4 differs from the schedule's target 0.5"),
         ({"ratio": 1.5}, r"ratio must be in \(0, 1\], got 1.5"),

@@ -136,6 +136,28 @@ def test_bad_data_is_refused_with_the_value(change, message):
         from_tensors(**settings)
 
 
+def test_arrays_and_fractional_labels_are_refused_with_the_next_step():
+    with pytest.raises(ValueError, match="images must be a tensor, got ndarray"):
+        from_tensors(np.zeros((60, 4), np.float32), torch.arange(60) % 3)
+    with pytest.raises(ValueError, match=r"labels must be whole numbers, got torch.float32; use labels.long"):
+        from_tensors(torch.zeros(60, 4), torch.zeros(60))
+
+
+def test_splits_of_another_kind_are_refused():
+    labels = torch.arange(60) % 3
+    settings = {"validation": 10, "test": None, "test_labels": labels}
+    with pytest.raises(ValueError, match=r"x/test has samples of torch.float32 \(4,\), its training split"):
+        from_tensors(
+            torch.zeros(60, 4, dtype=torch.uint8),
+            labels,
+            test_images=torch.zeros(60, 4),
+            name="x",
+            **settings,
+        )
+    with pytest.raises(ValueError, match="all splits must be alike"):
+        from_tensors(torch.zeros(60, 4), labels, test_images=torch.zeros(60, 5), **settings)
+
+
 def test_an_empty_split_is_refused():
     full = Split(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), ("x", torch.arange(2)))
     empty = Split(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), ("x", torch.arange(0)))

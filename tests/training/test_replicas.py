@@ -105,6 +105,46 @@ def test_state_round_trip_continues_bit_for_bit(form):
         assert all(torch.equal(value, mine[name]) for name, value in other.parameters_of(k).items())
 
 
+def dropout_task():
+    return images_task(lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3)))
+
+
+def take_steps(replicas, seeds, number=3):
+    """Take steps on the same batch with other numbers drawn globally in between; returns parameters."""
+    for k, seed in enumerate(seeds):
+        replicas.start(k, seed)
+    samples = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    count = len(seeds)
+    batch = samples.expand(count, *samples.shape), (torch.arange(12) % 3).expand(count, -1)
+    for _ in range(number):
+        torch.rand(5)
+        replicas.step(*batch, torch.ones(count, 12), [12] * count, torch.full((count,), 0.1))
+    return [replicas.parameters_of(k) for k in range(count)]
+
+
+def test_dropout_draws_from_the_replicas_own_streams():
+    together = take_steps(make_replicas(dropout_task(), 3, CPU), (5, 6, 7))
+    torch.manual_seed(99)
+    alone = take_steps(make_replicas(dropout_task(), 1, CPU), (6,))
+    for name, value in alone[0].items():
+        torch.testing.assert_close(value, together[1][name])
+        assert not torch.allclose(value, together[0][name])
+
+
+def test_dropout_leaves_the_global_stream_alone_and_continues_from_a_state():
+    replicas = make_replicas(dropout_task(), 1, CPU)
+    take_steps(replicas, (1,))
+    saved = replicas.state_dict()
+    samples, labels = torch.rand(1, 12, 1, 8, 8), torch.arange(12)[None] % 3
+    before = torch.random.get_rng_state()
+    losses = []
+    for _ in range(2):
+        losses.append(replicas.step(samples, labels, torch.ones(1, 12), [12], torch.tensor([0.1])).loss)
+        replicas.load_state_dict(saved)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(*losses)
+
+
 def test_batch_statistics_and_layers_without_a_stacked_form_are_refused():
     norm = images_task(lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3)))
     for form in ("stacked", "vmap"):

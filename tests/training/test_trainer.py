@@ -120,6 +120,13 @@ def test_gathered_samples_are_normalised():
     assert split.images.dtype == torch.uint8
 
 
+@pytest.mark.parametrize(("outputs", "got"), [(3, r"\(2, 3\)"), (30, r"\(2, 30\)")])
+def test_a_model_for_another_number_of_classes_is_refused(outputs, got):
+    task = Task(TASK.dataset, lambda: mlp((1, 8, 8), outputs, [12]))
+    with pytest.raises(ValueError, match=rf"logits of shape \(2, 10\), got {got}"):
+        Trainer(task)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="at least one replica, got 0"):
         Trainer(TASK, 0)

@@ -115,6 +115,41 @@ def test_resume_goes_on_where_it_stopped(tmp_path, capsys):
     assert looked == sorted(looked) and looked[0] < 96 < looked[-1]
 
 
+def test_resume_with_other_trainings_side_by_side_looks_at_the_same_episodes(tmp_path):
+    assert main([*SHORT, "--out", str(tmp_path)]) == 0
+    run = only_run(tmp_path)
+    assert main(["--resume", str(run), "--steps", "192", "--num-envs", "8", "--seeds", "2"]) == 0
+    with np.load(run / "evaluations.npz") as evaluations:
+        assert evaluations["results"].shape[1] == 4 and evaluations["timesteps"][-1] > 96
+    (run / "evaluations.npz").write_bytes(b"PK\x03\x04")
+    assert main(["--resume", str(run), "--steps", "288"]) == 2
+
+
+def test_what_a_saved_policy_cannot_take_is_refused_not_ignored(finished, capsys):
+    before = (finished / "agent.toml").read_text()
+    assert main(["--resume", str(finished), "--agent-set", "hyperparameters.gamma=0.5"]) == 2
+    assert "keeps its hyperparameters" in capsys.readouterr().err
+    assert (finished / "agent.toml").read_text() == before
+    assert main(["--evaluate", str(finished), "--agent", "sac"]) == 2
+    assert "leave out --agent" in capsys.readouterr().err
+    assert main(["--evaluate", str(finished), "--seed", "0"]) == 2
+
+
+def test_rules_join_the_table_of_a_discrete_agent_too(tmp_path):
+    assert main([*SHORT, "--env-set", "actions=discrete", "--out", str(tmp_path)]) == 0
+    content = json.loads((only_run(tmp_path) / "evaluation.json").read_text())
+    assert {"ppo", "all_data", "random", "small_loss"} <= {row["agent"] for row in content["rows"]}
+
+
+def test_ctrl_c_in_the_evaluation_says_how_to_get_it(finished, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dsenv.workbench.train.evaluate_run", stop)
+    assert main(["--evaluate", str(finished)]) == 130
+    assert f"--evaluate {finished}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("agent", ["sac", "dqn"])
 def test_off_policy_agents_resume_with_their_replay_buffer(agent, tmp_path):
     short = ["--agent", agent, "--steps", "48"]
@@ -146,6 +181,8 @@ def test_a_rule_is_evaluated_without_training(tmp_path):
         ([*TINY, "--env-set", "ratio=1.4"], "ratio must be in (0, 1], got 1.4"),
         ([*TINY, "--agent-set", "hyperparameters.gama=0.9"], "Did you mean 'gamma'"),
         ([*TINY, "--agent-set", "step"], "KEY=VALUE, got 'step'"),
+        ([*TINY, "--env-set", "a=2", "--env-set", "a.c=3"], "sets a value inside a"),
+        ([*TINY, "--env-set", "task.recipe.lr=fast"], "recipe: lr must be a number, got 'fast'"),
         (["--resume", "no-such-run"], "is not the folder of a run"),
         (["--evaluate", "no-such-run"], "is not the folder of a run"),
     ],
