@@ -48,15 +48,36 @@ class Definition:
         """The same definition with some settings replaced; tables are merged key by key."""
         return Definition(self.kind, self.name, self.entry_point, merge(self.kwargs, overrides))
 
-    def build(self) -> Any:
-        """Call the entry point with the settings.
+    def build(self, **further: Any) -> Any:
+        """Call the entry point with the settings, and `further` ones.
 
         Raises:
             ValueError: a setting is unknown; the message names the nearest one.
         """
+        return self._call(self.resolve(), further)
+
+    def build_vector(self, num_envs: int, **further: Any) -> Any:
+        """Build `num_envs` copies of an environment as one stacked training.
+
+        Raises:
+            ValueError: a setting is unknown, or the entry point is no class with a vector form.
+        """
+        return self._call(self.vector_class(), {"num_envs": num_envs, **further})
+
+    def vector_class(self) -> Any:
+        """The class of the environment's vector form, as its own class names it."""
         target = self.resolve()
-        check_keywords(f"{self.kind}/{self.name}", target, self.kwargs)
-        return target(**self.kwargs)
+        if not hasattr(target, "vector_class"):
+            raise ValueError(
+                f"{self.entry_point} has no vector form: the entry point of an environment must be "
+                "dsenv.env:TrainingEnv or a class derived from it"
+            )
+        return target.vector_class()
+
+    def _call(self, target: Any, further: Mapping[str, Any]) -> Any:
+        settings = {**self.kwargs, **further}
+        check_keywords(f"{self.kind}/{self.name}", target, settings)
+        return target(**settings)
 
     def as_dict(self) -> dict[str, Any]:
         """The definition in the form its TOML file has."""
@@ -217,14 +238,8 @@ def make_env(definition_name: str, **overrides: Any) -> Any:
 
 
 def load_vector(name_or_path: str, num_envs: int = 1, **overrides: Any) -> Any:
-    """Build `num_envs` copies of an environment as one stacked training.
-
-    The environment's class names its vector form in `vector_class`.
-    """
-    found = definition("envs", name_or_path).with_overrides(overrides)
-    vector_class = found.resolve().vector_class()
-    check_keywords(f"envs/{found.name}", vector_class, found.kwargs)
-    return vector_class(num_envs=num_envs, **found.kwargs)
+    """Build `num_envs` copies of an environment as one stacked training; see `load`."""
+    return definition("envs", name_or_path).with_overrides(overrides).build_vector(num_envs)
 
 
 def make_vector(definition_name: str, num_envs: int = 1, **overrides: Any) -> Any:

@@ -46,7 +46,7 @@ def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) 
 
 def check_share(name: str, value: float, *, zero: bool = False) -> float:
     """Return `value` if it is a share in (0, 1] (in [0, 1] with `zero`), else raise a ValueError."""
-    low_ok = value >= 0 if zero else value > 0
-    if not (low_ok and value <= 1):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and (value >= 0 if zero else value > 0) and value <= 1):
         raise ValueError(f"{name} must be in {'[' if zero else '('}0, 1], got {value!r}")
     return value

@@ -18,6 +18,7 @@ from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.vector_env import TrainingVectorEnv
+from dsenv.tasks.task import Task
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
 REFERENCE = "all_data"  # gains are over this agent, seed by seed
@@ -159,15 +160,15 @@ def evaluate(
         ValueError: an agent does not fit the environment.
     """
     outcomes: dict[tuple[str, int], Outcome] = {}
-    contexts = _contexts(env)
+    contexts, shared = _contexts(env), _share_task(env)
     bar = tqdm(total=len(contenders) * len(contexts) * seeds, unit="training", disable=not progress)
     for contender in contenders:
         bar.set_description(f"evaluating {contender.name}")
-        settings = env.with_overrides(contender.agent.env)
+        settings = (env if "task" in contender.agent.env else shared).with_overrides(contender.agent.env)
         sizes = [min(MOST_REPLICAS, seeds - start) for start in range(0, seeds, MOST_REPLICAS)]
         parts: dict[int, list[Outcome]] = {number: [] for number in range(len(contexts))}
         for chunk, size in enumerate(sizes):
-            vector = _vector(settings, size, device)
+            vector = settings.build_vector(size, autoreset_mode="Disabled", device=device)
             agent = contender.model or contender.agent.bind(vector.control, vector.single_action_space)
             first = FIRST_SEED + chunk * MOST_REPLICAS
             for number, context in enumerate(contexts):
@@ -189,12 +190,10 @@ def evaluate(
     )
 
 
-def _vector(settings: Definition, size: int, device: str) -> TrainingVectorEnv:
-    vector = settings.resolve().vector_class()(
-        num_envs=size, autoreset_mode="Disabled", device=device, **settings.kwargs
-    )
-    assert isinstance(vector, TrainingVectorEnv)
-    return vector
+def _share_task(env: Definition) -> Definition:
+    """The environment with its task built, so that its data are read once for all agents."""
+    task = env.kwargs.get("task")
+    return env.with_overrides({"task": Task.from_config(**task)}) if isinstance(task, Mapping) else env
 
 
 def _contexts(env: Definition) -> list[dict[str, float]]:

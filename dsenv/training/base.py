@@ -36,6 +36,7 @@ class Replicas(ABC):
         self.task, self.count, self.device = task, replicas, device
         self._autocast = autocast
         self.features_wanted = False
+        self.stacked = False  # whether one pass serves all replicas
         self.lr_device = device  # where `step` wants its learning rates
 
     @abstractmethod

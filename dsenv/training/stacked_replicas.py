@@ -23,7 +23,7 @@ class StackedReplicas(Replicas):
     ) -> None:
         super().__init__(task, replicas, device, autocast)
         self._model = seeded_model(task.model, 0).to(device)
-        self._by_vmap = by_vmap
+        self._by_vmap, self.stacked = by_vmap, True
         self._parameters = {
             name: nn.Parameter(value.detach().expand(replicas, *value.shape).clone())
             for name, value in self._model.named_parameters()

@@ -190,8 +190,9 @@ class Trainer:
 
     def _outputs(self, split: ResidentSplit) -> Iterator[tuple[Tensor, Outputs]]:
         """Labels (B,) and outputs of all replicas for a split, batch by batch, in evaluation mode."""
-        values = self.replicas.count * max(split.images[0].numel(), 64)
-        chunk = max(1, PREDICT_ELEMENTS // values)
+        # A loop on a GPU sees one replica at a time; everywhere else the batch of all is what must fit.
+        together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
+        chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
         for start in range(0, split.size, chunk):
             stop = min(start + chunk, split.size)
             yield split.labels[start:stop], self.replicas.predict(split.normalise(split.images[start:stop]))

@@ -1,6 +1,7 @@
 """The command line of `train_agent.py`."""
 
 import argparse
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -129,13 +130,17 @@ def _new(args: argparse.Namespace) -> int:
     from dsenv.workbench.run import Run
 
     env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
-    agent = definition("agents", args.agent or DEFAULT_AGENT).with_overrides(_agent_overrides(args))
+    agent = definition("agents", args.agent or DEFAULT_AGENT)
+    if not agent.build().learns and (args.steps or args.num_envs):
+        raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --steps and --num-envs")
+    agent = agent.with_overrides(_agent_overrides(args))
     built = agent.build()  # a mistake in the settings shows before a folder is made
     built.check()
     for name in args.compare:
         definition("agents", name)
     settings = env.with_overrides(built.env)
-    settings.resolve()(device=args.device, **settings.kwargs)
+    settings.vector_class()
+    settings.build(device=args.device)
     run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)
     _say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
     return _train_and_evaluate(run, built, args, resume=False)
@@ -172,10 +177,14 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _check_same(own: Definition, what: str, given: str | None) -> None:
-    if given is not None and definition(f"{what}s", given).name != own.name:
+    """Check that --env or --agent, where it is given beside --resume, is that of the run."""
+    if given is None:
+        return
+    found = definition(f"{what}s", given)
+    if found.name != own.name or (given.endswith(".toml") and found.as_dict() != own.as_dict()):
         raise ValueError(
-            f"this run's {what} is {own.name}, not {given}; to use its policy elsewhere: "
-            "--evaluate RUN --env ..."
+            f"this run's {what} is {own.name} as in its {what}.toml, not {given}; leave --{what} out, or use "
+            "the policy elsewhere: --evaluate RUN --env ..."
         )
 
 
@@ -202,15 +211,18 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"--evaluate uses the policy of {run.folder} as it is: leave out --{idle[0].replace('_', '-')}"
         )
     env = run.env if args.env is None else definition("envs", args.env)
-    return _report(run, env.with_overrides(parse_overrides(args.env_set)), args)
+    elsewhere = [] if env.name == run.env.name else [env.name]
+    words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*elsewhere, *args.env_set)]
+    prefix = "".join(f"{word}-" for word in words)  # another setting must not replace the run's own result
+    return _report(run, env.with_overrides(parse_overrides(args.env_set)), args, prefix)
 
 
-def _report(run: Any, env: Definition, args: argparse.Namespace) -> int:
+def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "") -> int:
     from dsenv.evaluation.report import gains, markdown_table
     from dsenv.workbench.train import evaluate_run
 
     try:
-        result = evaluate_run(run, env, args.seeds, args.device, args.compare)
+        result = evaluate_run(run, env, args.seeds, args.device, args.compare, prefix)
     except KeyboardInterrupt:
         _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
         return 130

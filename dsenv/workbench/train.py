@@ -26,10 +26,7 @@ def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv"
     """K environments as one stacked training, for SB3."""
     from dsenv.agents.vec_env import StackedVecEnv
 
-    vector_class = env.resolve().vector_class()
-    return StackedVecEnv(
-        vector_class(num_envs=num_envs, autoreset_mode="SameStep", device=device, **env.kwargs)
-    )
+    return StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
 
 
 def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bool:
@@ -110,7 +107,7 @@ def rule_names(control: Any, action_space: Any) -> list[str]:
 
 
 def evaluate_run(
-    run: Run, env: Definition, seeds: int, device: str, compare: Sequence[str] = ()
+    run: Run, env: Definition, seeds: int, device: str, compare: Sequence[str] = (), prefix: str = ""
 ) -> Evaluation:
     """Evaluate a run's agent and the rule-based ones in an environment, which may be another than its own.
 
@@ -122,17 +119,17 @@ def evaluate_run(
         seeds: trainings of each agent in each context.
         device: where the trainings run.
         compare: further rule-based agents, by name or as the path of a TOML.
+        prefix: put before the names of the files it writes.
 
     Raises:
         ValueError: the policy does not fit the environment.
     """
     agent = run.agent.build()
     settings = env.with_overrides(agent.env)
-    single = settings.resolve()(device=device, **settings.kwargs)
+    single = settings.build(device=device)
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
-    boxed = env.with_overrides({"actions": "box"})  # as the rules need it
-    plain = boxed.resolve()(device=device, **boxed.kwargs)
+    plain = env.with_overrides({"actions": "box"}).build(device=device)  # as the rules need it
     rules = [
         definition("agents", name) for name in (*rule_names(plain.control, plain.action_space), *compare)
     ]
@@ -145,7 +142,7 @@ def evaluate_run(
     contenders = [Contender(run.agent.name, agent, model)]
     contenders += [Contender(name, other) for name, other in others.items()]
     result = evaluate(env, contenders, run.agent.name, seeds=seeds, device=device)
-    write_report(result, run.folder, step, "" if env.name == run.env.name else f"{env.name}-")
+    write_report(result, run.folder, step, prefix)
     return result
 
 
