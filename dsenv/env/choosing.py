@@ -20,7 +20,20 @@ LOOK_AFTER = 1  # intervals of random samples before a selector's pass over the 
 
 
 class Chooser(ABC):
-    """Turns a decision into samples."""
+    """Turns a decision into samples.
+
+    Args:
+        replicas: K.
+    """
+
+    def __init__(self, replicas: int) -> None:
+        self.looked = [0] * replicas
+        """For each episode the samples it looked at in forward passes without training."""
+
+    def passes(self, trainer: Trainer) -> float:
+        """Passes over the training set without training that an episode makes."""
+        del trainer
+        return 0.0
 
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:
         """Begin a new episode on the samples of `pool`, (N,) bool."""
@@ -47,7 +60,7 @@ class SelectorChooser(Chooser):
     """Leaves the choice to a selector of `dsenv.select`, one for each episode.
 
     A selector that needs a pass over the training set gets it after the first interval, from the model as
-    it is then; `looks` counts the passes, since they cost a forward a sample.
+    it is then, over the validation split too; the budget pays for both.
 
     Args:
         choice: name or table of the selector.
@@ -57,10 +70,10 @@ class SelectorChooser(Chooser):
     """
 
     def __init__(self, choice: Choice, replicas: int, classes: int, device: torch.device) -> None:
+        super().__init__(replicas)
         self._choice, self._classes, self._device = choice, classes, device
         self.selectors: list[Selector] = [self._build(0) for _ in range(replicas)]
         self.positions: list[Tensor] = [torch.zeros(0, dtype=torch.int64, device=device)] * replicas
-        self.looks = [0] * replicas
         self._intervals = [0] * replicas
 
     def _build(self, seed: int) -> Selector:
@@ -68,10 +81,15 @@ class SelectorChooser(Chooser):
         selector: Selector = build_part("selector", SELECTORS, self._choice, given, Selector)
         return selector
 
+    def passes(self, trainer: Trainer) -> float:
+        if not self.selectors[0].needs_pass:
+            return 0.0
+        return 1 + len(trainer.task.dataset.validation) / trainer.size
+
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:
         self.selectors[replica] = self._build(seed)
         self.positions[replica] = pool.nonzero().squeeze(1)
-        self.looks[replica] = self._intervals[replica] = 0
+        self.looked[replica] = self._intervals[replica] = 0
 
     def choose(
         self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
@@ -88,7 +106,7 @@ class SelectorChooser(Chooser):
         if count == 0:
             return Selection(where[:0], where[:0].float())
         selector = self.selectors[replica]
-        if selector.needs_pass and not self.looks[replica]:
+        if selector.needs_pass and not self.looked[replica]:
             drawn = torch.randperm(len(where), generator=streams[replica], device=where.device)[:count]
             return Selection(where[drawn], torch.ones_like(drawn, dtype=torch.float32))
         found = selector.select(trainer.signals.of_replica(replica, where), count, streams[replica])
@@ -99,14 +117,14 @@ class SelectorChooser(Chooser):
         due = [
             k
             for k, selector in enumerate(self.selectors)
-            if selector.needs_pass and counts[k] and not self.looks[k] and self._intervals[k] >= LOOK_AFTER
+            if selector.needs_pass and counts[k] and not self.looked[k] and self._intervals[k] >= LOOK_AFTER
         ]
         if not due:
             return
         train, validation = trainer.look("train"), trainer.look("validation")
         for k in due:
             self.selectors[k].prepare(train[k].at(self.positions[k]), validation[k])
-            self.looks[k] += 1
+            self.looked[k] += len(self.positions[k]) + len(validation[k].index)
 
 
 def make_companion(
@@ -123,6 +141,16 @@ def make_companion(
 
 
 def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> AugmentationController:
-    """An augmentation controller for one episode."""
+    """An augmentation controller for one episode.
+
+    Raises:
+        ValueError: the controller learns from more than the training forward, as `DataPlan` can show it.
+    """
     settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    return make_controller(str(settings.pop("name", "")), trainer.signals.of_replica(replica), **settings)
+    name = str(settings.pop("name", ""))
+    if name == "ada_augment" or settings.get("estimator") == "projection":
+        raise ValueError(
+            f"augment = {choice!r} looks at more than the training forward: use it in a loop of your own "
+            "with dsenv.DataPlan"
+        )
+    return make_controller(name, trainer.signals.of_replica(replica), **settings)

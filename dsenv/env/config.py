@@ -11,6 +11,7 @@ from dsenv.env.reward import REWARDS
 from dsenv.errors import check_keywords, check_share, pick
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
+from dsenv.volume.budget import FORWARD_COST
 from dsenv.volume.registry import SCHEDULES
 
 
@@ -125,13 +126,30 @@ class EnvConfig:
             )
         return control
 
-    def make_schedule(self) -> VolumeSchedule:
-        """The volume schedule."""
-        known = {"target": self.ratio}
+    def ratio_after(self, passes: float) -> float:
+        """Ratio left for training when the budget pays for passes over the training set without training.
+
+        Args:
+            passes: number of passes; each costs a third of an epoch.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        left = self.ratio - FORWARD_COST * passes / (self.intervals * self.interval)
+        if left <= 0:
+            raise ValueError(
+                f"ratio {self.ratio} over {self.intervals} intervals does not pay for {passes:.1f} passes "
+                "over the data at a third of an epoch each; raise the ratio or the number of intervals"
+            )
+        return left
+
+    def make_schedule(self, target: float) -> VolumeSchedule:
+        """The volume schedule with this mean ratio."""
+        known = {"target": target}
         schedule: VolumeSchedule = build_part(
             "volume", SCHEDULES, self.volume or "constant", known, VolumeSchedule
         )
-        if abs(schedule.target - self.ratio) > 1e-9:
+        if abs(schedule.target - target) > 1e-9:
             raise ValueError(
                 f"the volume's target {schedule.target} is not the environment's ratio {self.ratio}: leave "
                 "volume.target out and set ratio"

@@ -61,7 +61,6 @@ class Session:
         self.config, self.count, self.device = config, replicas, device
         self.task = config.make_task()
         self.control = config.make_control()
-        self.schedule = config.make_schedule()
         self.contexts = config.make_contexts()
         check_keywords("trainer", Trainer, {"task": None} | dict(config.trainer))
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
@@ -69,6 +68,8 @@ class Session:
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
         self.chooser = self._make_chooser()
+        self.ratio = config.ratio_after(self.chooser.passes(self.trainer))
+        self.schedule = config.make_schedule(self.ratio)
         self.controllers = self._make_controllers()
         self.pool = torch.ones(replicas, self.trainer.size, dtype=torch.bool, device=device)
         self.budget = self._new_budget(np.full(replicas, self.trainer.size))
@@ -86,12 +87,12 @@ class Session:
     def _new_budget(self, members: Counts) -> Budget:
         """Budgets of trainings on pools of `members` samples."""
         capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
-        minimum = self.config.ratio if self.control.minimum is None else self.control.minimum
-        return Budget(capacity, self.config.intervals, self.config.ratio, minimum)
+        minimum = self.ratio if self.control.minimum is None else min(self.control.minimum, self.ratio)
+        return Budget(capacity, self.config.intervals, self.ratio, minimum)
 
     def _make_chooser(self) -> Chooser:
         if self.config.selector is None:
-            return WeightedChooser()
+            return WeightedChooser(self.count)
         return SelectorChooser(self.config.selector, self.count, self.task.dataset.classes, self.device)
 
     def _make_controllers(self) -> list[AugmentationController] | None:
@@ -274,4 +275,5 @@ class Session:
     def info(self) -> Info:
         """What is known between intervals: contexts and budgets."""
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in vars(Context())}
-        return context | {"samples_used": self.budget.spent.copy(), "budget_left": self.budget.left.copy()}
+        spent = {"samples_used": self.budget.spent.copy(), "budget_left": self.budget.left.copy()}
+        return context | spent | {"extra_forwards": np.array(self.chooser.looked)}

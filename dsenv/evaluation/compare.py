@@ -19,6 +19,7 @@ from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.vector_env import TrainingVectorEnv
 from dsenv.tasks.task import Task
+from dsenv.volume.budget import FORWARD_COST
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
 REFERENCE = "all_data"  # gains are over this agent, seed by seed
@@ -46,6 +47,8 @@ class Row:
     context: dict[str, float]
     ratio: float
     """Sample presentations over those of all data."""
+    compute: float
+    """The same with passes that do not train, a third of a presentation a sample."""
     accuracy_mean: float
     """Test accuracy at the end of training, mean over seeds."""
     accuracy_low: float
@@ -106,6 +109,8 @@ class Outcome:
     ratio: NDArray[np.float32]
     """(S, T)."""
     diverged: NDArray[np.bool_]
+    extra_forwards: NDArray[np.int64]
+    """(S,) samples of forward passes without training."""
 
 
 def run_episodes(
@@ -134,6 +139,7 @@ def run_episodes(
         selected=session.history.selected.copy(),
         ratio=session.history.scalars["ratio"].copy(),
         diverged=diverged,
+        extra_forwards=info["extra_forwards"],
     )
 
 
@@ -227,6 +233,9 @@ def _row(
         agent=name,
         context=dict(context),
         ratio=round(float((found.samples_used / own_full).mean()), 4),
+        compute=round(
+            float(((found.samples_used + FORWARD_COST * found.extra_forwards) / own_full).mean()), 4
+        ),
         accuracy_mean=float(found.accuracy.mean()),
         accuracy_low=low,
         accuracy_high=high,

@@ -30,11 +30,14 @@ def markdown_table(evaluation: Evaluation) -> str:
     """Test accuracy in percent and half its 95 % interval: a row an agent, a column a context."""
     table = _by_context(evaluation)
     labels = [context_label(context) for context in evaluation.contexts]
-    lines = [f"| agent | data used | {' | '.join(labels)} |", "|---|---|" + "---|" * len(labels)]
+    costs = any(row.compute != row.ratio for row in evaluation.rows)  # somebody looked without training
+    heads = ["agent", "data used", *(["compute"] if costs else []), *labels]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for agent, rows in table.items():
-        cells = [_cell(rows[label]) for label in labels]
+        first = rows[labels[0]]
+        spent = [f"{first.ratio:.0%}", *([f"{first.compute:.0%}"] if costs else [])]
         name = f"**{agent}**" if agent == evaluation.agent else agent
-        lines.append(f"| {name} | {rows[labels[0]].ratio:.0%} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join([name, *spent, *(_cell(rows[label]) for label in labels)])} |")
     return "\n".join(lines)
 
 

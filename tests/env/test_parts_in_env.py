@@ -27,7 +27,11 @@ def test_every_selector_runs_an_episode_within_its_budget(name):
     env = dsenv.load("envs", ENV, control="rule", selector=name, context={"subset": 0.7, "label_noise": 0.3})
     infos = run(env)
     members = int(env.session.pool.sum())
-    assert infos[-1]["samples_used"] == round(0.5 * members * 4)
+    looked = infos[-1]["extra_forwards"]
+    assert looked == (members + 100 if env.session.chooser.selectors[0].needs_pass else 0)
+    passes = 1.5 if looked else 0  # 200 training and 100 validation samples
+    assert infos[-1]["samples_used"] == round((0.5 - passes / 3 / 4) * members * 4)
+    assert infos[-1]["budget_left"] == 0
     assert not env.session.trainer.signals.seen[0][~env.session.pool[0]].any()
     assert all(np.isfinite(info["train_loss"]) for info in infos)
 
@@ -88,6 +92,20 @@ def test_sada_strengths_move_after_its_warm_up():
     signals = env.session.trainer.signals.of_replica(0)
     strengths = controller.strengths(signals, index, torch.Generator().manual_seed(0))
     assert 0 <= float(strengths.min()) < float(strengths.max()) <= 1
+
+
+def test_what_needs_more_than_the_training_forward_is_refused():
+    for augment in (
+        {"name": "ada_augment", "features": 16, "epochs": 4},
+        {"name": "sada", "estimator": "projection"},
+    ):
+        with pytest.raises(ValueError, match=r"with dsenv\.DataPlan"):
+            dsenv.load("envs", ENV, augment=augment)
+
+
+def test_a_budget_that_cannot_pay_for_a_pass_is_refused():
+    with pytest.raises(ValueError, match=r"does not pay for 1\.5 passes"):
+        dsenv.load("envs", ENV, control="rule", selector="moderate", ratio=0.1)
 
 
 def test_parts_that_contradict_the_control_are_refused():

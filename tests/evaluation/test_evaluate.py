@@ -88,6 +88,18 @@ def test_the_table_is_markdown_with_a_column_a_context(result):
     assert lines[2].startswith("| **random** | 50% |")
 
 
+def test_passes_without_training_are_charged_and_shown(tmp_path):
+    path = tmp_path / "moderate.toml"
+    path.write_text(
+        'entry_point = "dsenv.agents.rules:Even"\n[kwargs.env]\ncontrol = "rule"\nselector = "moderate"\n'
+    )
+    moderate = Contender("moderate", dsenv.load("agents", str(path)))
+    found = evaluate(ENV, [*contenders("random", "all_data"), moderate], "random", seeds=2, progress=False)
+    row = next(row for row in found.rows if row.agent == "moderate")
+    assert row.ratio == pytest.approx(0.375) and row.compute == pytest.approx(0.5)
+    assert "| agent | data used | compute |" in markdown_table(found)
+
+
 def test_figures_show_every_agent_and_context(result):
     assert len(accuracy_figure(result).axes[0].get_legend().get_texts()) == 3
     schedule = schedule_figure(result)
