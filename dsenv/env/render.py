@@ -47,6 +47,7 @@ def draw(session: "Session", replica: int) -> NDArray[np.uint8]:
     accuracy.set(title="training", ylim=(0, 1.02))
     for axis in (selected, ratio, accuracy):
         axis.set(xlabel="interval", xlim=(0.4, intervals + 0.6))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in (ratio, accuracy):
         axis.legend(fontsize=8)
     figure.suptitle(summarise(session, replica), fontsize=8)
