@@ -11,12 +11,13 @@ from dsenv.env.device import choose_device
 from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Info, Session
+from dsenv.env.snapshot import Forkable
 from dsenv.env.vector_env import TrainingVectorEnv
 
 Observation = NDArray[np.float32]
 
 
-class TrainingEnv(Described, gymnasium.Env[Any, Any]):
+class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     """Train a model; each step decides what the next interval of training sees.
 
     **Action space**: Box(-1, 1, (A,), float32). With control "curriculum", component b is the log weight
@@ -48,6 +49,7 @@ class TrainingEnv(Described, gymnasium.Env[Any, Any]):
     """
 
     metadata = METADATA
+    _random = ("_np_random", "_np_random_seed")
 
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
         self.render_mode = check_render_mode(render_mode)

@@ -14,12 +14,13 @@ from dsenv.env.device import choose_device
 from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Flags, Floats, Info, Session
+from dsenv.env.snapshot import Forkable
 from dsenv.errors import pick
 
 Step = tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]
 
 
-class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
+class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
     """K `TrainingEnv`s in one tensor program; episode k equals that of a single environment.
 
     Follows Gymnasium's VectorEnv contract. `info` is a dict of arrays with `_key` masks.
@@ -33,6 +34,8 @@ class TrainingVectorEnv(Described, VectorEnv[Floats, Any, Any]):
         device: "auto", "cpu", "cuda" or "cuda:1".
         settings: see `EnvConfig`.
     """
+
+    _random = ("_rngs", "_begun")
 
     def __init__(
         self,

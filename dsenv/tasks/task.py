@@ -32,7 +32,7 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no single truth
 class Task:
     """What is trained, and how.
 

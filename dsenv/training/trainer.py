@@ -78,7 +78,7 @@ class Trainer:
             channels_last=channels_last,
             compile=compile,
         )
-        self._splits: dict[str, ResidentSplit] = {}
+        self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
         self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
 
@@ -94,12 +94,12 @@ class Trainer:
 
     def split(self, name: str) -> ResidentSplit:
         """A split of the data set, moved to the device at its first use."""
-        if name not in self._splits:
+        if name not in self.splits:
             splits = self.task.dataset.splits()
-            self._splits[name] = ResidentSplit(
+            self.splits[name] = ResidentSplit(
                 splits[pick("split", name, splits)], self.task.dataset, self.device
             )
-        return self._splits[name]
+        return self.splits[name]
 
     def start(self, replica: int, seed: int, labels: Tensor) -> None:
         """Begin a new training in one replica.

@@ -1,0 +1,68 @@
+"""Snapshots: a training in the middle of an episode, saved, restored and forked exactly."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Self
+
+from dsenv.env.session import Session
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State of an environment between two steps. Picklable; the data set is shared, not copied."""
+
+    session: Session
+    random: dict[str, Any]
+    """Generators that later episodes are drawn from, by attribute name."""
+
+
+def copy_session(session: Session) -> Session:
+    """A session of its own with the same state; task, settings and resident data are shared."""
+    shared = (session.config, session.task, *session.trainer.splits.values())
+    return copy.deepcopy(session, {id(part): part for part in shared})
+
+
+def _signature(session: Session) -> dict[str, Any]:
+    """What two sessions must have in common for the state of one to fit the other."""
+    settings = {name: value for name, value in vars(session.config).items() if name != "task"}
+    shapes = {name: tuple(value.shape) for name, value in session.trainer.replicas.parameters_of(0).items()}
+    return settings | {"num_envs": session.count, "samples": session.trainer.size, "parameters": shapes}
+
+
+class Forkable:
+    """Saving, restoring and forking an environment, so that several actions can be tried from one state.
+
+    The same actions after a restore give the same numbers, bit for bit on a CPU.
+    """
+
+    session: Session
+    _random: tuple[str, ...]
+    """Attributes that hold the environment's own generators and flags."""
+
+    def save_state(self) -> Snapshot:
+        """The state of all trainings, as it is now; later steps do not change it."""
+        random = {name: copy.deepcopy(getattr(self, name)) for name in self._random}
+        return Snapshot(copy_session(self.session), random)
+
+    def restore_state(self, snapshot: Snapshot) -> None:
+        """Go back to a saved state; it can be restored again.
+
+        Raises:
+            ValueError: the state is of an environment with other settings, or another number of them.
+        """
+        own, other = _signature(self.session), _signature(snapshot.session)
+        for name, value in own.items():
+            if other[name] != value:
+                raise ValueError(
+                    f"the state is of an environment with {name} = {other[name]!r}, this one has {value!r}; "
+                    "restore it where it was saved, or make an environment with those settings"
+                )
+        self.session = copy_session(snapshot.session)
+        for name, value in snapshot.random.items():
+            setattr(self, name, copy.deepcopy(value))
+
+    def fork(self) -> Self:
+        """Another environment in the same state, which goes its own way."""
+        twin = copy.copy(self)
+        twin.restore_state(self.save_state())
+        return twin
