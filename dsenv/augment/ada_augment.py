@@ -35,7 +35,8 @@ class AdaAugment(AugmentationController):
     Settings: as published (learning rate 3e-4, discount 0.99), 300 epochs; short trainings leave the actor
     near its start.
 
-    Cost: two more forwards and one more augmented batch a step, which count against a compute budget.
+    Cost: two more forwards and one more augmented batch a step, which count against a compute budget. As in
+    the published code they run in the model's training mode, so batch-norm statistics see all three views.
 
     Use::
 

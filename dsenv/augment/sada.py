@@ -118,8 +118,9 @@ class SADA(AugmentationController):
                 f"SADA with estimator {self.estimator!r} needs Forward.logits; or use estimator='loss'"
             )
         index, last, seen = batch.index, self._memory["last"], self._memory["seen"]
-        now = batch.loss if batch.logits is None or not self.needs_logits else batch.logits.log_softmax(-1)
-        now, then = now.float(), last[index].float()
+        outputs = batch.loss if batch.logits is None or not self.needs_logits else batch.logits
+        now, then = outputs.float(), last[index].float()  # a softmax in half precision drowns the change
+        now = now.log_softmax(-1) if self.needs_logits else now
         if self.estimator == "loss":
             influence = (now - then).abs()
         else:

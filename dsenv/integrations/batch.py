@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -92,7 +93,8 @@ def split_sample(sample: Any) -> tuple[Any, Any]:
 def to_device(value: Any, device: Any) -> Any:
     """Move the tensors in a batch; containers keep their type where it is a dict, list or tuple."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        # Not towards the CPU: there the values could be read before they have arrived.
+        return value.to(device, non_blocking=torch.device(device).type != "cpu")
     if isinstance(value, Mapping):
         return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):

@@ -10,11 +10,39 @@ from dsenv.augment import AugmentationController
 from dsenv.select.base import Selector
 
 
-def check_losses(losses: Any, size: int) -> None:
-    """Check that `losses` is one value for each of `size` samples.
+def check_batch_size(size: int, batch_size: int, end: int) -> None:
+    """Check that a loader of the user's own makes the batches that the plan counts as steps.
+
+    Args:
+        size: samples in its batch.
+        batch_size: the plan's.
+        end: samples that the epoch trains on; its last batch holds what is left over.
 
     Raises:
-        ValueError: it is a scalar, or has another shape.
+        ValueError: the batch has another size.
+    """
+    if size not in (batch_size, end % batch_size):
+        raise ValueError(
+            f"the batch holds {size} samples, the plan makes steps of {batch_size}: give the DataLoader "
+            "batch_size=plan.batch_size, or DataPlan(batch_size=...) that of the loader"
+        )
+
+
+def check_epoch(epoch: int, done: int) -> None:
+    """Warn when an epoch ends of which the plan heard nothing."""
+    if not done:
+        warnings.warn(
+            f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
+            "take the loss of every training batch by plan.loss(batch, losses)",
+            stacklevel=4,
+        )
+
+
+def check_losses(losses: Any, size: int, device: torch.device) -> None:
+    """Check that `losses` is one value for each of `size` samples, on the plan's device.
+
+    Raises:
+        ValueError: it is a scalar, has another shape, or is somewhere else.
     """
     if not isinstance(losses, Tensor) or losses.dim() == 0:
         raise ValueError(
@@ -25,6 +53,11 @@ def check_losses(losses: Any, size: int) -> None:
         raise ValueError(
             f"plan.loss needs losses of shape ({size},), one value a sample, got {tuple(losses.shape)}; "
             "take the mean over the other dimensions first, for example losses.flatten(1).mean(1)"
+        )
+    if losses.device != device:
+        raise ValueError(
+            f"the losses are on {losses.device}, the plan's batches on {device}; give "
+            f"DataPlan(device={str(losses.device)!r}), and the plan puts batches there"
         )
 
 
@@ -59,7 +92,10 @@ def check_outputs(
             "logits were given, but the number of classes is not known; set DataPlan(classes=...)"
         )
     if logits.shape != (size, classes):
-        raise ValueError(f"logits must have shape ({size}, {classes}), got {tuple(logits.shape)}")
+        raise ValueError(
+            f"logits must have shape ({size}, {classes}), got {tuple(logits.shape)}; where the labels do not "
+            "name every class, set DataPlan(classes=...); where outputs are not classes, leave logits out"
+        )
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (size,):
         shape = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(

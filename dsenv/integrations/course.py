@@ -50,6 +50,7 @@ class Course:
         self._chosen: Selection | None = None
         self._generator = torch.Generator(signals.device).manual_seed(seed)
         self._weights = torch.zeros(signals.size, device=signals.device)  # 0: not in this epoch
+        self._host_weights: Tensor | None = None  # a copy, to look at without waiting for the device
 
     @property
     def chosen(self) -> Selection:
@@ -73,6 +74,7 @@ class Course:
         self._chosen = chosen
         self._weights.zero_()
         self._weights[chosen.index] = chosen.weight
+        self._host_weights = None
 
     def _count(self) -> int:
         """How many samples the present epoch is to have."""
@@ -142,16 +144,20 @@ class Course:
         """Weights (B,) of samples (B,) of the present epoch.
 
         Raises:
-            ValueError: one of them was not chosen (looked at on a CPU alone, where looking is free).
+            ValueError: one of them was not chosen (looked at where the positions are on the CPU, as from a
+                DataLoader; elsewhere looking would wait for the device).
         """
-        weight = self._weights[index.to(self._weights.device)]
-        if weight.device.type == "cpu" and not bool((weight > 0).all()):
-            wrong = int(index[weight <= 0][0])
-            raise ValueError(
-                f"the batch holds sample {wrong}, which is not among those of epoch {self.epoch}: another "
-                "sampler made it, or it is left over from another epoch; some frameworks replace samplers"
-            )
-        return weight
+        if index.device.type == "cpu":
+            if self._host_weights is None:
+                self._host_weights = self._weights.cpu()
+            strange = index[self._host_weights[index] <= 0]
+            if len(strange):
+                raise ValueError(
+                    f"the batch holds sample {int(strange[0])}, which is not among those of epoch "
+                    f"{self.epoch}: another sampler made it, or it is left over from another epoch; some "
+                    "frameworks replace samplers"
+                )
+        return self._weights[index.to(self._weights.device)]
 
     def finish(self) -> None:
         """Go to the next epoch."""

@@ -36,5 +36,8 @@ class FeatureForward:
         finally:
             hook.remove()
         if not caught:
-            raise ValueError(f"the model did not call its head {self.head}")
+            raise ValueError(
+                f"the model did not call its head {self.head}; a compiled model that ran before goes on "
+                "without the hook: make its first call through FeatureForward, or wrap the model as it was"
+            )
         return logits, caught[-1]

@@ -44,15 +44,25 @@ def full_pass(
         sample_loss: per-sample loss; None for cross-entropy.
     """
     model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
-    logits, features, labels = [], [], []
+    logits, features, labels, losses = [], [], [], []
     with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
         for inputs, given in batches:
             logit, feature = outputs(forward, inputs)
             logits.append(logit)
             labels.append(given.to(logit.device))
+            losses.append((sample_loss or _cross_entropy)(logit.float(), labels[-1]))
             if feature is not None:
                 features.append(feature)
-    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+    all_labels = torch.cat(labels)
     index = torch.arange(len(all_labels), device=all_labels.device)
-    loss = (sample_loss or kernels.cross_entropy)(all_logits.float(), all_labels)
-    return Forward(index, all_labels, loss, all_logits, torch.cat(features) if features else None)
+    joined = torch.cat(features) if features else None
+    return Forward(index, all_labels, torch.cat(losses), torch.cat(logits), joined)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise ValueError(
+            f"a pass over the data needs int64 class labels, one a sample, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}; convert them in the data, for example labels.long(), or give sample_loss"
+        )
+    return kernels.cross_entropy(logits, labels)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsenv.augment import AdaAugment, AugmentationController
 from dsenv.integrations import checks
-from dsenv.integrations.batch import Batch, ViewBatch
+from dsenv.integrations.batch import Batch, ViewBatch, to_device
 from dsenv.integrations.course import Course
 from dsenv.integrations.look import ForwardFunction, outputs
 from dsenv.integrations.records import Cost, Inbox, PlanSignals
@@ -49,7 +49,7 @@ class Observer:
             ValueError: something is missing or has another shape.
         """
         size = len(batch.index)
-        checks.check_losses(losses, size)
+        checks.check_losses(losses, size, batch.weight.device)
         needing = (self.selector, self.controller)
         checks.check_outputs(needing, size, classes, logits, features, batch.labels)
         found = (None if value is None else value.detach() for value in (logits, features))
@@ -116,7 +116,8 @@ class Observer:
         self.signals.load_state_dict(state["signals"])
         self.signals.blind = state["blind"]
         self._inbox.load_state_dict(state["inbox"], self.signals.device)
-        self.selector.load_state_dict(state["selector"])
+        # A state read with map_location="cpu" goes on where the plan is.
+        self.selector.load_state_dict(to_device(state["selector"], self.signals.device))
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         self.cost.load_state_dict(state["cost"])

@@ -129,6 +129,7 @@ class DataPlan:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
+        checks.check_epoch(self.course.epoch, self.course.done)
         self._observer.end_epoch(self.course.epoch)
         self.course.finish()
 
@@ -163,9 +164,10 @@ class DataPlan:
             number: of the batch in its epoch; None for the next one to be trained on.
 
         Raises:
-            ValueError: a sample is not among those of this epoch.
+            ValueError: a sample is not among those of this epoch, or the loader's batches have another size.
         """
         weight = self.course.weights_of(index)
+        checks.check_batch_size(len(index), self.batch_size, self.course.end)
         number = self.course.done // self.batch_size if number is None else number
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._finish(index.to(self.device), inputs, labels, weight, number)
@@ -207,7 +209,7 @@ class DataPlan:
         validation: Any = None,
         *,
         sample_loss: SampleLoss | None = None,
-        num_workers: int = 0,
+        **loader: Any,
     ) -> None:
         """Show the selector one pass over the training set; `cost.looked` counts its samples.
 
@@ -219,7 +221,8 @@ class DataPlan:
                 inputs; gives logits (B, C), or (logits, features (B, D)).
             validation: (inputs, labels) or a data set of held-out samples, for selectors that use them.
             sample_loss: per-sample loss of (logits, labels); None for cross-entropy.
-            num_workers: of the loader, where the data are not tensors.
+            loader: batch_size of the pass and, where the data are not tensors, further arguments of
+                `torch.utils.data.DataLoader`: num_workers, collate_fn, ...
 
         Raises:
             ValueError: the selector needs features or a validation split, and there are none.
@@ -229,8 +232,7 @@ class DataPlan:
             data.append(sources.open_source(validation, self.device))
         with self.cost.timed("look"):
             passes = [
-                full_pass(forward, source.batches(num_workers, self.transform), sample_loss)
-                for source in data
+                full_pass(forward, source.batches(self.transform, **loader), sample_loss) for source in data
             ]
         self.cost.looked += sum(len(source.dataset) for source in data)
         with self.cost.timed("select"):
@@ -295,6 +297,8 @@ class DataPlan:
         return {
             **self.timetable.as_dict(),
             "seed": self.course.seed,
+            "uniform_epochs": self.course.uniform_epochs,
+            "tail": self.course.tail,
             "selector": type(self.selector).__name__,
             "augment": None if self.controller is None else type(self.controller).__name__,
         }

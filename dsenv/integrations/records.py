@@ -13,7 +13,7 @@ from dsenv.signals import SampleSignals
 from dsenv.volume.budget import FORWARD_COST
 
 FROM_LOGITS = ("confidence", "entropy", "margin", "correct", "forgetting_events")
-FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per epoch
+FLUSH_ELEMENTS = 1 << 24  # logits, samples x classes, kept before the signals take them in
 PARTS = ("select", "augment", "observe", "look")
 
 
@@ -92,7 +92,7 @@ class Inbox:
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
         self._parts.append((index, loss.detach().clone(), *(value.detach().clone() for value in more)))
-        self._elements += more[0].numel() if more else len(loss)
+        self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
         if self._elements > FLUSH_ELEMENTS:
             self.flush(signals, step)
 

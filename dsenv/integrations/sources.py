@@ -1,6 +1,6 @@
 """Where the samples of a plan come from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.integrations.batch import split_sample, to_device
 
-READ = 1024  # samples read at a time
+READ = 1024  # samples read at a time, where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,26 @@ class Source:
     """Number of classes, where labels or data set tell."""
 
     def batches(
-        self, num_workers: int = 0, transform: Callable[[Any], Any] | None = None
+        self, transform: Callable[[Any], Any] | None = None, batch_size: int = READ, **loader: Any
     ) -> Iterator[tuple[Any, Tensor]]:
         """All samples in order, as (inputs, labels) on the device.
 
         Args:
-            num_workers: of the loader, where there are no tensors.
             transform: applied to each batch of inputs.
+            batch_size: samples read at a time.
+            loader: further arguments of the DataLoader, where there are no tensors.
 
         Raises:
             ValueError: the samples have no labels.
         """
-        for inputs, labels in self._raw(num_workers):
+        for inputs, labels in self._raw(batch_size, loader):
             yield (inputs if transform is None else transform(inputs)), labels
 
-    def _raw(self, num_workers: int) -> Iterator[tuple[Any, Tensor]]:
+    def _raw(self, batch_size: int, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Tensor]]:
         if self.tensors:
-            return zip(*(torch.split(tensor, READ) for tensor in self.tensors), strict=True)
+            return zip(*(torch.split(tensor, batch_size) for tensor in self.tensors), strict=True)
         # A generator of its own: torch's loader would draw from the global stream.
-        loader = DataLoader(self.dataset, READ, num_workers=num_workers, generator=torch.Generator())
+        loader = DataLoader(self.dataset, batch_size, generator=torch.Generator(), **settings)
         return (_labelled(to_device(sample, self.device)) for sample in loader)
 
 
@@ -60,7 +61,7 @@ def open_source(data: Any, device: torch.device | str | None) -> Source:
         ValueError: it is none of these, or inputs and labels differ in number.
     """
     pair = data.tensors if isinstance(data, TensorDataset) else data
-    if isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair):
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair):
         if len(pair[0]) != len(pair[1]):
             raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
         target = torch.device(device or pair[0].device)

@@ -56,8 +56,7 @@ class DivBS(StaticSelector):
     fresh forward of the pool costs more than the backward passes it saves.
 
     Cost: N B (C + D + B) multiplications and 8 N B bytes for N samples in batches of B, `together` batches
-    at a time; 50,000 samples with 512 features and 10 classes took 8.8 s on one CPU core. State: 16
-    bytes a sample. Needs logits and features.
+    at a time. State: 16 bytes a sample. Needs logits and features.
     Source: Hong et al., 2024, arXiv 2406.04872.
     Differs from the published code: takes the largest inner product, as the paper says, where the code draws
     in proportion to it; batches are fixed strides through the data set; all samples are ranked.

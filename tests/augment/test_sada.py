@@ -190,3 +190,18 @@ def test_needs_are_declared_and_checked() -> None:
 def test_settings_are_checked(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         SADA(**({"size": 5, "classes": 3} | settings))
+
+
+@pytest.mark.parametrize("estimator", ["kl", "tdds"])
+def test_half_precision_logits_are_not_rounded_again(estimator: str) -> None:
+    generator, index, labels = rng(), torch.arange(SIZE), torch.zeros(SIZE, dtype=torch.int64)
+    first = (4 * torch.randn(SIZE, CLASSES, generator=generator)).bfloat16()
+    epochs = [(first + 0.05 * step * torch.randn(SIZE, CLASSES, generator=generator)) for step in range(4)]
+    halves = [logits.bfloat16() for logits in epochs]
+    variances = []
+    for cast in (torch.bfloat16, torch.float32):
+        controller = SADA(SIZE, CLASSES, estimator=estimator, window=WINDOW)
+        for logits in halves:
+            controller.observe(Forward(index, labels, torch.ones(SIZE), logits.to(cast)))
+        variances.append(controller.variance)
+    assert torch.equal(*variances) and (variances[0] > 0).all()

@@ -139,3 +139,24 @@ def test_a_fresh_iterator_begins_at_the_first_batch_not_trained_on() -> None:
     plan.loss(first, torch.rand(64))
     assert torch.equal(next(iter(loader)).index, plan.course.chosen.index[64:128])
     assert torch.equal(next(iter(plan.batches())).index, plan.course.chosen.index[64:128])
+
+
+def test_a_look_takes_the_arguments_of_a_loader() -> None:
+    """As samples of different lengths need them: a collate function, and smaller batches."""
+    tokens = [{"ids": torch.arange(1 + i % 3), "labels": i % 2} for i in range(40)]
+
+    def pad(samples: list[Any]) -> dict[str, torch.Tensor]:
+        ids = torch.nn.utils.rnn.pad_sequence([sample["ids"] for sample in samples], batch_first=True)
+        return {"ids": ids, "labels": torch.tensor([sample["labels"] for sample in samples])}
+
+    sizes = []
+
+    def forward(inputs: Any) -> torch.Tensor:
+        sizes.append(len(inputs["ids"]))
+        return torch.rand(len(inputs["ids"]), 2)
+
+    plan = DataPlan(tokens, epochs=4, batch_size=10, selector="ccs", ratio=0.5, classes=2)
+    plan.look(forward, batch_size=16, collate_fn=pad)
+    assert sizes == [16, 16, 8]
+    batches = list(plan.loader(collate_fn=pad))
+    assert sum(len(batch.index) for batch in batches) == plan.timetable.counts[0]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dsenv.integrations import DataPlan, FeatureForward
 from dsenv.volume.constant import Constant
@@ -26,6 +27,49 @@ def test_losses_of_another_shape() -> None:
     plan = new_plan()
     with pytest.raises(ValueError, match=r"shape \(64,\), one value a sample, got \(64, 12\).*mean\(1\)"):
         plan.loss(first_batch(plan), torch.rand(64, 12))
+
+
+def test_losses_on_another_device() -> None:
+    plan = new_plan()
+    with pytest.raises(ValueError, match=r"losses are on meta, .* on cpu; give DataPlan\(device='meta'"):
+        plan.loss(first_batch(plan), torch.rand(64, device="meta"))
+
+
+def test_a_loader_with_another_batch_size() -> None:
+    plan = new_plan(augment="trivial")
+    loader = DataLoader(plan.dataset, batch_size=16, sampler=plan.sampler)
+    with pytest.raises(ValueError, match=r"16 samples, the plan makes steps of 64: .*plan.batch_size"):
+        plan.batch(*next(iter(loader)))
+
+
+def test_an_epoch_without_losses_is_noticed() -> None:
+    plan = new_plan()
+    with pytest.warns(UserWarning, match=r"epoch 0 ended without plan\.loss") as caught:
+        for epoch in plan.epochs_left():
+            for batch in plan.batches():
+                if epoch:
+                    plan.loss(batch, torch.rand(len(batch.index)))
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_fewer_classes_in_the_labels_than_outputs() -> None:
+    plan = DataPlan((TRAIN[0], TRAIN[1].clamp(max=8)), epochs=2, batch_size=64)
+    with pytest.raises(ValueError, match=r"shape \(64, 9\), got \(64, 10\); .*set DataPlan\(classes=...\)"):
+        plan.loss(first_batch(plan), torch.rand(64), logits=torch.rand(64, 10))
+
+
+def test_a_pass_over_labels_that_are_no_classes() -> None:
+    plan = DataPlan((TRAIN[0].float(), TRAIN[1].int()), epochs=2, batch_size=64, selector="grand", ratio=0.5)
+    with pytest.raises(ValueError, match=r"int64 class labels, one a sample, got torch.int32"):
+        plan.look(new_model())
+
+
+def test_a_model_compiled_without_the_hook() -> None:
+    forward = new_model()
+    compiled = torch.compile(forward.model, backend="eager")
+    compiled(torch.rand(4, 64))
+    with pytest.raises(ValueError, match=r"compiled model that ran before goes on without the hook"):
+        FeatureForward(compiled, forward.head)(torch.rand(4, 64))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +134,9 @@ def test_epochs_cannot_be_skipped_and_end() -> None:
     plan = new_plan(epochs=2)
     with pytest.raises(ValueError, match="in epoch 0 and can go on to 1, not to 5"):
         plan.start_epoch(5)
-    plan.start_epoch(1)
-    plan.start_epoch(2)
+    for epoch in (1, 2):
+        with pytest.warns(UserWarning, match="ended without plan.loss"):
+            plan.start_epoch(epoch)
     with pytest.raises(ValueError, match="2 epochs are over"):
         plan.batches()
 

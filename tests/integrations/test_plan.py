@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
 from dsenv.integrations import DataPlan
+from dsenv.integrations.look import full_pass
+from dsenv.integrations.records import FLUSH_ELEMENTS, Inbox, PlanSignals
+from dsenv.integrations.sources import READ, open_source
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
 from dsenv.select.registry import SELECTORS
@@ -287,3 +290,30 @@ def test_regression_and_samples_without_labels() -> None:
     tokens = [{"ids": torch.full((2,), i), "labels": i % 2} for i in range(40)]
     batch = next(iter(DataPlan(tokens, epochs=1, batch_size=10).batches()))
     assert torch.equal(batch.inputs["ids"][:, 0], batch.index) and torch.equal(batch.labels, batch.index % 2)
+
+
+def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch() -> None:
+    signals, inbox = PlanSignals(64, classes=FLUSH_ELEMENTS // 32), Inbox()
+    for first in range(0, 64, 8):
+        inbox.add(signals, 0, torch.arange(first, first + 8), torch.rand(8))
+        assert sum(len(part[0]) for part in inbox.state_dict()["parts"]) <= 32
+    assert int(signals.seen.sum()) >= 32
+
+
+def test_a_list_of_two_tensors_is_a_pair() -> None:
+    assert len(DataPlan(list(TRAIN), epochs=2, batch_size=64).dataset) == SIZE
+
+
+def test_a_pass_keeps_no_more_than_it_hands_on() -> None:
+    sizes = []
+
+    def sample_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(labels))
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    inputs, labels = torch.rand(READ + 5, 3), torch.randint(3, (READ + 5,))
+    source = open_source((inputs, labels), None)
+    found = full_pass(lambda batch: batch, source.batches(), sample_loss)
+    assert sizes == [READ, 5]
+    assert torch.equal(found.loss, F.cross_entropy(inputs, labels, reduction="none"))
+    assert torch.equal(found.logits, inputs) and torch.equal(found.index, torch.arange(READ + 5))

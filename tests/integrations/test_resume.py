@@ -100,6 +100,8 @@ def test_a_state_of_another_plan_is_refused() -> None:
         ({"ratio": 0.4}, r"counts=\[500, 500\], this one has \[400, 400\]"),
         ({"ratio": 0.5, "selector": "ucb"}, "selector=UniformRandom, this one has UCB"),
         ({"ratio": 0.5, "batch_size": 32}, "batch_size=64, this one has 32"),
+        ({"ratio": 0.5, "uniform_epochs": 1}, "uniform_epochs=0, this one has 1"),
+        ({"ratio": 0.5, "tail": 0.5}, "tail=0.125, this one has 0.5"),
     ):
         with pytest.raises(ValueError, match=message):
             new_plan(**settings).load_state_dict(state)
@@ -115,3 +117,21 @@ def test_a_state_is_a_copy() -> None:
     for _ in steps:
         pass
     assert str(state) == kept
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("selector", ["data_agent", "ucb", "moderate"])
+def test_a_state_read_on_the_cpu_goes_on_at_the_device(selector: str, tmp_path: Any) -> None:
+    def loop() -> Loop:
+        made = Loop(new_plan(epochs=3, selector=selector, ratio=0.5, device="cuda"))
+        made.forward.model.cuda()
+        return made
+
+    first = loop()
+    for number, _ in enumerate(first.steps()):
+        if number == 10:
+            torch.save(first.state_dict(), tmp_path / "state.pt")
+            break
+    later = loop()
+    later.load_state_dict(torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
+    assert later.run().plan.progress == 1
