@@ -206,7 +206,7 @@ def make_plan(run: Run, dataset: Dataset, labels: Tensor) -> tuple[DataPlan, flo
         volume={"name": "pods", "warmup": 0} if run.volume == "pods" else None,
         augment=AUGMENTS.get(run.method),
         transform=partial(normalise, mean=dataset.mean[0], std=dataset.std[0]),
-        uniform_epochs=1,
+        uniform_epochs=0 if run.method == "data_agent" else 1,  # Data Agent has a warm-up of its own
         seed=run.seed,
     )
     return plan, spent, seconds
