@@ -36,7 +36,9 @@ def test_the_observation_table_is_that_of_the_code():
 
 def test_python_blocks_of_the_agents_page_run():
     for block in re.findall(r"```python\n(.*?)```", (DOCS / "agents.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "docs/agents.md", "exec"), {})
+        names: dict[str, object] = {}
+        exec(compile(block, "docs/agents.md", "exec"), names)
+        assert "action" in names
 
 
 def test_every_agent_is_on_the_agents_page():

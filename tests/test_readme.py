@@ -35,7 +35,9 @@ def run_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_blocks_run(number, capsys):
-    exec(compile(blocks("python")[number], f"README block {number}", "exec"), {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    exec(compile(blocks("python")[number], f"README block {number}", "exec"), names)
+    assert {"env", "plan"} & set(names)
 
 
 def test_there_are_blocks_of_each_kind():

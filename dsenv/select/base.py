@@ -1,6 +1,6 @@
 """What every selector takes and returns."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +77,7 @@ class Forward:
         return Forward(index, self.labels[positions], self.loss[positions], *rest)
 
 
-class Selector(ABC):  # noqa: B024  # most methods have a sensible default
+class Selector(ABC):
     """Chooses which samples to train on.
 
     Rule-based selectors are pure functions of the signals. Others ask for more: static ones for one
@@ -99,6 +99,7 @@ class Selector(ABC):  # noqa: B024  # most methods have a sensible default
         """Take in one training batch, after its forward pass."""
         del batch
 
+    @abstractmethod
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Choose samples.
 
@@ -107,7 +108,6 @@ class Selector(ABC):  # noqa: B024  # most methods have a sensible default
             count: M, how many to choose, 1..N.
             generator: the only source of randomness; it lives on the signals' device.
         """
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the selector remembers; empty for a pure function of the signals."""
