@@ -45,14 +45,15 @@ class EpsilonGreedy(HistorySelector):
     Args:
         epsilon: share of the selection that is random, in [0, 1].
         alpha: weight of the newest loss in the mean, in (0, 1].
+        size: N; None to learn it at the first `select`.
     """
 
     fields = ("mean",)
 
-    def __init__(self, epsilon: float = 0.1, alpha: float = 0.8) -> None:
+    def __init__(self, epsilon: float = 0.1, alpha: float = 0.8, size: int | None = None) -> None:
         self.epsilon = check_share("epsilon", epsilon, zero=True)
         self.alpha = check_share("alpha", alpha)
-        super().__init__()
+        super().__init__(size)
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
         """Mean (B,) after the losses of the batch: m <- (1 - alpha) m + alpha l."""

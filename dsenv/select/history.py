@@ -14,18 +14,20 @@ from dsenv.signals import SampleSignals
 class HistorySelector(Selector):
     """Keeps named float32 tensors (N,) and visits (N,) int32, updated by every training batch.
 
-    The size N is learnt at the first `select`; until then `observe` makes room as positions come.
-
     State: 4 bytes a sample and field, and 4 for the visits.
+
+    Args:
+        size: N; None to learn it at the first `select`. Until then `observe` makes room as positions come,
+            for which it has to wait for the device.
     """
 
     fields: tuple[str, ...]
     """Names of the tensors a subclass keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int | None = None) -> None:
         self._kept = {name: torch.empty(0) for name in self.fields}
         self._visits = torch.empty(0, dtype=torch.int32)
-        self._size: int | None = None
+        self._size = self._known_size = size
 
     @abstractmethod
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
@@ -83,7 +85,7 @@ class HistorySelector(Selector):
         """Continue from `state_dict()`."""
         self._visits = state["visits"].clone()
         self._kept = {name: state[name].clone() for name in self.fields}
-        self._size = None
+        self._size = self._known_size
 
 
 def _padded(values: Tensor, missing: int) -> Tensor:

@@ -82,16 +82,17 @@ class EL2N(HistorySelector):
     Args:
         keep: "hardest" or "easiest".
         visits: visits of a sample that its score is the mean of, at least 1.
+        size: N; None to learn it at the first `select`.
     """
 
     fields = ("el2n",)
     needs_logits = True
 
-    def __init__(self, keep: str = "hardest", visits: int = 10) -> None:
+    def __init__(self, keep: str = "hardest", visits: int = 10, size: int | None = None) -> None:
         if visits < 1:
             raise ValueError(f"visits must be at least 1, got {visits!r}")
         self.keep, self.visits = pick("end to keep", keep, KEEP), visits
-        super().__init__()
+        super().__init__(size)
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
         """Mean score (B,) with this batch, for samples still within their first visits."""

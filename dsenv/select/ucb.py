@@ -55,15 +55,16 @@ class UCB(HistorySelector):
     Args:
         alpha: weight of the newest loss in mean and variance, in (0, 1].
         c: standard deviations added to the mean, >= 0.
+        size: N; None to learn it at the first `select`.
     """
 
     fields = ("mean", "variance")
 
-    def __init__(self, alpha: float = 0.8, c: float = 1.0) -> None:
+    def __init__(self, alpha: float = 0.8, c: float = 1.0, size: int | None = None) -> None:
         if c < 0:
             raise ValueError(f"c must be at least 0, got {c!r}")
         self.alpha, self.c = check_share("alpha", alpha), c
-        super().__init__()
+        super().__init__(size)
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
         """Mean and variance (B,) after the losses of the batch."""

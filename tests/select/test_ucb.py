@@ -58,3 +58,15 @@ def test_settings_out_of_range_are_errors() -> None:
         UCB(alpha=0)
     with pytest.raises(ValueError, match="c must be at least 0, got -1"):
         UCB(c=-1)
+
+
+def test_a_known_size_makes_room_at_once_and_survives_a_resume():
+    selector = UCB(size=9)
+    batch = Forward(torch.tensor([1, 4]), torch.zeros(2, dtype=torch.int64), torch.tensor([0.5, 2.0]))
+    selector.observe(batch)
+    assert all(len(kept) == 9 for kept in selector.state_dict().values())
+    other = UCB(size=9)
+    other.load_state_dict(selector.state_dict())
+    for one in (selector, other):
+        one.observe(batch)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in selector.state_dict().items())
