@@ -13,6 +13,17 @@ from dsenv.volume.budget import FORWARD_COST
 from dsenv.volume.registry import SCHEDULES
 
 
+def describe(choice: Choice | object | None) -> str:
+    """A part in words, so that a state is not continued with another one: its name and plain settings."""
+    if choice is None or isinstance(choice, str):
+        return choice or "none"
+    if not isinstance(choice, Mapping):
+        return type(choice).__name__
+    plain = {key: value for key, value in choice.items() if isinstance(value, str | int | float)}
+    name = str(plain.pop("name", ""))
+    return name if not plain else f"{name} {dict(sorted(plain.items()))}"
+
+
 def make_selector(choice: Choice | Selector, given: Mapping[str, Any]) -> Selector:
     """A selector from its name, its table or itself."""
     if isinstance(choice, Selector):

@@ -92,6 +92,7 @@ class DataPlan:
         size, self.device = len(self._source.dataset), self._source.device
         self.classes = self._source.classes if classes is None else classes
         given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
+        self._described = {"selector": parts.describe(selector), "augment": parts.describe(augment)}
         self.selector = parts.make_selector(selector, given)
         self.controller = parts.make_controller(augment, given)
         looks = int(self.selector.needs_pass) if looks is None else looks
@@ -299,6 +300,5 @@ class DataPlan:
             "seed": self.course.seed,
             "uniform_epochs": self.course.uniform_epochs,
             "tail": self.course.tail,
-            "selector": type(self.selector).__name__,
-            "augment": None if self.controller is None else type(self.controller).__name__,
+            **self._described,
         }

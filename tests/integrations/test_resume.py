@@ -98,7 +98,12 @@ def test_a_state_of_another_plan_is_refused() -> None:
     for settings, message in (
         ({"ratio": 0.5, "epochs": 3}, "epochs=2, this one has 3"),
         ({"ratio": 0.4}, r"counts=\[500, 500\], this one has \[400, 400\]"),
-        ({"ratio": 0.5, "selector": "ucb"}, "selector=UniformRandom, this one has UCB"),
+        ({"ratio": 0.5, "selector": "ucb"}, "selector=random, this one has ucb"),
+        (
+            {"ratio": 0.5, "selector": {"name": "infobatch", "keep": 0.1}},
+            "this one has infobatch {'keep': 0.1}",
+        ),
+        ({"ratio": 0.5, "augment": "trivial"}, "augment=none, this one has trivial"),
         ({"ratio": 0.5, "batch_size": 32}, "batch_size=64, this one has 32"),
         ({"ratio": 0.5, "uniform_epochs": 1}, "uniform_epochs=0, this one has 1"),
         ({"ratio": 0.5, "tail": 0.5}, "tail=0.125, this one has 0.5"),
