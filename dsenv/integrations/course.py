@@ -159,6 +159,10 @@ class Course:
                 )
         return self._weights[index.to(self._weights.device)]
 
+    def settings(self) -> dict[str, Any]:
+        """What a state of the course can be continued under."""
+        return {"seed": self.seed, "uniform_epochs": self.uniform_epochs, "tail": self.tail}
+
     def finish(self) -> None:
         """Go to the next epoch."""
         self.epoch, self.done, self._chosen = self.epoch + 1, 0, None

@@ -295,10 +295,4 @@ class DataPlan:
 
     def _settings(self) -> dict[str, Any]:
         """What a state can be continued under."""
-        return {
-            **self.timetable.as_dict(),
-            "seed": self.course.seed,
-            "uniform_epochs": self.course.uniform_epochs,
-            "tail": self.course.tail,
-            **self._described,
-        }
+        return {**self.timetable.as_dict(), **self.course.settings(), **self._described}

@@ -43,6 +43,26 @@ class VolumeSchedule(ABC):
         """`ratio` for a step that lies in the training."""
 
 
+class SwingSchedule(VolumeSchedule):
+    """A schedule that goes from one end of a swing about the target to the other.
+
+    Args:
+        target: mean ratio, (0, 1].
+        swing: distance of either end from the target; None for `default_swing(target)`, rising.
+    """
+
+    def __init__(self, target: float, swing: float | None = None) -> None:
+        super().__init__(target)
+        self.swing = check_swing(target, swing)
+
+    @abstractmethod
+    def shape(self, progress: float) -> float:
+        """Where the swing is, from -1 at progress 0 to 1 at progress 1, odd about the middle."""
+
+    def _ratio(self, step: int, total: int) -> float:
+        return self.target + self.swing * self.shape(step / (total - 1) if total > 1 else 0.5)
+
+
 def counts(schedule: VolumeSchedule, size: int, total: int) -> list[int]:
     """Samples that each epoch trains on.
 

@@ -2,10 +2,10 @@
 
 import math
 
-from dsenv.volume.base import VolumeSchedule, check_swing
+from dsenv.volume.base import SwingSchedule
 
 
-class Cosine(VolumeSchedule):
+class Cosine(SwingSchedule):
     """A ratio that rises, or falls, along half a cosine.
 
     What it does: stays near `target - swing` for the first epochs, crosses the target in the middle and
@@ -25,10 +25,5 @@ class Cosine(VolumeSchedule):
         swing: distance of either end from the target; None for `default_swing(target)`, rising.
     """
 
-    def __init__(self, target: float, swing: float | None = None) -> None:
-        super().__init__(target)
-        self.swing = check_swing(target, swing)
-
-    def _ratio(self, step: int, total: int) -> float:
-        progress = step / (total - 1) if total > 1 else 0.5
-        return self.target - self.swing * math.cos(math.pi * progress)
+    def shape(self, progress: float) -> float:
+        return -math.cos(math.pi * progress)

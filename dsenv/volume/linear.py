@@ -1,9 +1,9 @@
 """The linear volume schedule."""
 
-from dsenv.volume.base import VolumeSchedule, check_swing
+from dsenv.volume.base import SwingSchedule
 
 
-class Linear(VolumeSchedule):
+class Linear(SwingSchedule):
     """A ratio that rises, or falls, evenly.
 
     What it does: runs on a straight line from `target - swing` in the first epoch to `target + swing`
@@ -24,10 +24,5 @@ class Linear(VolumeSchedule):
         swing: distance of either end from the target; None for `default_swing(target)`, rising.
     """
 
-    def __init__(self, target: float, swing: float | None = None) -> None:
-        super().__init__(target)
-        self.swing = check_swing(target, swing)
-
-    def _ratio(self, step: int, total: int) -> float:
-        progress = step / (total - 1) if total > 1 else 0.5
-        return self.target + self.swing * (2 * progress - 1)
+    def shape(self, progress: float) -> float:
+        return 2 * progress - 1

@@ -18,20 +18,7 @@ from dsenv.select.data_agent_policy import (
 )
 from dsenv.select.data_agent_released import BatchMeanNormaliser, crossed_policy_loss, rowwise_advantage
 from dsenv.select.data_agent_reward import adaptive_weight, composite, difficulty, take_reward, uncertainty
-
-
-def stream(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_batch(size: int = 64, classes: int = 7, features: int = 5, seed: int = 0) -> Forward:
-    g = stream(seed)
-    logits = 3 * torch.randn(size, classes, generator=g)
-    labels = torch.randint(classes, (size,), generator=g)
-    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    index = torch.randperm(size, generator=g)
-    return Forward(index, labels, loss, logits, torch.randn(size, features, generator=g))
-
+from tests.select.batches import random_batch, stream
 
 # --- the reward against its literal definition ------------------------------------------------------
 
