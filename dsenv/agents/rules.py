@@ -9,7 +9,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dsenv.agents.base import Prediction
-from dsenv.env.controls import Control, CurriculumControl, RatioControl, RuleControl
+from dsenv.control.base import Control
+from dsenv.control.curriculum import CurriculumControl
+from dsenv.control.joint import JointControl
+from dsenv.control.mask import MaskControl
+from dsenv.control.ratio import RatioControl, RuleControl
+from dsenv.control.strength import StrengthControl
 from dsenv.errors import pick
 
 Action = NDArray[np.float32]
@@ -70,19 +75,24 @@ class Rule(ABC):
 
 
 class Even(Rule):
-    """No preference of its own: every bin alike, the ratio at its target.
+    """No preference of its own: every sample alike, the ratio at its target, no augmentation.
 
     All data where the target ratio is 1, a fresh random subset where not; and with the control "rule"
     whatever the environment's selector and volume schedule do.
     """
 
-    controls = (CurriculumControl, RatioControl, RuleControl)
+    controls = (
+        CurriculumControl,
+        MaskControl,
+        RatioControl,
+        StrengthControl,
+        JointControl,
+        RuleControl,
+    )
 
     def action(self, control: Control, progress: float) -> Action:
         del progress
-        if isinstance(control, RatioControl):
-            return np.array([control.action_for(control.target)], np.float32)
-        return np.zeros(control.size, np.float32)
+        return control.encode()
 
 
 class Ranked(Rule):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium import spaces
 
 from dsenv.catalogue import import_entry_point
-from dsenv.env.controls import Control
+from dsenv.control.base import Control
 from dsenv.errors import check_keywords, pick
 
 if TYPE_CHECKING:

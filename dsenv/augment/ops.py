@@ -80,8 +80,18 @@ def apply_ops(
         ValueError: shape, dtype or (on a CPU, where looking is free) a value is not as said above.
     """
     _check(images, op, strength)
-    draw = draw_parameters(op, strength, generator)
-    result = images.clone()
+    return apply_drawn(images, draw_parameters(op, strength, generator), magnitudes)
+
+
+def apply_drawn(images: Tensor, draw: Draw, magnitudes: Magnitudes = MODERATE) -> Tensor:
+    """`apply_ops` where all random numbers are drawn already; batches of several streams go in one call.
+
+    Args:
+        images: (B, C, H, W), as for `apply_ops`.
+        draw: op, strength and random numbers of each image.
+        magnitudes: what strength 1 means.
+    """
+    op, result = draw.op, images.clone()
     chunk = max(1, CHUNK_VALUES // max(1, images.shape[1:].numel()))
     for first, last, kernel in _kernels(magnitudes):
         mask = (op >= first) & (op <= last)
