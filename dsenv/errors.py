@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -42,6 +43,13 @@ def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) 
     parameters = inspect.signature(function).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
     return [name for name in needed if name not in keywords]
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return `value` if it is a finite number above 0, else raise a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+    return value
 
 
 def check_share(name: str, value: float, *, zero: bool = False) -> float:

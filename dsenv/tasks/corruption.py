@@ -55,6 +55,31 @@ def add_noise(kind: str, labels: Tensor, rate: float, classes: int, generator: t
     return NOISES[pick("label noise", kind, NOISES)](labels, rate, classes, generator)
 
 
+def add_pair_flips(
+    given: Tensor, clean: Tensor, share: float, classes: int, generator: torch.Generator
+) -> Tensor:
+    """Replace a share of the labels by the next class, on samples whose labels are still right.
+
+    Args:
+        given: (N,) int64 labels, some of them wrong already, on the CPU.
+        clean: (N,) int64 clean labels.
+        share: share of all N labels to flip, [0, 1].
+        classes: C.
+        generator: draws which ones; nothing is drawn for a share of 0.
+
+    Returns:
+        (N,) int64 labels; round(share * N) more of them are wrong, or all that were right.
+    """
+    check_share("pair_flip", share, zero=True)
+    if share == 0:
+        return given
+    right = (given == clean).nonzero().squeeze(1)
+    where = right[torch.randperm(len(right), generator=generator)[: round(share * len(clean))]]
+    flipped = given.clone()
+    flipped[where] = (clean[where] + 1) % classes
+    return flipped
+
+
 def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.Generator) -> Tensor:
     """Which samples are kept so that class sizes fall off exponentially.
 

@@ -11,14 +11,18 @@ from dsenv.errors import pick
 ModelFactory = Callable[..., nn.Module]
 
 
-def mlp(sample_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64, 64)) -> nn.Module:
+def mlp(
+    sample_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64, 64), width_factor: float = 1.0
+) -> nn.Module:
     """A multi-layer perceptron with ReLU.
 
     Args:
         sample_shape: shape of one sample; flattened.
         classes: number of outputs.
         hidden: width of each hidden layer.
+        width_factor: share of the units of each hidden layer to build, (0, 1]; at least one.
     """
+    hidden = [narrowed(units, width_factor) for units in hidden]
     inputs = 1
     for length in sample_shape:
         inputs *= length
@@ -29,6 +33,11 @@ def mlp(sample_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64
     return nn.Sequential(*layers)
 
 
+def narrowed(units: int, width_factor: float) -> int:
+    """The share `width_factor` of some units, at least one."""
+    return max(1, round(width_factor * units))
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "group": lambda channels: nn.GroupNorm(8, channels),
@@ -36,7 +45,13 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def small_cnn(sample_shape: tuple[int, ...], classes: int, width: int = 32, norm: str = "batch") -> nn.Module:
+def small_cnn(
+    sample_shape: tuple[int, ...],
+    classes: int,
+    width: int = 32,
+    norm: str = "batch",
+    width_factor: float = 1.0,
+) -> nn.Module:
     """Three 3 x 3 convolutions with normalisation and pooling, then a linear layer: 57 k parameters.
 
     Args:
@@ -46,6 +61,7 @@ def small_cnn(sample_shape: tuple[int, ...], classes: int, width: int = 32, norm
         norm: "batch", "group" or "none". With "group" or "none" a sample's output does not depend on the rest
             of its batch, so that K replicas can run as one tensor program (a gain on a GPU); on a CPU group
             normalisation takes most of the time.
+        width_factor: share of the channels of each layer to build, (0, 1]; at least one.
 
     Raises:
         ValueError: the samples are not images of that size, the width does not divide or the norm is unknown.
@@ -58,10 +74,11 @@ def small_cnn(sample_shape: tuple[int, ...], classes: int, width: int = 32, norm
         raise ValueError(f"small_cnn: width must be a multiple of 8, got {width}")
     make_norm = NORMS[pick("normalisation", norm, NORMS)]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise((sample_shape[0], width, 2 * width, 2 * width)):
+    channels = [narrowed(number, width_factor) for number in (width, 2 * width, 2 * width)]
+    for fan_in, fan_out in pairwise((sample_shape[0], *channels)):
         convolution = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=norm != "batch")
         layers += [convolution, make_norm(fan_out), nn.ReLU(), nn.MaxPool2d(2)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes)]
     return nn.Sequential(*layers)
 
 

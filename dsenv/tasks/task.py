@@ -18,6 +18,9 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 DATASETS = {
     "digits": "dsenv.tasks.digits:digits",
+    "breast_cancer": "dsenv.tasks.tabular:breast_cancer",
+    "wine": "dsenv.tasks.tabular:wine",
+    "iris": "dsenv.tasks.tabular:iris",
     "fashion_mnist": "dsenv.tasks.fashion_mnist:fashion_mnist",
     "cifar10": "dsenv.tasks.torchvision_sets:cifar10",
     "cifar100": "dsenv.tasks.torchvision_sets:cifar100",
@@ -39,14 +42,15 @@ class Task:
     Args:
         dataset: the three splits.
         model: builds one model, without arguments; called for each training anew, with torch's CPU
-            stream seeded, so that its initial parameters follow from the training's seed.
+            stream seeded, so that its initial parameters follow from the training's seed. With the keyword
+            `width_factor`, in (0, 1], it may build a narrower model: see `narrow_parameters`.
         recipe: optimiser, schedule and batch size.
         loss: maps logits (B, C) and labels (B,) to a loss for each sample (B,); None for cross-entropy
             with the recipe's label smoothing.
     """
 
     dataset: Dataset
-    model: Callable[[], nn.Module]
+    model: Callable[..., nn.Module]
     recipe: Recipe = field(default_factory=Recipe)
     loss: LossFunction | None = None
 
@@ -75,7 +79,7 @@ class Task:
         cls,
         *,
         dataset: Mapping[str, Any] | Dataset,
-        model: Mapping[str, Any] | Callable[[], nn.Module],
+        model: Mapping[str, Any] | Callable[..., nn.Module],
         recipe: Mapping[str, Any] | Recipe | None = None,
         loss: str | LossFunction | None = None,
     ) -> "Task":
@@ -85,7 +89,8 @@ class Task:
             dataset: a `Dataset`, or a table with `name`: one of `DATASETS` or the user's own
                 "module:function"; its other keys are that function's arguments.
             model: a factory without arguments, or a table with `name`: one of `MODELS` or the user's
-                own "module:function", called with sample_shape, classes and the table's other keys.
+                own "module:function", called with sample_shape, classes and the table's other
+                keys, and with width_factor, in (0, 1], where a context asks for a narrower model.
             recipe: a `Recipe`, or a table of its settings.
             loss: a per-sample loss, or its "module:function"; None for cross-entropy.
         """
@@ -101,13 +106,14 @@ class Task:
         return cls(data, factory, recipe, import_entry_point(loss) if isinstance(loss, str) else loss)
 
 
-def _build_model(dataset: Dataset, table: Mapping[str, Any]) -> nn.Module:
+def _build_model(dataset: Dataset, table: Mapping[str, Any], width_factor: float = 1.0) -> nn.Module:
     known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
-    model: nn.Module = build_part("model", MODELS, table, known, nn.Module)
+    narrow = {} if width_factor == 1 else {"width_factor": width_factor}
+    model: nn.Module = build_part("model", MODELS, {**table, **narrow}, known, nn.Module)
     return model
 
 
-def seeded_model(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded_model(factory: Callable[..., nn.Module], seed: int) -> nn.Module:
     """Build a model on the CPU with initial parameters that follow from `seed` alone.
 
     torch's initialisers draw from the global CPU stream; it is left as it was.

@@ -40,8 +40,14 @@ class Replicas(ABC):
         self.lr_device = device  # where `step` wants its learning rates
 
     @abstractmethod
-    def start(self, replica: int, seed: int) -> None:
-        """Give one replica fresh parameters and a fresh optimiser; both follow from `seed`."""
+    def start(self, replica: int, seed: int, width: float = 1.0) -> None:
+        """Give one replica fresh parameters and a fresh optimiser.
+
+        Args:
+            replica: which one.
+            seed: decides its parameters.
+            width: share of the model's hidden units, (0, 1]; the others are zero and stay so.
+        """
 
     @abstractmethod
     def step(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Outputs, Replicas, State, cloned
 from dsenv.training.optim import make_optimizer
@@ -35,18 +36,15 @@ class LoopReplicas(Replicas):
         self._optimizers: list[torch.optim.Optimizer] = []
         self._noise: list[Tensor] = []  # states of the replicas' random streams, for dropout
         for replica in range(replicas):
-            self.start(replica, replica)
+            model = seeded_model(task.model, replica).to(device)
+            self._models.append(model.to(memory_format=self._format))
+            self._optimizers.append(self._fresh_optimizer(replica))
+            self._noise.append(torch.Generator(device).manual_seed(replica).get_state())
         self._calls: list[Any] = [torch.compile(model) if compile else model for model in self._models]
 
-    def start(self, replica: int, seed: int) -> None:
-        model = seeded_model(self.task.model, seed).to(self.device)
-        if len(self._models) <= replica:
-            self._models.append(model.to(memory_format=self._format))
-            self._noise.append(torch.empty(0))
-            self._optimizers.append(self._fresh_optimizer(replica))
-        else:
-            self._models[replica].load_state_dict(model.state_dict())
-            self._optimizers[replica] = self._fresh_optimizer(replica)
+    def start(self, replica: int, seed: int, width: float = 1.0) -> None:
+        self._models[replica].load_state_dict(narrow_parameters(self.task, seed, width))
+        self._optimizers[replica] = self._fresh_optimizer(replica)
         self._noise[replica] = torch.Generator(self.device).manual_seed(seed).get_state()
 
     def _fresh_optimizer(self, replica: int) -> torch.optim.Optimizer:

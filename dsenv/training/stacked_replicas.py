@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Outputs, Replicas, State, cloned
 from dsenv.training.optim import StackedOptimizer, make_optimizer
@@ -32,8 +33,8 @@ class StackedReplicas(Replicas):
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
 
-    def start(self, replica: int, seed: int) -> None:
-        fresh = seeded_model(self.task.model, seed).state_dict()
+    def start(self, replica: int, seed: int, width: float = 1.0) -> None:
+        fresh = narrow_parameters(self.task, seed, width)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter[replica] = fresh[name].to(self.device)

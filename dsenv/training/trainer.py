@@ -15,6 +15,7 @@ from dsenv.training.base import Outputs, State, cloned
 from dsenv.training.companion import Companion
 from dsenv.training.data import ResidentSplit
 from dsenv.training.replicas import make_replicas
+from dsenv.training.totals import Totals
 
 PRECISIONS = ("fp32", "bf16")
 FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per interval
@@ -82,6 +83,7 @@ class Trainer:
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
         self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
         self._validation_labels: Tensor | None = None  # (K, V), where replicas have their own
+        self._lr_factors = [1.0] * replicas
 
     @property
     def size(self) -> int:
@@ -102,7 +104,16 @@ class Trainer:
             )
         return self.splits[name]
 
-    def start(self, replica: int, seed: int, labels: Tensor, validation_labels: Tensor | None = None) -> None:
+    def start(
+        self,
+        replica: int,
+        seed: int,
+        labels: Tensor,
+        validation_labels: Tensor | None = None,
+        *,
+        width: float = 1.0,
+        lr: float = 1.0,
+    ) -> None:
         """Begin a new training in one replica.
 
         Args:
@@ -111,8 +122,11 @@ class Trainer:
             labels: (N,) the labels to train on.
             validation_labels: (V,) labels that the validation split has for this replica; None for those of
                 the data set. Give them to every replica, or to none.
+            width: share of the model's hidden units, (0, 1]; see `narrow_parameters`.
+            lr: factor on the recipe's learning rates, > 0.
         """
-        self.replicas.start(replica, seed)
+        self.replicas.start(replica, seed, width)
+        self._lr_factors[replica] = lr
         self._labels[replica, : self.size] = labels.to(self.device)
         self.signals.reset([replica])
         if validation_labels is not None:
@@ -183,16 +197,14 @@ class Trainer:
         rate = self.task.recipe.learning_rate
         rows = [
             [
-                rate((done + min(start, count)) / total)
-                for done, count, total in zip(spent, counts, budget, strict=True)
+                factor * rate((done + min(start, count)) / total)
+                for factor, done, count, total in zip(self._lr_factors, spent, counts, budget, strict=True)
             ]
             for start in starts
         ]
         return torch.tensor(rows, device=self.replicas.lr_device)
 
-    def _take_in(
-        self, parts: list[tuple[Tensor, Tensor, Tensor]], step: int | Tensor, total: "Totals"
-    ) -> None:
+    def _take_in(self, parts: list[tuple[Tensor, Tensor, Tensor]], step: int | Tensor, total: Totals) -> None:
         """Let the signals and the totals see what the training forward said."""
         if not parts:
             return
@@ -272,6 +284,7 @@ class Trainer:
             "signals": self.signals.state_dict(),
             "labels": self._labels.clone(),
             "validation_labels": cloned(self._validation_labels),
+            "lr_factors": list(self._lr_factors),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -280,18 +293,4 @@ class Trainer:
         self.signals.load_state_dict(state["signals"])
         self._labels.copy_(state["labels"])
         self._validation_labels = cloned(state["validation_labels"])
-
-
-class Totals:
-    """Running sums over one interval, for each replica."""
-
-    def __init__(self, replicas: int, device: torch.device) -> None:
-        self.loss = torch.zeros(replicas, device=device)
-        self.correct = torch.zeros_like(self.loss)
-        self.count = torch.zeros_like(self.loss)
-
-    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor) -> None:
-        """Add (K, B) losses and hits, leaving out padding."""
-        self.loss += torch.where(is_sample, loss, torch.zeros_like(loss)).sum(1)
-        self.correct += (correct & is_sample).sum(1)
-        self.count += is_sample.sum(1)
+        self._lr_factors = list(state["lr_factors"])
