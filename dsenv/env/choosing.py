@@ -133,6 +133,14 @@ class SelectorChooser(Chooser):
             self.looked[k] += len(self.positions[k]) + len(validation[k].index)
 
 
+def make_chooser(selector: Choice | None, trainer: Trainer) -> Chooser:
+    """What chooses samples: a selector, or the weights of the control where there is none."""
+    replicas = trainer.replicas.count
+    if selector is None:
+        return WeightedChooser(replicas)
+    return SelectorChooser(selector, replicas, trainer.task.dataset.classes, trainer.device)
+
+
 def make_companion(
     chooser: Chooser, controllers: Sequence[AugmentationController] | None, trainer: Trainer, streams: Streams
 ) -> Companion | None:

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsenv.catalogue import Choice, build_part
+from dsenv.catalogue import Choice, build_part, merge
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
-from dsenv.env.context import ContextSpace
+from dsenv.env.context_space import ContextSpace
 from dsenv.env.rewards import Reward, make_reward
 from dsenv.errors import check_keywords, check_share, pick
+from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
 from dsenv.volume.budget import FORWARD_COST
@@ -58,8 +59,12 @@ class EnvConfig:
     """Signal that ranks the samples for the bins."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """What is drawn at each reset: arguments of `ContextSpace`."""
-    evaluation_contexts: Sequence[Mapping[str, float]] = ({},)
-    """Context values that evaluation goes through; values that one leaves out are drawn."""
+    datasets: Sequence[Mapping[str, Any]] = ()
+    """Several data sets: tables laid over `task` (dataset, model, recipe), each with an optional `name`. A
+    single environment draws one at each reset; environment k of a stacked one works on the k-th, in turn."""
+    evaluation_contexts: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},)
+    """Context values that evaluation goes through, values that one leaves out are drawn: tables as
+    `ContextSpace.expand` takes them."""
     train_on_validation: bool = False
     """Add the validation split to the training samples: the control for what trusted labels are worth."""
     trusted_validation: bool = True
@@ -89,10 +94,7 @@ class EnvConfig:
             raise ValueError(
                 "train_on_validation adds clean labels, and trusted_validation = false hides them; set one"
             )
-        for context in self.evaluation_contexts:  # a mistake must show before the agent is trained
-            if not isinstance(context, Mapping):
-                raise ValueError(f"evaluation_contexts must be a list of tables, got {context!r} in it")
-            ContextSpace(**dict[str, Any](context))
+        self.evaluation()  # a mistake must show before the agent is trained
 
     def _check_types(self) -> None:
         """Settings come from TOML and the command line: a wrong type is the user's mistake."""
@@ -103,7 +105,8 @@ class EnvConfig:
             "text": ("actions rank_by", str),
             "true or false": ("spend_all train_on_validation trusted_validation", bool),
             "a name or a table with a name": ("control reward", (str, Mapping)),
-            "a list of tables": ("evaluation_contexts", Sequence),
+            "a list of tables": ("datasets", (list, tuple)),
+            "a list of tables or a table": ("evaluation_contexts", (list, tuple, Mapping)),
         }
         for kind, (names, types) in wanted.items():
             for name in names.split():
@@ -121,14 +124,49 @@ class EnvConfig:
         check_keywords("environment", cls, settings)
         return cls(**settings)
 
-    def make_task(self) -> Task:
-        """The task, with the validation split added to its training samples where that is asked for."""
+    def make_task(self, dataset: int = 0) -> Task:
+        """The task, with the validation split added to its training samples where that is asked for.
+
+        Args:
+            dataset: position among `datasets`, where there are any.
+        """
         if isinstance(self.task, Task):
             task = self.task
         else:
-            check_keywords("task", Task.from_config, self.task)
-            task = Task.from_config(**self.task)
+            table = self._task_tables()[dataset]
+            check_keywords("task", Task.from_config, table)
+            task = Task.from_config(**table)
         return task.with_validation_in_training() if self.train_on_validation else task
+
+    def _task_tables(self) -> list[dict[str, Any]]:
+        """The task's table for each data set, or the only one."""
+        assert isinstance(self.task, Mapping)
+        changes = [{key: value for key, value in table.items() if key != "name"} for table in self.datasets]
+        return [merge(self.task, change) for change in changes or [{}]]
+
+    def dataset_names(self) -> list[str]:
+        """Names of `datasets`, by which contexts speak of them.
+
+        Raises:
+            ValueError: there is no table to lay them over, or two have the same name.
+        """
+        if not self.datasets:
+            return []
+        for table in self.datasets:
+            if not isinstance(table, Mapping):
+                raise ValueError(f"datasets must be a list of tables, got {table!r} in it")
+        if isinstance(self.task, Task):
+            raise ValueError("datasets are laid over the table of the task; give task as a table, not a Task")
+        names = []
+        for table, task in zip(self.datasets, self._task_tables(), strict=True):
+            check_keywords("task", Task.from_config, task)
+            data = task["dataset"]
+            own = data.name if isinstance(data, Dataset) else dict(data).get("name")
+            names.append(table.get("name", own))
+        for name in names:
+            if not isinstance(name, str) or names.count(name) > 1:
+                raise ValueError(f"datasets need names of their own, got {names}; give each table a name")
+        return names
 
     def make_control(self) -> Control:
         """The control.
@@ -205,6 +243,14 @@ class EnvConfig:
             )
         return schedule
 
+    def evaluation(self) -> list[dict[str, Any]]:
+        """The contexts that evaluation goes through, one by one."""
+        return self.make_contexts().expand(self.evaluation_contexts)
+
+    def sets_width(self) -> bool:
+        """Whether a context of training or evaluation says how wide the model is."""
+        return "width" in self.context or any("width" in context for context in self.evaluation())
+
     def make_contexts(self) -> ContextSpace:
         """The distribution of contexts."""
-        return ContextSpace(**self.context)
+        return ContextSpace(**{**self.context, "datasets": self.dataset_names()})

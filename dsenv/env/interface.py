@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium import spaces
 
 from dsenv.control.base import Control
+from dsenv.env.episodes import Episodes
+from dsenv.env.mixture import Mixture
 from dsenv.env.session import Session
 from dsenv.errors import pick
 
@@ -15,7 +17,7 @@ RENDER_MODES = ("rgb_array", "ansi")
 METADATA = {"render_modes": list(RENDER_MODES), "render_fps": 2}
 
 
-def make_spaces(session: Session) -> tuple[spaces.Box, ActionSpace]:
+def make_spaces(session: Episodes) -> tuple[spaces.Box, ActionSpace]:
     """Observation and action space of one episode: boxes in [-1, 1], discrete actions or masks."""
     observation = spaces.Box(-1.0, 1.0, (len(session.observation_names),), np.float32)
     if session.config.actions == "discrete":
@@ -42,7 +44,7 @@ def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> 
 class Described:
     """Names of what an environment's observations and actions hold."""
 
-    session: Session
+    session: Session | Mixture
 
     @property
     def observation_names(self) -> list[str]:

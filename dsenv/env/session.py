@@ -14,15 +14,14 @@ from dsenv.control.base import Actions, Decision, Situation
 from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
 from dsenv.env.acting import to_box
 from dsenv.env.choosing import (
-    Chooser,
-    SelectorChooser,
-    WeightedChooser,
     make_augmentation,
+    make_chooser,
     make_companion,
     make_controllers,
 )
 from dsenv.env.config import EnvConfig
-from dsenv.env.context import Context
+from dsenv.env.context import Context, realise
+from dsenv.env.episodes import Episodes, Rows
 from dsenv.env.history import History
 from dsenv.env.result import Flags, Floats, Info, StepResult
 from dsenv.env.rewards.base import Standing
@@ -33,6 +32,7 @@ from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.select.bins import loss_bins
+from dsenv.tasks.narrow import narrow_parameters
 from dsenv.training.trainer import Interval, Score, Trainer
 from dsenv.volume.base import counts
 from dsenv.volume.budget import Counts
@@ -42,7 +42,7 @@ REWARD_SCALE = 10.0  # a gain of 10 points of accuracy pays 1
 __all__ = ["REWARD_SCALE", "Flags", "Floats", "Info", "Session", "StepResult"]
 
 
-class Session:
+class Session(Episodes):
     """K episodes of the same environment, in one stacked Trainer.
 
     Episode k follows from its seed, its context and its actions alone, whatever runs beside it.
@@ -51,20 +51,23 @@ class Session:
         config: what an episode is.
         replicas: K.
         device: where the training runs.
+        dataset: position of its data set among `config.datasets`.
     """
 
-    def __init__(self, config: EnvConfig, replicas: int, device: torch.device) -> None:
+    def __init__(self, config: EnvConfig, replicas: int, device: torch.device, dataset: int = 0) -> None:
         self.config, self.count, self.device = config, replicas, device
-        self.task = config.make_task()
+        self.task, self._dataset = config.make_task(dataset), dataset
         self.control = config.make_control()
         self.ledger = Ledger(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
+        if config.sets_width():
+            narrow_parameters(self.task, seed=0, width=0.5)  # a model without narrow forms must show at once
         check_keywords("trainer", Trainer, {"task": None} | dict(config.trainer))
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
         pick("signal to rank by", config.rank_by, self.trainer.signals.names)
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
-        self.chooser = self._make_chooser()
+        self.chooser = make_chooser(config.selector, self.trainer)
         self.showing = Showing(self.control, self.trainer, self.streams)
         self.ratio = config.ratio_after(looked_share(config, self.control, self.chooser, self.trainer))
         self.schedule = config.make_schedule(self.ratio)
@@ -85,34 +88,20 @@ class Session:
         classes = self.task.dataset.classes
         return Last.blank(self.count, self.config.bins, self.control.size, classes, self.device)
 
-    def _make_chooser(self) -> Chooser:
-        if self.config.selector is None:
-            return WeightedChooser(self.count)
-        return SelectorChooser(self.config.selector, self.count, self.task.dataset.classes, self.device)
-
     @property
     def observation_names(self) -> list[str]:
-        """What each entry of an observation is."""
         return feature_names(self.config.bins, self.control, self.showing.embedding)
 
     @property
     def candidate_shape(self) -> tuple[int, int]:
-        """(M, F): candidates that an observation ends with, and features of each."""
         return self.control.candidates, len(candidate_names(self.control, self.showing.embedding))
 
     def reset(
         self,
         replicas: Sequence[int],
         rngs: Sequence[np.random.Generator],
-        contexts: Sequence[Mapping[str, float] | None],
+        contexts: Sequence[Mapping[str, Any] | None],
     ) -> None:
-        """Begin new episodes.
-
-        Args:
-            replicas: which ones.
-            rngs: for each of them the generator that its seeds and context are drawn from.
-            contexts: for each of them the context values to set, or None; other values are drawn.
-        """
         for replica, rng, values in zip(replicas, rngs, contexts, strict=True):
             self._begin(replica, rng, values)
         fresh = self._blank()
@@ -126,16 +115,16 @@ class Session:
         self._rank()
         self.showing.draw(list(replicas), self.pool)
 
-    def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, float] | None) -> None:
+    def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, Any] | None) -> None:
         dataset = self.task.dataset
-        context = self.contexts.fixed(rng, values or {})
+        context = replace(self.contexts.fixed(rng, values or {}), dataset=self._dataset)
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
-        labels, pool = self.contexts.realise(
-            context, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
+        labels, pool = realise(
+            context, self.contexts.noise, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
         )
         shows_validation = bool(rng.random() < self.config.validation_shown)
         own_validation = None if self.config.trusted_validation else self._corrupted(context, rng)
-        self.trainer.start(replica, model_seed, labels, own_validation)
+        self.trainer.start(replica, model_seed, labels, own_validation, width=context.width, lr=context.lr)
         self.streams.seed(replica, stream_seed)
         self.chooser.restart(replica, stream_seed, pool.to(self.device))
         self.showing.restart(replica)
@@ -156,7 +145,7 @@ class Session:
         """Labels of the validation split with the noise of the training labels."""
         labels, seed = self.task.dataset.validation.labels, int(rng.integers(2**31))
         whole = replace(context, imbalance=1.0, subset=1.0)
-        return self.contexts.realise(whole, labels, self.task.dataset.classes, seed)[0]
+        return realise(whole, self.contexts.noise, labels, self.task.dataset.classes, seed)[0]
 
     def _rank(self) -> None:
         """Put the samples into bins again."""
@@ -166,11 +155,6 @@ class Session:
             self.stability = stability_bins(signals, self.pool, self.control.stability_bins)
 
     def step(self, actions: NDArray[Any]) -> StepResult:
-        """Train every unfinished episode for one interval; finished ones stand still.
-
-        Args:
-            actions: see `to_box`.
-        """
         actions = to_box(actions, self.config.actions, self.control, self.count)
         running = ~self.finished
         situation = self._situation()
@@ -254,6 +238,16 @@ class Session:
             action=torch.from_numpy(actions).to(self.device),
         )
 
+    def parts(self) -> list[tuple["Session", Rows]]:
+        return [(self, np.arange(self.count))]
+
+    def sessions(self) -> list["Session"]:
+        return [self]
+
+    def signature(self) -> dict[str, Any]:
+        shapes = {name: tuple(value.shape) for name, value in self.trainer.replicas.parameters_of(0).items()}
+        return super().signature() | {"samples": self.trainer.size, "parameters": shapes}
+
     def view(self) -> View:
         """What an observation is computed from."""
         left = (self.budget.left / self.budget.total).astype(np.float32)
@@ -272,7 +266,6 @@ class Session:
         )
 
     def observe(self) -> Floats:
-        """The observation (K, O), on the host."""
         values: Floats = observe(self.view(), self.control).cpu().numpy()
         return values
 
@@ -301,7 +294,6 @@ class Session:
         return StepResult(observation.copy(), reward, self.finished.copy(), info)
 
     def info(self) -> Info:
-        """What is known between intervals: contexts and budgets."""
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in vars(Context())}
         spent = {"samples_used": self.budget.spent.copy(), "budget_left": self.budget.left.copy()}
         return context | spent | {"extra_forwards": np.array(self.chooser.looked) + self.showing.looked}

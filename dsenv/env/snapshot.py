@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
+from dsenv.env.mixture import Mixture
 from dsenv.env.session import Session
 
 
@@ -11,22 +12,17 @@ from dsenv.env.session import Session
 class Snapshot:
     """State of an environment between two steps. Picklable; the data set is shared, not copied."""
 
-    session: Session
+    session: Session | Mixture
     random: dict[str, Any]
     """Generators that later episodes are drawn from, by attribute name."""
 
 
-def copy_session(session: Session) -> Session:
-    """A session of its own with the same state; task, settings and resident data are shared."""
-    shared = (session.config, session.task, *session.trainer.splits.values())
-    return copy.deepcopy(session, {id(part): part for part in shared})
-
-
-def _signature(session: Session) -> dict[str, Any]:
-    """What two sessions must have in common for the state of one to fit the other."""
-    settings = {name: value for name, value in vars(session.config).items() if name != "task"}
-    shapes = {name: tuple(value.shape) for name, value in session.trainer.replicas.parameters_of(0).items()}
-    return settings | {"num_envs": session.count, "samples": session.trainer.size, "parameters": shapes}
+def copy_episodes(episodes: Session | Mixture) -> Session | Mixture:
+    """Episodes of their own in the same state; tasks, settings and resident data are shared."""
+    shared: list[Any] = [episodes.config]
+    for session in episodes.sessions():
+        shared += [session.task, *session.trainer.splits.values()]
+    return copy.deepcopy(episodes, {id(part): part for part in shared})
 
 
 class Forkable:
@@ -35,14 +31,14 @@ class Forkable:
     The same actions after a restore give the same numbers, bit for bit on a CPU.
     """
 
-    session: Session
+    session: Session | Mixture
     _random: tuple[str, ...]
     """Attributes that hold the environment's own generators and flags."""
 
     def save_state(self) -> Snapshot:
         """The state of all trainings, as it is now; later steps do not change it."""
         random = {name: copy.deepcopy(getattr(self, name)) for name in self._random}
-        return Snapshot(copy_session(self.session), random)
+        return Snapshot(copy_episodes(self.session), random)
 
     def restore_state(self, snapshot: Snapshot) -> None:
         """Go back to a saved state; it can be restored again.
@@ -50,14 +46,15 @@ class Forkable:
         Raises:
             ValueError: the state is of an environment with other settings, or another number of them.
         """
-        own, other = _signature(self.session), _signature(snapshot.session)
+        own, other = self.session.signature(), snapshot.session.signature()
         for name, value in own.items():
-            if other[name] != value:
+            if other.get(name) != value:
+                theirs = other.get(name)
                 raise ValueError(
-                    f"the state is of an environment with {name} = {other[name]!r}, this one has {value!r}; "
+                    f"the state is of an environment with {name} = {theirs!r}, this one has {value!r}; "
                     "restore it where it was saved, or make an environment with those settings"
                 )
-        self.session = copy_session(snapshot.session)
+        self.session = copy_episodes(snapshot.session)
         for name, value in snapshot.random.items():
             setattr(self, name, copy.deepcopy(value))
 

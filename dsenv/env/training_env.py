@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from dsenv.env.config import EnvConfig
 from dsenv.env.device import choose_device
 from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
+from dsenv.env.mixture import make_episodes
 from dsenv.env.render import draw, summarise
-from dsenv.env.session import Info, Session
+from dsenv.env.session import Info
 from dsenv.env.snapshot import Forkable
 from dsenv.env.vector_env import TrainingVectorEnv
 
@@ -33,8 +34,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     **Reward**: ten times the gain in accuracy on the validation split, or what `reward` names:
     "validation", "final", "cost_aware" or "composite".
 
-    **Start**: a fresh model. Label noise, imbalance and subset are drawn from `context`;
-    `reset(options={"context": {"label_noise": 0.4}})` sets them.
+    **Start**: a fresh model. Label noise, imbalance, subset, width, learning rate and data set are drawn
+    from `context` and `datasets`; `reset(options={"context": {"label_noise": 0.4}})` sets them.
 
     **End**: `terminated` after `intervals` steps, when the budget of `ratio` times all sample
     presentations is spent (with spend_all = false some may be left), or when the loss is no longer
@@ -56,7 +57,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
         self.render_mode = check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.session = Session(self.config, 1, choose_device(device))
+        self.session = make_episodes(self.config, 1, choose_device(device), draws=True)
         self.observation_space, self.action_space = make_spaces(self.session)
 
     @classmethod
@@ -96,8 +97,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     def render(self) -> Any:
         """The training so far: an (H, W, 3) uint8 figure, or a line of text."""
         if self.render_mode == "rgb_array":
-            return draw(self.session, 0)
-        return summarise(self.session, 0) if self.render_mode == "ansi" else None
+            return draw(*self.session.part_of(0))
+        return summarise(*self.session.part_of(0)) if self.render_mode == "ansi" else None
 
 
 def _row(info: Info) -> dict[str, Any]:

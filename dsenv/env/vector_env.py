@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from dsenv.env.config import EnvConfig
 from dsenv.env.device import choose_device
 from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
+from dsenv.env.mixture import make_episodes
 from dsenv.env.render import draw, summarise
-from dsenv.env.session import Flags, Floats, Info, Session
+from dsenv.env.result import Flags, Floats, Info
 from dsenv.env.snapshot import Forkable
 from dsenv.errors import pick
 
@@ -23,6 +24,7 @@ Step = tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]
 class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
     """K `TrainingEnv`s in one tensor program; episode k equals that of a single environment.
 
+    With `datasets`, environment k works on the k-th of them, in turn; a single one draws it at each reset.
     Follows Gymnasium's VectorEnv contract. `info` is a dict of arrays with `_key` masks.
 
     Args:
@@ -51,7 +53,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         self.metadata = {**METADATA, "autoreset_mode": self._mode}
         self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.session = Session(self.config, num_envs, choose_device(device))
+        self.session = make_episodes(self.config, num_envs, choose_device(device))
         self.single_observation_space, self.single_action_space = make_spaces(self.session)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -90,11 +92,11 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         return seed
 
     def _restart(
-        self, mask: Flags, context: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None
+        self, mask: Flags, context: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> None:
         rows = np.flatnonzero(mask)
         if context is None or isinstance(context, Mapping):
-            contexts: list[Mapping[str, float] | None] = [context] * len(rows)
+            contexts: list[Mapping[str, Any] | None] = [context] * len(rows)
         elif not isinstance(context, Sequence) or len(context) != self.num_envs:
             raise ValueError(
                 f"context must be a mapping, or a list of {self.num_envs}, one for each environment; "
@@ -158,4 +160,4 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         if self.render_mode is None:
             return None
         show = draw if self.render_mode == "rgb_array" else summarise
-        return tuple(show(self.session, k) for k in range(self.num_envs))
+        return tuple(show(*self.session.part_of(k)) for k in range(self.num_envs))

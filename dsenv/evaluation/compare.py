@@ -5,7 +5,7 @@ Nothing else in dsenv reads a test split.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
+from dsenv.env.config import EnvConfig
 from dsenv.env.vector_env import TrainingVectorEnv
 from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
@@ -44,7 +45,7 @@ class Row:
     """One agent in one context: a line of the result table."""
 
     agent: str
-    context: dict[str, float]
+    context: dict[str, Any]
     ratio: float
     """Sample presentations over those of all data."""
     compute: float
@@ -79,7 +80,7 @@ class Evaluation:
     """By agent: (contexts, T, B) share of the selection from each loss-rank bin, mean over seeds."""
     ratios: dict[str, NDArray[np.float32]]
     """By agent: (contexts, T) ratio of each interval, mean over seeds."""
-    contexts: list[dict[str, float]]
+    contexts: list[dict[str, Any]]
 
     def save(self, path: Path) -> None:
         """Write the rows as JSON."""
@@ -112,9 +113,25 @@ class Outcome:
     extra_forwards: NDArray[np.int64]
     """(S,) samples of forward passes without training."""
 
+    @classmethod
+    def of(
+        cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
+    ) -> "Outcome":
+        """What the finished trainings of an environment came to; a diverged one is as good as a guess."""
+        parts, order = [], []
+        for session, rows in env.session.parts():
+            score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
+            accuracy = np.where(diverged[rows], 1 / session.task.dataset.classes, score)
+            spent, full = session.budget.spent.copy(), session.budget.capacity * session.config.intervals
+            selected, ratio = session.history.selected.copy(), session.history.scalars["ratio"].copy()
+            parts.append(cls(accuracy, spent, full, selected, ratio, diverged[rows], extra_forwards[rows]))
+            order.append(rows)
+        whole, place = _joined(parts), np.argsort(np.concatenate(order))
+        return cls(**{name: values[place] for name, values in vars(whole).items()})
+
 
 def run_episodes(
-    env: TrainingVectorEnv, agent: Agent, seeds: Sequence[int], context: Mapping[str, float]
+    env: TrainingVectorEnv, agent: Agent, seeds: Sequence[int], context: Mapping[str, Any]
 ) -> Outcome:
     """Run one episode a seed to its end and test the trained models.
 
@@ -130,17 +147,7 @@ def run_episodes(
         actions, _ = agent.predict(observation, deterministic=True)
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
-    session = env.session
-    accuracy = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
-    return Outcome(
-        accuracy=np.where(diverged, 1 / session.task.dataset.classes, accuracy),
-        samples_used=session.budget.spent.copy(),
-        full=session.budget.capacity * session.config.intervals,
-        selected=session.history.selected.copy(),
-        ratio=session.history.scalars["ratio"].copy(),
-        diverged=diverged,
-        extra_forwards=info["extra_forwards"],
-    )
+    return Outcome.of(env, diverged, info["extra_forwards"])
 
 
 def evaluate(
@@ -199,12 +206,15 @@ def evaluate(
 def _share_task(env: Definition) -> Definition:
     """The environment with its task built, so that its data are read once for all agents."""
     task = env.kwargs.get("task")
-    return env.with_overrides({"task": Task.from_config(**task)}) if isinstance(task, Mapping) else env
+    if not isinstance(task, Mapping) or env.kwargs.get("datasets"):
+        return env
+    return env.with_overrides({"task": Task.from_config(**task)})
 
 
-def _contexts(env: Definition) -> list[dict[str, float]]:
-    listed: Sequence[Mapping[str, float]] = env.kwargs.get("evaluation_contexts", ({},))
-    return [dict(context) for context in listed]
+def _contexts(env: Definition) -> list[dict[str, Any]]:
+    known = {field.name for field in fields(EnvConfig)}
+    settings = {name: value for name, value in env.kwargs.items() if name in known}
+    return EnvConfig(**settings).evaluation()
 
 
 def _joined(parts: Sequence[Outcome]) -> Outcome:
@@ -221,7 +231,7 @@ def _means(
 
 
 def _row(
-    outcomes: Mapping[tuple[str, int], Outcome], name: str, number: int, context: Mapping[str, float]
+    outcomes: Mapping[tuple[str, int], Outcome], name: str, number: int, context: Mapping[str, Any]
 ) -> Row:
     found = outcomes[name, number]
     low, high = interval(found.accuracy)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def context_label(context: Mapping[str, float]) -> str:
-    """A context in words: "label noise 40 %"."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.0%}" for name, value in context.items()) or "as drawn"
+def context_label(context: Mapping[str, Any]) -> str:
+    """A context in words: "wine, label noise 40%, lr x 0.5"."""
+    return ", ".join(_value_label(name, value) for name, value in context.items()) or "as drawn"
+
+
+def _value_label(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"lr x {value:g}" if name == "lr" else f"{name.replace('_', ' ')} {value:.0%}"
 
 
 def _by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from dsenv.env.rewards.base import Change
 from dsenv.env.rewards.validation import ValidationReward
+from dsenv.errors import check_positive
 
 POINTS = 100  # points of accuracy in an accuracy of 1
 
@@ -27,11 +28,7 @@ class CostAwareReward(ValidationReward):
 
     def __init__(self, price: float = 1.0, measure: str = "accuracy") -> None:
         super().__init__(measure)
-        if isinstance(price, bool) or not isinstance(price, int | float) or not price > 0:
-            raise ValueError(
-                f"reward.price must be a number above 0, got {price!r}; without a price it is 'validation'"
-            )
-        self.price = price
+        self.price = check_positive("reward.price", price)
 
     def pay(self, change: Change) -> Tensor:
         return super().pay(change) - self.price / POINTS * change.presented
