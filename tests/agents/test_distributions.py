@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.distributions import Beta, MultivariateNormal
 
-from dsenv.agents.policies.distributions import EDGE, MaskedBernoulli, ScaledBeta, StructuredNormal, directions
+from dsenv.agents.policies.distributions import (
+    EDGE,
+    MaskedBernoulli,
+    ScaledBeta,
+    StructuredNormal,
+    directions,
+)
 
 
 def candidate_sets(sets=3, number=7, features=4, padding=(0, 2, 6)):
