@@ -126,8 +126,10 @@ def run_episodes(
     """
     observation, _ = env.reset(seed=list(seeds), options={"context": context})
     diverged = np.zeros(env.num_envs, np.bool_)
+    state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
     while not env.session.finished.all():
-        actions, _ = agent.predict(observation, deterministic=True)
+        actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
+        start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
     session = env.session
