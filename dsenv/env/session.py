@@ -132,8 +132,10 @@ class Session:
         return feature_names(self.config.bins, self.control, self.showing.embedding)
 
     @property
-    def candidate_shape(self) -> tuple[int, int]:
-        """(M, F): candidates that an observation ends with, and features of each."""
+    def candidate_shape(self) -> tuple[int, int] | None:
+        """(M, F): candidates that an observation ends with, and features of each; else None."""
+        if not self.control.candidates:
+            return None
         return self.control.candidates, len(candidate_names(self.control, self.showing.embedding))
 
     def reset(
