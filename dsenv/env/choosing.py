@@ -160,3 +160,20 @@ def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> Augment
             "with dsenv.DataPlan"
         )
     return make_controller(name, trainer.signals.of_replica(replica), **settings)
+
+
+def make_controllers(choice: Choice | None, trainer: Trainer) -> list[AugmentationController] | None:
+    """An augmentation controller for each episode; None where nothing is augmented.
+
+    Raises:
+        ValueError: the samples are no images.
+    """
+    if choice is None:
+        return None
+    dataset = trainer.task.dataset
+    if len(dataset.sample_shape) != 3:
+        raise ValueError(
+            f"augmentation needs images (C, H, W), and {dataset.name} has samples of shape "
+            f"{dataset.sample_shape}"
+        )
+    return [make_augmentation(choice, trainer, replica) for replica in range(trainer.replicas.count)]

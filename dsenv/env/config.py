@@ -8,7 +8,7 @@ from dsenv.catalogue import Choice, build_part
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context import ContextSpace
-from dsenv.env.reward import REWARDS
+from dsenv.env.rewards import Reward, make_reward
 from dsenv.errors import check_keywords, check_share, pick
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
@@ -39,10 +39,14 @@ class EnvConfig:
     augment: Choice | None = None
     """Augmentation controller: a name in `CONTROLLERS` or a table with `name`; None for none. Where the
     control decides strengths (strength, joint), only the ops can be set: {name = "given", ops = [...]}."""
-    reward: str = "validation"
-    """What the agent is paid: a name in `REWARDS`."""
+    reward: Choice = "validation"
+    """What the agent is paid: a name in `REWARDS`, or a table with `name` and settings."""
     ratio: float = 0.5
     """Target share of the sample presentations of training on everything, (0, 1]."""
+    spend_all: bool = True
+    """Whether the whole budget is spent, whatever the agent does. With false, `ratio` is an upper bound: the
+    control has to decide how much, every interval gets its `minimum` at least, the episode still ends after
+    `intervals` steps, and the learning rate follows the intervals instead of the budget."""
     intervals: int = 12
     """Environment steps in an episode, at least 2."""
     interval: float = 1.0
@@ -58,6 +62,10 @@ class EnvConfig:
     """Context values that evaluation goes through; values that one leaves out are drawn."""
     train_on_validation: bool = False
     """Add the validation split to the training samples: the control for what trusted labels are worth."""
+    trusted_validation: bool = True
+    """Whether the validation split keeps its clean labels. With false they are corrupted like the training
+    labels (same kinds and shares, drawn anew for each episode), and neither rewards nor observations see a
+    clean label. `info["val_accuracy"]` is then against the wrong labels too; the test split stays clean."""
     divergence_penalty: float = 1.0
     """Loss of accuracy that the reward books when the loss is no longer finite."""
     validation_shown: float = 1.0
@@ -69,7 +77,6 @@ class EnvConfig:
     def __post_init__(self) -> None:
         self._check_types()
         pick("kind of actions", self.actions, ACTION_KINDS)
-        pick("reward", self.reward, REWARDS)
         check_share("ratio", self.ratio)
         check_share("interval", self.interval)
         check_share("validation_shown", self.validation_shown, zero=True)
@@ -77,6 +84,11 @@ class EnvConfig:
             raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
         if not 2 <= self.bins <= 64:
             raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
+        self.make_reward()
+        if self.train_on_validation and not self.trusted_validation:
+            raise ValueError(
+                "train_on_validation adds clean labels, and trusted_validation = false hides them; set one"
+            )
         for context in self.evaluation_contexts:  # a mistake must show before the agent is trained
             if not isinstance(context, Mapping):
                 raise ValueError(f"evaluation_contexts must be a list of tables, got {context!r} in it")
@@ -88,7 +100,9 @@ class EnvConfig:
             "a table": ("task context trainer", (Mapping, Task)),
             "a number": ("ratio interval divergence_penalty validation_shown", (int, float)),
             "a whole number": ("intervals bins", int),
-            "text": ("actions reward rank_by", str),
+            "text": ("actions rank_by", str),
+            "true or false": ("spend_all train_on_validation trusted_validation", bool),
+            "a name or a table with a name": ("control reward", (str, Mapping)),
             "a list of tables": ("evaluation_contexts", Sequence),
         }
         for kind, (names, types) in wanted.items():
@@ -138,7 +152,26 @@ class EnvConfig:
             only_ops = isinstance(choice, Mapping) and choice.get("name") == "given"
             if choice is not None and is_decided and not only_ops:
                 raise ValueError(f"{part} = {choice!r}: the control {self.control!r} decides {question}")
+        if not self.spend_all and not control.decides_how_much:
+            raise ValueError(
+                f"spend_all = false: the control {self.control!r} leaves to the volume schedule how much is "
+                "spent; use the control 'ratio' or 'joint', or 'mask' with binary actions"
+            )
         return control
+
+    def make_reward(self) -> Reward:
+        """The reward.
+
+        Raises:
+            ValueError: it prices presentations that have to be made all the same.
+        """
+        reward = make_reward(self.reward)
+        if reward.prices_presentations and self.spend_all:
+            raise ValueError(
+                f"reward {self.reward!r} prices presentations, and the budget is spent in any case; set "
+                "spend_all = false with a control that decides how much"
+            )
+        return reward
 
     def ratio_after(self, looked: float) -> float:
         """Ratio left for training when the budget pays for forward passes without training.

@@ -1,7 +1,7 @@
 """Session: K episodes side by side. One episode is one training run under a fixed budget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,43 +9,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.augment import AugmentationController, GivenStrength
-from dsenv.catalogue import Choice
+from dsenv.augment import GivenStrength
 from dsenv.control.base import Actions, Decision, Situation
 from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
-from dsenv.env.choosing import Chooser, SelectorChooser, WeightedChooser, make_augmentation, make_companion
+from dsenv.env.acting import to_box
+from dsenv.env.choosing import (
+    Chooser,
+    SelectorChooser,
+    WeightedChooser,
+    make_augmentation,
+    make_companion,
+    make_controllers,
+)
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import Context
 from dsenv.env.history import History
-from dsenv.env.reward import REWARDS, Progress
+from dsenv.env.result import Flags, Floats, Info, StepResult
+from dsenv.env.rewards.base import Standing
+from dsenv.env.rewards.ledger import Ledger
 from dsenv.env.showing import Showing
+from dsenv.env.spending import looked_share, make_budget, progress
 from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.select.bins import loss_bins
-from dsenv.training.trainer import Interval, Trainer
+from dsenv.training.trainer import Interval, Score, Trainer
 from dsenv.volume.base import counts
-from dsenv.volume.budget import Budget, Counts
-
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
-Info = dict[str, NDArray[Any]]
+from dsenv.volume.budget import Counts
 
 REWARD_SCALE = 10.0  # a gain of 10 points of accuracy pays 1
 
-
-@dataclass(frozen=True)
-class StepResult:
-    """Outcome of one interval, for each of K episodes, on the host."""
-
-    observation: Floats
-    """(K, O)."""
-    reward: NDArray[np.float64]
-    """(K,)."""
-    terminated: Flags
-    """(K,) the training reached its budget, or diverged."""
-    info: Info
-    """Arrays (K, ...) by name."""
+__all__ = ["REWARD_SCALE", "Flags", "Floats", "Info", "Session", "StepResult"]
 
 
 class Session:
@@ -63,6 +57,7 @@ class Session:
         self.config, self.count, self.device = config, replicas, device
         self.task = config.make_task()
         self.control = config.make_control()
+        self.ledger = Ledger(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
         check_keywords("trainer", Trainer, {"task": None} | dict(config.trainer))
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
@@ -71,11 +66,12 @@ class Session:
         self.context = [Context()] * replicas
         self.chooser = self._make_chooser()
         self.showing = Showing(self.control, self.trainer, self.streams)
-        self.ratio = config.ratio_after(self._looked_share())
+        self.ratio = config.ratio_after(looked_share(config, self.control, self.chooser, self.trainer))
         self.schedule = config.make_schedule(self.ratio)
-        self.controllers = self._make_controllers()
+        self.augment = config.augment or ("given" if self.control.decides_how_strong else None)
+        self.controllers = make_controllers(self.augment, self.trainer)
         self.pool = torch.ones(replicas, self.trainer.size, dtype=torch.bool, device=device)
-        self.budget = self._new_budget(np.full(replicas, self.trainer.size))
+        self.budget = make_budget(config, self.control, self.ratio, np.full(replicas, self.trainer.size))
         self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)
         self.interval: Counts = np.zeros(replicas, np.int64)
         self.finished: Flags = np.ones(replicas, np.bool_)
@@ -85,46 +81,14 @@ class Session:
         self.stability = torch.zeros_like(self.bins)
         self.last = self._blank()
 
-    def _looked_share(self) -> float:
-        """Samples looked at without training over the presentations that all intervals could hold."""
-        if self.control.looks:
-            return 1.0
-        return self.chooser.passes(self.trainer) / (self.config.intervals * self.config.interval)
-
     def _blank(self) -> Last:
         classes = self.task.dataset.classes
         return Last.blank(self.count, self.config.bins, self.control.size, classes, self.device)
-
-    def _new_budget(self, members: Counts) -> Budget:
-        """Budgets of trainings on pools of `members` samples."""
-        if self.control.candidates:
-            capacity = np.minimum(members, self.control.candidates)
-        else:
-            capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
-        minimum = self.ratio if self.control.minimum is None else min(self.control.minimum, self.ratio)
-        return Budget(capacity, self.config.intervals, self.ratio, minimum)
 
     def _make_chooser(self) -> Chooser:
         if self.config.selector is None:
             return WeightedChooser(self.count)
         return SelectorChooser(self.config.selector, self.count, self.task.dataset.classes, self.device)
-
-    def _make_controllers(self) -> list[AugmentationController] | None:
-        """An augmentation controller for each episode; None where nothing is augmented."""
-        choice = self._augment
-        if choice is None:
-            return None
-        if len(self.task.dataset.sample_shape) != 3:
-            raise ValueError(
-                f"augmentation needs images (C, H, W), and {self.task.dataset.name} has samples of shape "
-                f"{self.task.dataset.sample_shape}"
-            )
-        return [make_augmentation(choice, self.trainer, replica) for replica in range(self.count)]
-
-    @property
-    def _augment(self) -> Choice | None:
-        """The augmentation controller; where the control decides strengths, one that takes them."""
-        return self.config.augment or ("given" if self.control.decides_how_strong else None)
 
     @property
     def observation_names(self) -> list[str]:
@@ -154,10 +118,13 @@ class Session:
         for replica, rng, values in zip(replicas, rngs, contexts, strict=True):
             self._begin(replica, rng, values)
         fresh = self._blank()
-        fresh.validation_accuracy = self.trainer.evaluate("validation").accuracy
+        score = self.trainer.evaluate("validation")
+        fresh.validation_accuracy = score.accuracy
         rows = torch.zeros(self.count, dtype=torch.bool)
         rows[list(replicas)] = True
-        self.last = self.last.updated(fresh, rows.to(self.device))
+        rows = rows.to(self.device)
+        self.last = self.last.updated(fresh, rows)
+        self.ledger.restart(Standing(score, self.trainer.signals, self.pool), rows)
         self._rank()
         self.showing.draw(list(replicas), self.pool)
 
@@ -168,21 +135,30 @@ class Session:
         labels, pool = self.contexts.realise(
             context, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
         )
-        self.trainer.start(replica, model_seed, labels)
+        shows_validation = bool(rng.random() < self.config.validation_shown)
+        own_validation = None if self.config.trusted_validation else self._corrupted(context, rng)
+        self.trainer.start(replica, model_seed, labels, own_validation)
         self.streams.seed(replica, stream_seed)
         self.chooser.restart(replica, stream_seed, pool.to(self.device))
         self.showing.restart(replica)
-        if self.controllers is not None and self._augment is not None:
-            self.controllers[replica] = make_augmentation(self._augment, self.trainer, replica)
+        if self.controllers is not None and self.augment is not None:
+            self.controllers[replica] = make_augmentation(self.augment, self.trainer, replica)
         self.context[replica] = context
         self.pool[replica] = pool.to(self.device)
-        self.budget.put(replica, self._new_budget(np.array([int(pool.sum())])))
+        members = np.array([int(pool.sum())])
+        self.budget.put(replica, make_budget(self.config, self.control, self.ratio, members))
         capacity = int(self.budget.capacity[replica])
         self.planned[replica] = counts(self.schedule, capacity, self.config.intervals)
         self.interval[replica] = 0
         self.finished[replica] = False
         self.history.clear(replica)
-        self.shows_validation[replica] = bool(rng.random() < self.config.validation_shown)
+        self.shows_validation[replica] = shows_validation
+
+    def _corrupted(self, context: Context, rng: np.random.Generator) -> Tensor:
+        """Labels of the validation split with the noise of the training labels."""
+        labels, seed = self.task.dataset.validation.labels, int(rng.integers(2**31))
+        whole = replace(context, imbalance=1.0, subset=1.0)
+        return self.contexts.realise(whole, labels, self.task.dataset.classes, seed)[0]
 
     def _rank(self) -> None:
         """Put the samples into bins again."""
@@ -195,13 +171,9 @@ class Session:
         """Train every unfinished episode for one interval; finished ones stand still.
 
         Args:
-            actions: (K, A) in [-1, 1], values beyond are clipped; with discrete actions (K,) choices, with
-                binary ones (K, M) of 0 and 1.
-
-        Raises:
-            ValueError: the actions are of another shape, or not all of them are numbers.
+            actions: see `to_box`.
         """
-        actions = self._checked(actions)
+        actions = to_box(actions, self.config.actions, self.control, self.count)
         running = ~self.finished
         situation = self._situation()
         decision = self.control.decide(actions, situation)
@@ -211,15 +183,18 @@ class Session:
         selection = self.chooser.choose(log_weight, number.tolist(), self.trainer, self.streams)
         self._give_strengths(decision)
         done = self._train(selection)
-        before = self.last.validation_accuracy
-        measured = self._measure(actions, number, selection, done)
-        self.last = self.last.updated(measured, torch.from_numpy(running).to(self.device))
+        score = self.trainer.evaluate("validation")
+        rows = torch.from_numpy(running).to(self.device)
+        self.last = self.last.updated(self._measure(actions, number, selection, done, score), rows)
         self.budget.spend(number)
         self.showing.book(running)
         self.interval = self.interval + running
         self._rank()
         self.showing.draw(np.flatnonzero(running).tolist(), self.pool)
-        return self._result(Progress(before, self.last.validation_accuracy), running)
+        is_last = torch.from_numpy(self.interval >= self.config.intervals).to(self.device)
+        standing = Standing(score, self.trainer.signals, self.pool)
+        paid = self.ledger.pay(standing, rows, torch.from_numpy(number).to(self.device), is_last)
+        return self._result(paid, running)
 
     def _log_weight(self, decision: Decision) -> Tensor:
         """(K, N) log weights; uniform over the pool where the control leaves that open."""
@@ -252,33 +227,16 @@ class Session:
         """Train on the selected samples, augmented and watched as the settings say."""
         companion = make_companion(self.chooser, self.controllers, self.trainer, self.streams)
         at = torch.from_numpy(self.interval).to(self.device)
-        spent, total = self.budget.spent.tolist(), self.budget.total.tolist()
+        spent, total = progress(self.budget, self.interval, np.array(selection.counts))
         done = self.trainer.train(selection, at, spent, total, companion)
         for controller, size in zip(self.controllers or (), selection.counts, strict=False):
             if size:
                 controller.end_epoch()
         return done
 
-    def _checked(self, actions: NDArray[Any]) -> Actions:
-        """The actions as (K, A) floats in [-1, 1]."""
-        values = np.asarray(actions)
-        if self.config.actions == "discrete":
-            choices = self.control.choices()
-            if values.shape != (self.count,) or not ((values >= 0) & (values < len(choices))).all():
-                raise ValueError(
-                    f"actions must be {self.count} choices from 0 to {len(choices) - 1}, got {actions}"
-                )
-            return choices[values.astype(np.int64)]
-        values = values.astype(np.float32)
-        if self.config.actions == "binary":
-            values = 2 * values - 1
-        if values.shape != (self.count, self.control.size):
-            raise ValueError(f"actions must have shape {(self.count, self.control.size)}, got {values.shape}")
-        if np.isnan(values).any():
-            raise ValueError(f"an action is NaN: {values.tolist()}; has the policy diverged?")
-        return values.clip(-1, 1)
-
-    def _measure(self, actions: Actions, number: Counts, selection: StackedSelection, done: Interval) -> Last:
+    def _measure(
+        self, actions: Actions, number: Counts, selection: StackedSelection, done: Interval, score: Score
+    ) -> Last:
         """What the interval did, for every episode."""
         chosen = selection.index < self.trainer.size
         index = selection.index.clamp(max=self.trainer.size - 1)
@@ -286,7 +244,6 @@ class Session:
         from_bin = torch.zeros_like(self.last.selected)
         from_bin.scatter_add_(1, self.bins.gather(1, index), chosen.float())
         wrong = self.trainer.labels.gather(1, index) != self.trainer.split("train").labels[index]
-        accuracy = self.trainer.evaluate("validation").accuracy
         ratio = (number / self.budget.capacity).astype(np.float32)
         return Last(
             ratio=torch.from_numpy(ratio).to(self.device),
@@ -294,8 +251,8 @@ class Session:
             wrong_labels=(wrong & chosen).sum(1) / selected,
             train_loss=done.loss,
             train_accuracy=done.accuracy,
-            validation_accuracy=accuracy,
-            validation_gain=accuracy - self.last.validation_accuracy,
+            validation_accuracy=score.accuracy,
+            validation_gain=score.accuracy - self.last.validation_accuracy,
             action=torch.from_numpy(actions).to(self.device),
         )
 
@@ -321,11 +278,11 @@ class Session:
         values: Floats = observe(self.view(), self.control).cpu().numpy()
         return values
 
-    def _result(self, progress: Progress, running: Flags) -> StepResult:
+    def _result(self, paid: Tensor, running: Flags) -> StepResult:
         """Bring reward, info and observation to the host in one transfer."""
         last = self.last
         scalars = {
-            "reward": REWARDS[self.config.reward](progress),
+            "reward": paid,
             "train_loss": last.train_loss,
             "train_accuracy": last.train_accuracy,
             "val_accuracy": last.validation_accuracy,
@@ -336,9 +293,10 @@ class Session:
         packed: Floats = torch.cat(parts, 1).cpu().numpy()
         values, selected, observation = np.split(packed, np.cumsum([p.shape[1] for p in parts[:-1]]), axis=1)
         info: Info = dict(zip(scalars, values.T.copy(), strict=True))
-        gain = info.pop("reward").astype(np.float64)
+        payment = info.pop("reward").astype(np.float64)
         diverged = running & ~np.isfinite(info["train_loss"])
-        reward = np.where(diverged, -self.config.divergence_penalty, gain) * running * REWARD_SCALE
+        payment = np.where(diverged, -self.config.divergence_penalty, payment)
+        reward = np.where(running, payment, 0.0) * REWARD_SCALE
         self.finished = self.finished | diverged | (self.interval >= self.config.intervals)
         info |= self.info() | {"selected_bins": selected.copy(), "diverged": diverged}
         self.history.add(running, self.interval - 1, info, last.action.cpu().numpy())

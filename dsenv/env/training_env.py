@@ -30,13 +30,15 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     training samples, what happened in each loss-rank bin, validation accuracy and the last action.
     `observation_names` lists every entry. Nothing in it depends on the size of data or model.
 
-    **Reward**: ten times the gain in accuracy on the trusted validation split.
+    **Reward**: ten times the gain in accuracy on the validation split, or what `reward` names:
+    "validation", "final", "cost_aware" or "composite".
 
     **Start**: a fresh model. Label noise, imbalance and subset are drawn from `context`;
     `reset(options={"context": {"label_noise": 0.4}})` sets them.
 
-    **End**: `terminated` once the budget of `ratio` times all sample presentations is spent, after
-    `intervals` steps, or when the loss is no longer finite (`info["diverged"]`). Never `truncated`.
+    **End**: `terminated` after `intervals` steps, when the budget of `ratio` times all sample
+    presentations is spent (with spend_all = false some may be left), or when the loss is no longer
+    finite (`info["diverged"]`). Never `truncated`.
 
     **Info**: the context, ratio, train_loss, train_accuracy, val_accuracy, wrong_labels (share of the
     selected samples with a wrong label; for analysis, the agent does not see it), selected_bins,

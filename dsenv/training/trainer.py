@@ -11,7 +11,7 @@ from dsenv.errors import pick
 from dsenv.select.base import Forward, StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
-from dsenv.training.base import Outputs, State
+from dsenv.training.base import Outputs, State, cloned
 from dsenv.training.companion import Companion
 from dsenv.training.data import ResidentSplit
 from dsenv.training.replicas import make_replicas
@@ -81,6 +81,7 @@ class Trainer:
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
         self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
+        self._validation_labels: Tensor | None = None  # (K, V), where replicas have their own
 
     @property
     def size(self) -> int:
@@ -101,17 +102,29 @@ class Trainer:
             )
         return self.splits[name]
 
-    def start(self, replica: int, seed: int, labels: Tensor) -> None:
+    def start(self, replica: int, seed: int, labels: Tensor, validation_labels: Tensor | None = None) -> None:
         """Begin a new training in one replica.
 
         Args:
             replica: which one, 0..K-1.
             seed: decides its initial parameters.
             labels: (N,) the labels to train on.
+            validation_labels: (V,) labels that the validation split has for this replica; None for those of
+                the data set. Give them to every replica, or to none.
         """
         self.replicas.start(replica, seed)
         self._labels[replica, : self.size] = labels.to(self.device)
         self.signals.reset([replica])
+        if validation_labels is not None:
+            if self._validation_labels is None:
+                self._validation_labels = self.split("validation").labels.repeat(self.replicas.count, 1)
+            self._validation_labels[replica] = validation_labels.to(self.device)
+
+    def _labels_of(self, split: str) -> Tensor:
+        """Labels that a split is scored on: (K, N), or (1, N) where all replicas have the same."""
+        if split == "validation" and self._validation_labels is not None:
+            return self._validation_labels
+        return self.split(split).labels[None]
 
     def train(
         self,
@@ -188,8 +201,8 @@ class Trainer:
         self.signals.update(index, loss, logits, labels, step)
         total.add(loss, logits.argmax(-1) == labels, index < self.size)
 
-    def _outputs(self, split: ResidentSplit) -> Iterator[tuple[Tensor, Outputs]]:
-        """Labels (B,) and outputs of all replicas for a split, batch by batch, in evaluation mode."""
+    def _outputs(self, split: ResidentSplit) -> Iterator[tuple[slice, Outputs]]:
+        """Positions and outputs of all replicas for a split, batch by batch, in evaluation mode."""
         # A loop on a GPU sees one replica at a time; everywhere else the batch of all is what must fit.
         together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
         chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
@@ -197,36 +210,38 @@ class Trainer:
             stop = min(start + chunk, split.size)
             samples = split.normalise(split.images[start:stop])
             shared = samples.expand(self.replicas.count, *samples.shape)
-            yield split.labels[start:stop], self.replicas.predict(shared)
+            yield slice(start, stop), self.replicas.predict(shared)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
         """Score every replica on a split, in evaluation mode.
 
-        The environment reads "train" and "validation" alone; "test" is for evaluation.
+        The environment reads "train" and "validation" alone; "test" is for evaluation. Labels are those of
+        the data set, but for a validation split with labels of its own: see `start`.
         """
-        data = self.split(split)
+        data, labels = self.split(split), self._labels_of(split)
         self.replicas.features_wanted = False
         correct = torch.zeros(self.replicas.count, device=self.device)
         likelihood = torch.zeros_like(correct)
-        for labels, out in self._outputs(data):
-            correct += (out.logits.argmax(-1) == labels).sum(1)
-            wanted = labels.expand(len(correct), -1)[..., None]
-            likelihood += kernels.log_softmax(out.logits).gather(2, wanted).sum((1, 2))
+        for where, out in self._outputs(data):
+            wanted = labels[:, where].expand(len(correct), -1)
+            correct += (out.logits.argmax(-1) == wanted).sum(1)
+            likelihood += kernels.log_softmax(out.logits).gather(2, wanted[..., None]).sum((1, 2))
         return Score(correct / data.size, likelihood / data.size)
 
     @torch.no_grad()
     def look(self, split: str) -> list[Forward]:
         """One forward pass over a split: what each replica says about every sample, with features.
 
-        The labels are those each replica trains on for "train". The pass costs a forward a sample.
+        The labels for "train" are those each replica trains on, else those it is scored on. The pass costs
+        a forward a sample.
         """
         data = self.split(split)
         self.replicas.features_wanted = True
         outs = [out for _, out in self._outputs(data)]
         logits = torch.cat([out.logits for out in outs], 1)  # (K, N, C)
         features = torch.cat([out.features for out in outs if out.features is not None], 1)
-        own = self.labels if split == "train" else data.labels.expand(len(logits), -1)
+        own = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
         index = torch.arange(data.size, device=self.device)
         return [
             Forward(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
@@ -256,6 +271,7 @@ class Trainer:
             "replicas": self.replicas.state_dict(),
             "signals": self.signals.state_dict(),
             "labels": self._labels.clone(),
+            "validation_labels": cloned(self._validation_labels),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -263,6 +279,7 @@ class Trainer:
         self.replicas.load_state_dict(state["replicas"])
         self.signals.load_state_dict(state["signals"])
         self._labels.copy_(state["labels"])
+        self._validation_labels = cloned(state["validation_labels"])
 
 
 class Totals:

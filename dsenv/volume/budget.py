@@ -14,23 +14,27 @@ class Budget:
     """Cumulative budgets of K trainings of T intervals each.
 
     Whatever is asked for, `grant` gives each interval at least its floor and at most its capacity,
-    never overspends, and leaves nothing over: after the last interval exactly `total` is spent.
+    never overspends, and leaves nothing over: after the last interval exactly `total` is spent. Without
+    `spend_all` it may leave what is above the floors.
 
     Args:
         capacity: (K,) samples that one interval can present at most.
         intervals: T.
         ratio: target share of the capacity over the whole training, (0, 1].
         minimum: share of the capacity that every interval gets at least, (0, ratio].
+        spend_all: whether all of the total has to be spent; else it is an upper bound.
 
     Raises:
         ValueError: a share is out of range, or the budget is too small for one sample an interval.
     """
 
-    def __init__(self, capacity: Counts, intervals: int, ratio: float, minimum: float) -> None:
+    def __init__(
+        self, capacity: Counts, intervals: int, ratio: float, minimum: float, *, spend_all: bool = True
+    ) -> None:
         check_share("ratio", ratio)
         if not 0 < minimum <= ratio:
             raise ValueError(f"minimum ratio must be in (0, {ratio}] (the target ratio), got {minimum}")
-        self.intervals = intervals
+        self.intervals, self.spend_all = intervals, spend_all
         self.capacity = np.asarray(capacity, np.int64)
         self.total = np.rint(ratio * self.capacity * intervals).astype(np.int64)
         self.spent = np.zeros_like(self.capacity)
@@ -59,7 +63,7 @@ class Budget:
         """
         later = self.intervals - interval - 1
         most = np.minimum(self.capacity, self.left - self.floor * later)
-        least = np.maximum(self.floor, self.left - self.capacity * later)
+        least = np.maximum(self.floor, self.left - self.capacity * later) if self.spend_all else self.floor
         granted: Counts = np.clip(wanted, least, most)
         return granted
 

@@ -30,6 +30,17 @@ def test_whatever_is_asked_for_exactly_the_total_is_spent(capacity, intervals, r
     assert spent == budget.total[0] == round(ratio * capacity * intervals)
 
 
+@given(wanted=st.lists(st.integers(-5, 200), min_size=6, max_size=6))
+def test_without_the_duty_to_spend_what_is_asked_for_is_granted_between_floor_and_budget(wanted):
+    budget = Budget(np.array([100]), 6, 0.5, 0.1, spend_all=False)
+    for t, number in enumerate(wanted):
+        left = int(budget.left[0])
+        counts = budget.grant(np.array([number]), np.array([t]))
+        assert counts[0] == min(max(number, 10), 100, left - 10 * (5 - t))
+        budget.spend(counts)
+    assert 60 <= budget.spent[0] <= 300
+
+
 def test_overspending_is_a_bug_that_shows():
     budget = Budget(np.array([10]), 2, 0.5, 0.5)
     with pytest.raises(AssertionError):

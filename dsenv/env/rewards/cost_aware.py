@@ -1,0 +1,37 @@
+"""Cost-aware: the gain on the validation split, less a price for every presentation."""
+
+from torch import Tensor
+
+from dsenv.env.rewards.base import Change
+from dsenv.env.rewards.validation import ValidationReward
+
+POINTS = 100  # points of accuracy in an accuracy of 1
+
+
+class CostAwareReward(ValidationReward):
+    """Gain on the validation split over the interval, less the price of what it presented.
+
+    It takes `spend_all = false` and a control that decides how much: where a budget is spent to the end
+    whatever the agent does, a price is the same for every agent.
+
+    Args:
+        price: points of accuracy (hundredths) for presenting every training sample that exists once, > 0. At
+            1, an interval on half of them has to gain half a point to pay for itself.
+        measure: see `ValidationReward`.
+
+    Raises:
+        ValueError: the price is not positive.
+    """
+
+    prices_presentations = True
+
+    def __init__(self, price: float = 1.0, measure: str = "accuracy") -> None:
+        super().__init__(measure)
+        if isinstance(price, bool) or not isinstance(price, int | float) or not price > 0:
+            raise ValueError(
+                f"reward.price must be a number above 0, got {price!r}; without a price it is 'validation'"
+            )
+        self.price = price
+
+    def pay(self, change: Change) -> Tensor:
+        return super().pay(change) - self.price / POINTS * change.presented

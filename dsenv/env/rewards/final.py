@@ -1,0 +1,21 @@
+"""Final: nothing until the end, then what the whole training gained."""
+
+import torch
+from torch import Tensor
+
+from dsenv.env.rewards.base import Change
+from dsenv.env.rewards.validation import ValidationReward
+
+
+class FinalReward(ValidationReward):
+    """0 until the last interval, which pays the final value on the validation split less the initial one.
+
+    An episode's return is that of `validation`; the agent has to find out by itself which step earned it.
+
+    Args:
+        measure: see `ValidationReward`.
+    """
+
+    def pay(self, change: Change) -> Tensor:
+        gain = change.after[:, 0] - change.start[:, 0]
+        return torch.where(change.is_last, gain, 0.0)

@@ -1,0 +1,25 @@
+"""Validation: the gain on the validation split."""
+
+from torch import Tensor
+
+from dsenv.env.rewards.base import Change, Reward, Standing, check_measure, quality
+
+
+class ValidationReward(Reward):
+    """Gain on the validation split over the interval; positive when the model got better.
+
+    Undiscounted, the rewards of an episode add up to the final value less the initial one.
+
+    Args:
+        measure: "accuracy", in [0, 1]; or "log_likelihood", 1 + mean log-likelihood / log C in [-1, 1], which
+            changes smoothly where accuracy moves by whole samples.
+    """
+
+    def __init__(self, measure: str = "accuracy") -> None:
+        self.by = check_measure(measure)
+
+    def measure(self, standing: Standing) -> Tensor:
+        return quality(standing.validation, self.by, standing.signals.classes)[:, None]
+
+    def pay(self, change: Change) -> Tensor:
+        return change.after[:, 0] - change.before[:, 0]
