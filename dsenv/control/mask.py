@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dsenv.control.base import Actions, Control, Decision, Situation, spread
+from dsenv.control.candidates import FEATURES
 from dsenv.errors import check_share
 from dsenv.volume.budget import Counts
 
@@ -74,6 +75,19 @@ class MaskControl(Control):
         counts = situation.budget.grant(wanted, situation.interval)
         scores = (scores > 0).float()
         return Decision(counts, chosen_log_weight(scores, shown, counts, situation.pool))
+
+    def shown(self, observation: Actions) -> Actions:
+        """The features (M, F) of the candidates, which an observation (O,) ends with.
+
+        Raises:
+            ValueError: the model's features are shown too, so that F is not known.
+        """
+        if self.embedding:
+            raise ValueError(
+                "a rule cannot read candidates with model features: set control.embedding = false"
+            )
+        count = len(FEATURES)
+        return observation[-self.size * count :].reshape(self.size, count)
 
     def choices(self) -> Actions:
         raise ValueError("control 'mask' has no discrete actions; set actions = 'box' or 'binary'")

@@ -108,7 +108,7 @@ def stability_bins(signals: SampleSignals, pool: Tensor, bins: int) -> Tensor:
         (K, N) int64 in 0..S-1.
     """
     known = pool & (signals.times_trained >= STEADY_VISITS)
-    return loss_bins(signals.influence_variance, known, bins)
+    return loss_bins(signals.influence_variance, known, bins).masked_fill_(~known, bins - 1)
 
 
 def feature_names(bins: int, control: Control, embedding: int = 0) -> list[str]:

@@ -34,8 +34,8 @@ class Episodes(ABC):
 
     @property
     @abstractmethod
-    def candidate_shape(self) -> tuple[int, int]:
-        """(M, F): candidates that an observation ends with, and features of each."""
+    def candidate_shape(self) -> tuple[int, int] | None:
+        """(M, F): candidates that an observation ends with, and features of each; else None."""
 
     @abstractmethod
     def reset(

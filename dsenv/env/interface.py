@@ -57,8 +57,8 @@ class Described:
         return self.session.control
 
     @property
-    def candidate_shape(self) -> tuple[int, int]:
-        """(M, F): candidates that an observation ends with, and features of each."""
+    def candidate_shape(self) -> tuple[int, int] | None:
+        """(M, F): candidates that an observation ends with, and features of each; else None."""
         return self.session.candidate_shape
 
     @property

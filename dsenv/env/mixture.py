@@ -68,7 +68,7 @@ class Mixture(Episodes):
         return self.sessions()[0].observation_names
 
     @property
-    def candidate_shape(self) -> tuple[int, int]:
+    def candidate_shape(self) -> tuple[int, int] | None:
         return self.sessions()[0].candidate_shape
 
     def parts(self) -> list[tuple[Session, Rows]]:

@@ -93,8 +93,9 @@ class Session(Episodes):
         return feature_names(self.config.bins, self.control, self.showing.embedding)
 
     @property
-    def candidate_shape(self) -> tuple[int, int]:
-        return self.control.candidates, len(candidate_names(self.control, self.showing.embedding))
+    def candidate_shape(self) -> tuple[int, int] | None:
+        shown, features = self.control.candidates, candidate_names(self.control, self.showing.embedding)
+        return (shown, len(features)) if shown else None
 
     def reset(
         self,

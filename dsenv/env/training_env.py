@@ -21,11 +21,18 @@ Observation = NDArray[np.float32]
 class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     """Train a model; each step decides what the next interval of training sees.
 
-    **Action space**: Box(-1, 1, (A,), float32). With control "curriculum", component b is the log weight
-    of loss-rank bin b divided by its sharpness (bin 0 holds the smallest losses); samples are drawn
-    without replacement. With control "ratio", the one component is the share of the data to train on.
-    `action_names` says it in words. With actions = "discrete" it is Discrete(M): the runs of neighbouring
-    bins, or evenly spaced ratios; `session.control.choices()` lists them.
+    **Action space**: Box(-1, 1, (A,), float32), by control:
+
+    - "curriculum": component b is the log weight of loss-rank bin b over its sharpness (bin 0 holds the
+      smallest losses); samples are drawn without replacement.
+    - "ratio": the one component is the share of the data to train on.
+    - "mask": a score for each of M candidates that the observation shows; the best are trained on. With
+      actions = "binary" it is MultiBinary(M), a yes or no for each.
+    - "strength": the augmentation strength of each stability bin (bin 0 holds the steadiest samples).
+    - "joint": curriculum, ratio and strength, one after the other.
+
+    `action_names` says it in words, and `control.encode` and `control.decode` translate. With actions =
+    "discrete" it is Discrete(n); `control.choices()` lists what each number stands for.
 
     **Observation space**: Box(-1, 1, (O,), float32): progress, budget, loss and confidence quantiles of the
     training samples, what happened in each loss-rank bin, validation accuracy and the last action.

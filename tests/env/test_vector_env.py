@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 import dsenv
 from dsenv.catalogue import load_vector
 
-NAMES = ["Tiny-Curriculum-v0", "Tiny-Ratio-v0"]
+NAMES = [f"Tiny-{control}-v0" for control in ("Curriculum", "Ratio", "Mask", "Strength", "Joint")]
 
 
 def vector(name=NAMES[0], num_envs=3, **settings):
@@ -32,7 +32,7 @@ def test_make_vec_gives_one_stacked_training():
 @pytest.mark.parametrize("name", NAMES)
 def test_environment_k_equals_a_single_one_with_its_seed(name):
     envs = vector(name)
-    actions = random_actions(envs, 4)
+    actions = random_actions(envs, envs.config.intervals)
     observations = [envs.reset(seed=5)[0]]
     rewards = []
     for action in actions:

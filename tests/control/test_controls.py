@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+
+from dsenv.control.base import Situation
+from dsenv.control.registry import CONTROLS, make_control
+from dsenv.volume.budget import Budget
+
+K, N, B, M = 3, 40, 5, 8
+ANSWERS = {
+    "curriculum": {"log_weight": np.array([-5.0, -1.0, 0.0, 2.0, 5.0])},
+    "ratio": {"ratio": np.array([0.3])},
+    "strength": {"strength": np.array([0.0, 0.25, 0.5, 0.75, 1.0])},
+    "mask": {"score": np.linspace(-1, 1, M)},
+    "joint": {
+        "log_weight": np.array([5.0, 0.0, 0.0, 0.0, -5.0]),
+        "ratio": np.array([0.8]),
+        "strength": np.array([1.0, 0.5, 0.5, 0.5, 0.0]),
+    },
+}
+
+
+def build(name, **settings):
+    small = {"candidates": M} if name == "mask" else {}
+    return make_control({"name": name, **small, **settings}, B, 0.5)
+
+
+def situation(candidates=None):
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.ones(K, N, dtype=torch.bool)
+    pool[:, -4:] = False
+    return Situation(
+        bins=torch.randint(B, (K, N), generator=generator),
+        stability=torch.randint(B, (K, N), generator=generator),
+        pool=pool,
+        candidates=torch.zeros(K, 0, dtype=torch.int64) if candidates is None else candidates,
+        budget=Budget(np.full(K, M if candidates is not None else 36), 4, 0.5, 0.1),
+        planned=np.array([4, 4, 4]) if candidates is not None else np.array([18, 18, 18]),
+        interval=np.zeros(K, np.int64),
+    )
+
+
+def shown():
+    """(K, M) candidates; the last row has two places of padding."""
+    generator = torch.Generator().manual_seed(1)
+    index = torch.stack([torch.randperm(36, generator=generator)[:M] for _ in range(K)])
+    index[-1, -2:] = N
+    return index
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_decode_is_the_inverse_of_encode(name):
+    control = build(name)
+    action = control.encode(**ANSWERS[name])
+    assert action.shape == (control.size,) == (len(control.names),) and action.dtype == np.float32
+    assert (np.abs(action) <= 1).all()
+    decoded = control.decode(action[None])
+    assert decoded.keys() == ANSWERS[name].keys() == dict(control.slices).keys()
+    for answer, value in ANSWERS[name].items():
+        np.testing.assert_allclose(decoded[answer][0], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_slices_cover_the_action_once(name):
+    control = build(name)
+    covered = np.concatenate([np.arange(control.size)[where] for where in control.slices.values()])
+    np.testing.assert_array_equal(np.sort(covered), np.arange(control.size))
+
+
+def test_a_wrong_answer_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"strength must be from 0 to 1, got 1\.5"):
+        build("strength").encode(strength=1.5)
+    with pytest.raises(ValueError, match="strength takes one number or 5"):
+        build("joint").encode(strength=[0.1, 0.2])
+    with pytest.raises(ValueError, match="Did you mean 'ratio'"):
+        build("joint").encode(ration=0.5)
+
+
+def test_strengths_go_to_the_samples_of_their_bin():
+    control, now = build("strength"), situation()
+    actions = np.stack([control.encode(**ANSWERS["strength"])] * K)
+    decision = control.decide(actions, now)
+    assert decision.counts is None and decision.log_weight is None
+    torch.testing.assert_close(decision.strength, now.stability.float() / 4)
+
+
+def test_joint_answers_as_its_parts_do():
+    control, now = build("joint"), situation()
+    actions = np.random.default_rng(0).uniform(-1, 1, (K, control.size)).astype(np.float32)
+    decision = control.decide(actions, now)
+    for name in ("curriculum", "ratio", "strength"):
+        part = build(name)
+        where = control.slices[part.answer]
+        alone = part.decide(actions[:, where], now)
+        for answer in ("counts", "log_weight", "strength"):
+            value = getattr(alone, answer)
+            if value is not None:
+                np.testing.assert_array_equal(np.asarray(getattr(decision, answer)), np.asarray(value))
+    assert decision.counts is not None and decision.strength is not None
+
+
+def test_joint_without_strength_leaves_augmentation_alone():
+    control = build("joint", strength=False)
+    assert list(control.slices) == ["log_weight", "ratio"] and not control.decides_how_strong
+    assert control.decide(np.zeros((K, control.size), np.float32), situation()).strength is None
+
+
+def test_mask_trains_on_exactly_the_planned_number_of_best_candidates():
+    control, candidates = build("mask"), shown()
+    scores = np.random.default_rng(0).uniform(-1, 1, (K, M)).astype(np.float32)
+    weight = control.decide(scores, situation(candidates)).log_weight
+    for k in range(K):
+        exists = int((candidates[k] < N).sum())
+        best = candidates[k, :exists][torch.from_numpy(scores[k, :exists]).topk(4).indices]
+        assert set((weight[k] == 0).nonzero().flatten().tolist()) == set(best.tolist())
+        assert weight[k].isneginf().sum() == N - 4
+
+
+def test_binary_mask_sets_the_ratio_within_the_budget():
+    control = make_control({"name": "mask", "candidates": M}, B, 0.5, binary=True)
+    candidates = shown()
+    masks = -np.ones((K, M), np.float32)
+    masks[0, 2] = masks[1] = 1
+    now = situation(candidates)
+    decision = control.decide(masks, now)
+    assert decision.counts.tolist() == [1, 8, 1]  # none at all is raised to the budget's floor
+    assert decision.log_weight[0, candidates[0, 2]] == 0
+    assert (decision.log_weight == 0).sum(1).tolist() == [1, 8, 1]
+
+
+def test_padding_is_never_chosen():
+    control = build("mask")
+    candidates = shown()
+    candidates[:, 3:] = N
+    scores = np.full((K, M), -1, np.float32)
+    scores[:, 3:] = 1
+    weight = control.decide(scores, situation(candidates)).log_weight
+    assert (weight == 0).sum(1).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("candidates", [4, 300])
+def test_sets_that_cannot_be_learned_from_are_refused(candidates):
+    with pytest.raises(ValueError, match=f"from 8 to 256, got {candidates}"):
+        build("mask", candidates=candidates)
