@@ -10,11 +10,12 @@ from dsenv.catalogue import import_entry_point, load, names, register_envs
 
 if TYPE_CHECKING:
     from dsenv.integrations import DataPlan
+    from dsenv.policy import Policy
 
 __version__ = "0.1.0"
-__all__ = ["DataPlan", "load", "names"]
+__all__ = ["DataPlan", "Policy", "load", "names"]
 
-_LAZY = {"DataPlan": "dsenv.integrations:DataPlan"}
+_LAZY = {"DataPlan": "dsenv.integrations:DataPlan", "Policy": "dsenv.policy:Policy"}
 
 register_envs()
 
