@@ -10,11 +10,17 @@ from dsenv.catalogue import import_entry_point, load, names, register_envs
 
 if TYPE_CHECKING:
     from dsenv.integrations import DataPlan
+    from dsenv.policy import Policy
+    from dsenv.policy.shipped import pretrained
 
 __version__ = "0.1.0"
-__all__ = ["DataPlan", "load", "names"]
+__all__ = ["DataPlan", "Policy", "load", "names", "pretrained"]
 
-_LAZY = {"DataPlan": "dsenv.integrations:DataPlan"}
+_LAZY = {
+    "DataPlan": "dsenv.integrations:DataPlan",
+    "Policy": "dsenv.policy:Policy",
+    "pretrained": "dsenv.policy.shipped:pretrained",
+}
 
 register_envs()
 

@@ -16,6 +16,13 @@ class Streams:
         self.device = device
         self._generators = [torch.Generator(device) for _ in range(replicas)]
 
+    @classmethod
+    def of(cls, generator: torch.Generator) -> "Streams":
+        """The stream of one replica, drawn from a generator that somebody else keeps."""
+        streams = cls(1, generator.device)
+        streams._generators = [generator]
+        return streams
+
     def seed(self, replica: int, seed: int) -> None:
         """Start the stream of one replica anew."""
         self._generators[replica].manual_seed(seed)

@@ -92,16 +92,31 @@ class SampleSignals:
 
     def of_replica(self, replica: int, index: Tensor | None = None) -> "SampleSignals":
         """The (N,) signals of one of K replicas: a view, or with `index` (M,) a copy of those samples."""
-        one = object.__new__(SampleSignals)
-        one.size = self.size if index is None else len(index)
-        one.classes, one.replicas, one.device = self.classes, None, self.device
-        one._initial = self._initial
         rows = {name: tensor[replica] for name, tensor in self._store.items()}
         if index is not None:
             padding = index.new_tensor([self.size])
             rows = {name: tensor[torch.cat([index, padding])] for name, tensor in rows.items()}
-        one._store = rows
-        return one
+        return self._like(self.size if index is None else len(index), rows, None)
+
+    def as_replica(self) -> "SampleSignals":
+        """These (N,) signals as those of K = 1 replicas, (1, N): a view."""
+        assert self.replicas is None, self.replicas
+        return self._like(self.size, {name: tensor[None] for name, tensor in self._store.items()}, 1)
+
+    def grouped(self, index: Tensor) -> "SampleSignals":
+        """Copies of these (N,) signals for groups (G, M) of samples, as if each were a replica of its own."""
+        assert self.replicas is None, self.replicas
+        padding = index.new_full((len(index), 1), self.size)
+        index = torch.cat([index, padding], 1)
+        return self._like(
+            index.shape[1] - 1, {name: tensor[index] for name, tensor in self._store.items()}, len(index)
+        )
+
+    def _like(self, size: int, store: dict[str, Tensor], replicas: int | None) -> "SampleSignals":
+        other = object.__new__(SampleSignals)
+        other.size, other.classes, other.replicas, other.device = size, self.classes, replicas, self.device
+        other._initial, other._store = self._initial, store
+        return other
 
     @property
     def seen(self) -> Tensor:

@@ -1,7 +1,7 @@
 """HOW STRONGLY to augment: one strength and one op for each sample, in batches on the device."""
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsenv.augment.ada_augment import AdaAugment
 from dsenv.augment.base import AugmentationController
@@ -19,8 +19,12 @@ from dsenv.augment.ops import OPS, STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.augment.rand_augment import RandAugment
 from dsenv.augment.sada import SADA
 from dsenv.augment.trivial import TrivialAugment
+from dsenv.catalogue import import_entry_point
 from dsenv.errors import check_keywords, pick
 from dsenv.signals import SampleSignals
+
+if TYPE_CHECKING:
+    from dsenv.augment.learned import Learned
 
 __all__ = [
     "CONTROLLERS",
@@ -34,6 +38,7 @@ __all__ = [
     "EntAugment",
     "FixedStrength",
     "GivenStrength",
+    "Learned",
     "Magnitudes",
     "NoAugmentation",
     "RandAugment",
@@ -75,3 +80,10 @@ def make_controller(name: str, signals: SampleSignals, **settings: Any) -> Augme
     given: dict[str, Any] = {key: value for key, value in known.items() if key in taken} | settings
     check_keywords(name, kind, given)
     return kind(**given)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the learned part when it is first asked for; policies are made of what this package holds."""
+    if name != "Learned":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_entry_point(f"{__name__}.learned:Learned")

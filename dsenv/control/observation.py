@@ -160,6 +160,16 @@ def _bin_names(kind: str, bins: int) -> list[str]:
 
 def observe(view: View, control: Control) -> Tensor:
     """The observation (K, O) of K trainings, each entry in [-1, 1]; names in `feature_names`."""
+    state = observe_training(view, control)
+    if not control.candidates:
+        return state
+    last_bin = view.last.selected.shape[1] - 1
+    shown = describe(view.candidates, view.signals, view.bins, last_bin, view.interval, view.intervals)
+    return torch.cat([state, shown.flatten(1)], 1)
+
+
+def observe_training(view: View, control: Control) -> Tensor:
+    """The part of the observation that is not about single candidates, (K, G)."""
     signals, last = view.signals, view.last
     trusted = view.shows_validation.float()
     scalars = [
@@ -185,9 +195,6 @@ def observe(view: View, control: Control) -> Tensor:
         parts += _by_bin(view, seen, view.stability, control.stability_bins)
     if control.shows_action:
         parts.append(last.action)
-    if control.candidates:
-        shown = describe(view.candidates, signals, view.bins, bins - 1, view.interval, view.intervals)
-        parts.append(shown.flatten(1))
     return torch.cat(parts, 1).nan_to_num_(0.0).clamp_(-1, 1)
 
 

@@ -1,6 +1,7 @@
 """What a training loop hands to a plan, checked; each message says what to pass instead."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from dsenv.augment import AugmentationController
 from dsenv.select.base import Selector
+from dsenv.volume.learned import Learned as LearnedVolume
 
 
 def check_batch_size(size: int, batch_size: int, end: int) -> None:
@@ -62,7 +64,7 @@ def check_losses(losses: Any, size: int, device: torch.device) -> None:
 
 
 def check_outputs(
-    parts: tuple[Selector, AugmentationController | None],
+    parts: Sequence[Selector | AugmentationController | LearnedVolume | None],
     size: int,
     classes: int | None,
     logits: Tensor | None,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsenv.integrations.guidance import Guidance
 from dsenv.integrations.timetable import Timetable
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import pruning_is_on
@@ -26,6 +27,7 @@ class Course:
         uniform_epochs: first epochs whose samples are drawn uniformly instead.
         tail: share of the epochs, at the end, on all data where the selector sets its own count.
         seed: decides the choices, their order, and the streams of `generator_for`.
+        guidance: the policies behind learned parts; None where there are none.
     """
 
     def __init__(
@@ -36,11 +38,12 @@ class Course:
         uniform_epochs: int,
         tail: float,
         seed: int,
+        guidance: Guidance | None = None,
     ) -> None:
         if seed < 0 or uniform_epochs < 0:
             raise ValueError(f"seed and uniform_epochs must be at least 0, got {seed} and {uniform_epochs}")
         self.selector, self.signals, self.timetable = selector, signals, timetable
-        self.uniform_epochs, self.tail, self.seed = uniform_epochs, tail, seed
+        self.uniform_epochs, self.tail, self.seed, self.guidance = uniform_epochs, tail, seed, guidance
         self.epoch = 0
         """Number of the present epoch; as many as there are after the last."""
         self.done = 0
@@ -48,6 +51,7 @@ class Course:
         self.looks = 0
         """Passes that the selector was given."""
         self._chosen: Selection | None = None
+        self._before = 0  # samples chosen in the epochs before
         self._generator = torch.Generator(signals.device).manual_seed(seed)
         self._weights = torch.zeros(signals.size, device=signals.device)  # 0: not in this epoch
         self._host_weights: Tensor | None = None  # a copy, to look at without waiting for the device
@@ -62,7 +66,12 @@ class Course:
         if self._chosen is None:
             if self.epoch >= self.timetable.epochs:
                 raise ValueError(f"the plan's {self.timetable.epochs} epochs are over")
-            selection = self._choose(self._count())
+            count = self._count()
+            if self.guidance is not None:
+                self.guidance.begin(self.signals, count)
+            selection = self._choose(count)
+            if self.guidance is not None:
+                self.guidance.chose(selection.index)
             order = torch.randperm(
                 len(selection.index), generator=self._generator, device=self._generator.device
             )
@@ -81,6 +90,8 @@ class Course:
         size, table = self.timetable.size, self.timetable
         if table.counts is not None:
             return table.counts[self.epoch]
+        if self.guidance is not None and self.guidance.decides_count:
+            return self.guidance.count(self.signals)
         if not pruning_is_on(self.epoch, table.epochs, 1 - self.tail):
             return size
         count: int = self.selector.count(self.signals)  # type: ignore[attr-defined]  # the timetable's None says so
@@ -165,13 +176,15 @@ class Course:
 
     def finish(self) -> None:
         """Go to the next epoch."""
+        if self.guidance is not None:  # an epoch without training counts for a policy too
+            self._before += len(self.chosen.index)
         self.epoch, self.done, self._chosen = self.epoch + 1, 0, None
 
     @property
     def progress(self) -> float:
         """Share of the training that is over, see `Timetable.progress`."""
         count = self.timetable.size if self._chosen is None else len(self._chosen.index)
-        return self.timetable.progress(self.epoch, self.done, count)
+        return self.timetable.progress(self.epoch, self.done, count, self._before)
 
     def seed_for(self, stream: str, number: int = 0) -> int:
         """Seed of a stream of random numbers in batch `number` of the present epoch.
@@ -192,6 +205,8 @@ class Course:
             "epoch": self.epoch,
             "done": self.done,
             "looks": self.looks,
+            "before": self._before,
+            "guidance": None if self.guidance is None else self.guidance.state_dict(),
             "generator": self._generator.get_state(),
             "index": None if chosen is None else chosen.index.clone(),
             "weight": None if chosen is None else chosen.weight.clone(),
@@ -200,6 +215,9 @@ class Course:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.epoch, self.done, self.looks = state["epoch"], state["done"], state["looks"]
+        self._before = state["before"]
+        if self.guidance is not None:
+            self.guidance.load_state_dict(state["guidance"])
         self._generator.set_state(state["generator"].cpu())
         self._chosen = None
         if state["index"] is not None:

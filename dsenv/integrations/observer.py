@@ -14,6 +14,7 @@ from dsenv.integrations.look import ForwardFunction, outputs
 from dsenv.integrations.records import Cost, Inbox, PlanSignals
 from dsenv.kernels import cross_entropy
 from dsenv.select.base import Forward, Selector
+from dsenv.volume.learned import Learned as LearnedVolume
 
 Views = tuple[Forward, Forward]
 """Forwards of the plain and of the fully augmented view."""
@@ -27,12 +28,19 @@ class Observer:
         controller: sees every batch; None where nothing is augmented.
         signals: take in an epoch's batches at its end.
         cost: where time and further forwards are written down.
+        volume: a learned one, which needs logits; None for any other.
     """
 
     def __init__(
-        self, selector: Selector, controller: AugmentationController | None, signals: PlanSignals, cost: Cost
+        self,
+        selector: Selector,
+        controller: AugmentationController | None,
+        signals: PlanSignals,
+        cost: Cost,
+        volume: LearnedVolume | None = None,
     ) -> None:
         self.selector, self.controller, self.signals, self.cost = selector, controller, signals, cost
+        self._needing = (selector, controller, volume)
         self._inbox = Inbox()
 
     def checked(
@@ -50,8 +58,7 @@ class Observer:
         """
         size = len(batch.index)
         checks.check_losses(losses, size, batch.weight.device)
-        needing = (self.selector, self.controller)
-        checks.check_outputs(needing, size, classes, logits, features, batch.labels)
+        checks.check_outputs(self._needing, size, classes, logits, features, batch.labels)
         found = (None if value is None else value.detach() for value in (logits, features))
         return Forward(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
 

@@ -1,30 +1,30 @@
 """DataPlan: selector x volume schedule x augmentation in a training loop of one's own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from dsenv.augment import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.errors import check_share
-from dsenv.integrations import checks, parts, sources
+from dsenv.integrations import checks, sources
+from dsenv.integrations.assembly import Choices, assemble
 from dsenv.integrations.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
+from dsenv.integrations.clock import Clock
 from dsenv.integrations.course import Course
 from dsenv.integrations.finish import Finisher, Transform
 from dsenv.integrations.loader import PlanLoader, PlanSampler
 from dsenv.integrations.look import ForwardFunction, SampleLoss, full_pass
 from dsenv.integrations.observer import Observer
+from dsenv.integrations.parts import VolumeChoice
 from dsenv.integrations.records import Cost, PlanSignals
-from dsenv.integrations.timetable import Timetable
+from dsenv.policy.part import PolicyChoice
 from dsenv.select.base import Selector
-from dsenv.volume.base import VolumeSchedule
 
 
-class DataPlan:
+class DataPlan(Clock):
     """Decides what, how much and how strongly augmented a training loop sees.
 
     Use::
@@ -47,13 +47,16 @@ class DataPlan:
         epochs: length of the training.
         batch_size: samples a step.
         selector: WHAT, a `Selector`, a name of `dsenv.select.registry.SELECTORS`, "module:class", or a
-            table of a name and settings: {"name": "infobatch", "keep": 0.3}.
-        ratio: mean share of the data in an epoch, (0, 1]; None for all data, or for the selector's own
-            count where it has one (InfoBatch).
+            table of a name and settings: {"name": "infobatch", "keep": 0.3}; None for "random".
+        ratio: mean share of the data in an epoch, (0, 1]; None for all data, for the ratio that a policy was
+            trained with, or for the selector's own count where it has one (InfoBatch).
         volume: HOW MUCH, a `VolumeSchedule`, a name of `dsenv.volume.registry.SCHEDULES` or a table;
             None for the same ratio in every epoch.
         augment: HOW STRONG, an `AugmentationController`, a name of `dsenv.augment.CONTROLLERS` or a
             table; None for none. Inputs are then images, uint8 or floating in [0, 1].
+        policy: a trained `Policy`, its file, or the name of a pretrained one: decides the parts that its
+            control is about, which are then not given. Each of them may also be {"name": "learned",
+            "policy": ...} by itself; parts of one policy share one view of the training.
         classes: C; None to read it off the labels, or the data set's `classes`.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
@@ -75,10 +78,11 @@ class DataPlan:
         *,
         epochs: int,
         batch_size: int,
-        selector: Choice | Selector = "random",
+        selector: Choice | Selector | None = None,
         ratio: float | None = None,
-        volume: Choice | VolumeSchedule | None = None,
+        volume: VolumeChoice = None,
         augment: Choice | AugmentationController | None = None,
+        policy: PolicyChoice | None = None,
         classes: int | None = None,
         transform: Transform | None = None,
         drop_last: bool = False,
@@ -92,18 +96,17 @@ class DataPlan:
         size, self.device = len(self._source.dataset), self._source.device
         self.classes = self._source.classes if classes is None else classes
         given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
-        self._described = {"selector": parts.describe(selector), "augment": parts.describe(augment)}
-        self.selector = parts.make_selector(selector, given)
-        self.controller = parts.make_controller(augment, given)
-        looks = int(self.selector.needs_pass) if looks is None else looks
-        counts = parts.make_counts(volume, ratio, self.selector, size, epochs, looks)
-        self.timetable = Timetable(size, epochs, batch_size, drop_last, counts)
+        choices = Choices(selector, volume, augment, policy, ratio, looks)
+        made = assemble(choices, given, batch_size, drop_last)
+        self.selector, self.controller, self.timetable = made.selector, made.controller, made.timetable
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
         tail = check_share("tail", tail, zero=True)
-        self.course = Course(self.selector, self.signals, self.timetable, uniform_epochs, tail, seed)
-        self.epochs, self.batch_size, self.transform, self.cost = epochs, batch_size, transform, Cost()
+        self.course = Course(
+            self.selector, self.signals, self.timetable, uniform_epochs, tail, seed, made.guidance
+        )
+        self.transform, self.cost, self._described = transform, Cost(), made.described
         self._finish = Finisher(self.controller, transform, self.course, self.cost)
-        self._observer = Observer(self.selector, self.controller, self.signals, self.cost)
+        self._observer = Observer(self.selector, self.controller, self.signals, self.cost, made.volume)
         self.dataset = IndexedDataset(self._source.dataset)
         """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
         self.sampler = PlanSampler(self)
@@ -240,40 +243,17 @@ class DataPlan:
             self.selector.prepare(*passes)
         self.course.looks += 1
 
-    @property
-    def epoch(self) -> int:
-        """Number of the present epoch, as many as there are after the last."""
-        return self.course.epoch
+    def report_validation(self, accuracy: float) -> None:
+        """Report the accuracy on a trusted validation split, for policies that were trained with it in sight.
 
-    @property
-    def progress(self) -> float:
-        """Share of the training that is over, in [0, 1]: that of the budget of sample presentations."""
-        return self.course.progress
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole plan."""
-        return self.timetable.total_steps
-
-    def steps_in_epoch(self, epoch: int | None = None) -> int:
-        """Optimiser steps of an epoch; None for the present one."""
-        epoch = self.course.epoch if epoch is None else epoch
-        if epoch == self.course.epoch and self.timetable.counts is None:
-            return self.timetable.steps(len(self.course.chosen.index))
-        return self.timetable.steps_in(epoch)
-
-    def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
-        """A scheduler to step after each optimiser step, which ends when the plan does.
+        Call it at the end of each epoch, before the loop goes on. Plans without such a policy take no notice.
 
         Args:
-            optimizer: whose learning rates are scaled.
-            shape: maps progress in [0, 1] to a factor on the learning rate.
+            accuracy: share of the split's samples that the model predicts as labelled, in [0, 1].
         """
-        return LambdaLR(optimizer, lambda _: shape(self.progress))
-
-    def check_scheduler(self, scheduler: Any) -> None:
-        """Warn when a scheduler is made for another number of steps than the plan has."""
-        checks.check_total_steps(scheduler, self.total_steps, self.epochs)
+        check_share("validation accuracy", float(accuracy), zero=True)
+        if self.course.guidance is not None:
+            self.course.guidance.validated(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on from the next batch: tensors, numbers and strings."""

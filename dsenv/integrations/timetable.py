@@ -12,14 +12,23 @@ class Timetable:
         epochs: number of epochs.
         batch_size: samples a step.
         drop_last: leave out an epoch's last batch where it is smaller.
-        counts: samples chosen in each epoch; None where the selector sets the number as it goes.
+        counts: samples chosen in each epoch; None where the number is set as the training goes.
+        total: samples chosen in the whole training where a policy sets the numbers under this budget.
+        least: fewest samples that it may give an epoch.
 
     Raises:
         ValueError: an epoch would have no step, or a number is out of range.
     """
 
     def __init__(
-        self, size: int, epochs: int, batch_size: int, drop_last: bool, counts: Sequence[int] | None
+        self,
+        size: int,
+        epochs: int,
+        batch_size: int,
+        drop_last: bool,
+        counts: Sequence[int] | None,
+        total: int | None = None,
+        least: int = 1,
     ) -> None:
         if min(size, epochs, batch_size) < 1:
             raise ValueError(
@@ -27,7 +36,12 @@ class Timetable:
             )
         self.size, self.epochs, self.batch_size, self.drop_last = size, epochs, batch_size, drop_last
         self.counts = None if counts is None else tuple(counts)
-        least = size if counts is None else min(counts)
+        self.total = total
+        """Samples chosen in the whole training, where a policy decides the numbers; else None."""
+        if counts is not None:
+            least = min(counts)
+        elif total is None:
+            least = size
         if self.steps(least) == 0:
             raise ValueError(
                 f"an epoch of {least} samples has no full batch of {batch_size}; lower batch_size, raise "
@@ -53,16 +67,29 @@ class Timetable:
         """Optimiser steps of the whole training.
 
         Raises:
-            ValueError: the selector sets its own count.
+            ValueError: numbers of samples are set as the training goes.
         """
         return sum(map(self.steps, self._known()))
 
     @property
+    def most_steps(self) -> int:
+        """Most optimiser steps that the training can have: exact where `total_steps` is known."""
+        if self.counts is not None:
+            return self.total_steps
+        if self.total is None:
+            return self.epochs * self.steps(self.size)
+        if self.drop_last:
+            return self.total // self.batch_size
+        return (self.total + self.epochs * (self.batch_size - 1)) // self.batch_size
+
+    @property
     def total_samples(self) -> int:
-        """Samples trained on in the whole training; errors as for `total_steps`."""
+        """Samples trained on in the whole training; errors as for `total_steps`, but a budget is known."""
+        if self.total is not None and not self.drop_last:
+            return self.total
         return sum(map(self.trained, self._known()))
 
-    def progress(self, epoch: int, done: int, count: int) -> float:
+    def progress(self, epoch: int, done: int, count: int, before: int = 0) -> float:
         """Share of the training that is over, in [0, 1].
 
         It is the share of the budget of sample presentations; where the selector sets its own count,
@@ -72,10 +99,13 @@ class Timetable:
             epoch: number of the present epoch, `epochs` after the last.
             done: samples trained on in it.
             count: samples chosen for it, at least 1.
+            before: samples chosen in the epochs before, where a policy sets the numbers.
         """
         if epoch >= self.epochs:
             return 1.0
         share = min(1.0, done / self.trained(count))
+        if self.total is not None:
+            return (before + share * count) / self.total
         if self.counts is None:
             return (epoch + share) / self.epochs
         before = sum(map(self.trained, self.counts[:epoch]))
@@ -89,9 +119,16 @@ class Timetable:
             "batch_size": self.batch_size,
             "drop_last": self.drop_last,
             "counts": None if self.counts is None else list(self.counts),
+            "total": self.total,
         }
 
     def _known(self) -> tuple[int, ...]:
+        if self.total is not None:
+            raise ValueError(
+                f"a policy sets the number of samples of each epoch as it goes: {self.total} in all, in at "
+                f"most {self.most_steps} steps (timetable.most_steps); let the schedule follow plan.progress "
+                "(plan.lr_scheduler)"
+            )
         if self.counts is None:
             raise ValueError(
                 "the selector sets the number of samples of each epoch as it goes, so the total is not "

@@ -1,5 +1,8 @@
-"""Policy networks in plain torch, to be exported and used without Stable-Baselines3."""
+"""Trained policies in plain torch: one file each, used without Stable-Baselines3."""
 
-from dsenv.policy.networks import SetBetaNetwork, SetNetwork
+from dsenv.policy.card import PolicyCard
+from dsenv.policy.driver import Driver
+from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork
+from dsenv.policy.policy import Policy
 
-__all__ = ["SetBetaNetwork", "SetNetwork"]
+__all__ = ["Driver", "MlpNetwork", "Policy", "PolicyCard", "SetBetaNetwork", "SetNetwork"]

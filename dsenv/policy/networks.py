@@ -1,10 +1,16 @@
-"""Networks that score the candidates of a set, whatever their number and order."""
+"""Policy networks: over the candidates of a set, whatever their number and order, and over a flat vector."""
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dsenv.errors import pick
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 LIMIT = 0.5  # scores stay in (-LIMIT, LIMIT), so that exploration noise seldom leaves [-1, 1]
 PADDING = -1.0  # the score of a row that holds no candidate
@@ -114,3 +120,33 @@ def beta_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
     """The two parameters (...), each above 1, of raw outputs (..., 2)."""
     alpha, beta = (1 + functional.softplus(raw)).unbind(-1)
     return alpha, beta
+
+
+class MlpNetwork(nn.Module):
+    """Fully connected layers over a flat observation, as the actor of Stable-Baselines3's MlpPolicy.
+
+    Args:
+        inputs: O, entries of the observation.
+        hidden: widths of the hidden layers; none for a linear network.
+        outputs: P, raw outputs.
+        activation: after each hidden layer, a key of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: a size is below 1, or the activation is unknown.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "tanh") -> None:
+        super().__init__()
+        sizes = [inputs, *hidden, outputs]
+        if min(sizes) < 1:
+            raise ValueError(f"inputs, hidden and outputs must be >= 1, got {sizes}")
+        self.activation = ACTIVATIONS[pick("activation", activation, ACTIVATIONS)]
+        self.layers = nn.ModuleList(nn.Linear(m, n) for m, n in itertools.pairwise(sizes))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Raw outputs (K, P) of observations (K, O)."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            observation = self.activation(layer(observation))
+        raw: Tensor = last(observation)
+        return raw

@@ -33,11 +33,14 @@ examples:
                                                                  the same policy on another data set
   python train_agent.py --evaluate runs/RUN --compare infobatch data_agent pods
                                                                  against published methods
+  python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
+                                                                 a policy file, from anywhere
   tensorboard --logdir runs                                      look at it
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
-(versions, seed, command), TensorBoard events, best_model.zip (by validation reward) and last_model.zip,
-evaluations.npz, and after the evaluation evaluation.json, accuracy.png and schedule.png."""
+(versions, seed, command), TensorBoard events, best_model.zip (by validation reward), the same policy as
+policy.safetensors for dsenv.DataPlan(policy=...), last_model.zip, evaluations.npz, and after the evaluation
+evaluation.json, accuracy.png and schedule.png."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what to run")
     what.add_argument("--env", metavar="ID_OR_TOML", help=f"environment (default: {DEFAULT_ENV})")
-    what.add_argument("--agent", metavar="NAME_OR_TOML", help=f"agent (default: {DEFAULT_AGENT})")
+    what.add_argument("--agent", metavar="NAME_OR_FILE", help=f"agent (default: {DEFAULT_AGENT})")
     what.add_argument(
         "--steps", type=int, help="environment steps to train the agent for (default: the agent's)"
     )
@@ -84,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="AGENT",
         nargs="+",
         default=[],
-        help="further rule-based agents to evaluate beside the policy, such as infobatch or pods",
+        help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
     )
     else_ = parser.add_argument_group("instead of a new run")
     instead = else_.add_mutually_exclusive_group()
@@ -92,7 +95,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--resume", type=Path, metavar="RUN", help="go on with an interrupted run, or for more --steps"
     )
     instead.add_argument(
-        "--evaluate", type=Path, metavar="RUN", help="evaluate a run's policy, with --env elsewhere"
+        "--evaluate",
+        type=Path,
+        metavar="RUN_OR_FILE",
+        help="evaluate the policy of a run, or a policy.safetensors; with --env elsewhere",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
     return parser
@@ -127,17 +133,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _new(args: argparse.Namespace) -> int:
+    from dsenv.workbench.policies import agent_definition
     from dsenv.workbench.run import Run
 
     env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
-    agent = definition("agents", args.agent or DEFAULT_AGENT)
+    agent = agent_definition(args.agent or DEFAULT_AGENT)
     if not agent.build().learns and (args.steps or args.num_envs):
         raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --steps and --num-envs")
     agent = agent.with_overrides(_agent_overrides(args))
     built = agent.build()  # a mistake in the settings shows before a folder is made
     built.check()
     for name in args.compare:
-        definition("agents", name)
+        agent_definition(name)
     settings = env.with_overrides(built.env)
     settings.vector_class()
     settings.build(device=args.device)
@@ -200,21 +207,29 @@ def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, *, resum
 def _evaluate(args: argparse.Namespace) -> int:
     from dsenv.workbench.run import Run
 
-    run = Run.open(args.evaluate)
-    idle = [
-        name
-        for name in ("agent", "steps", "num_envs", "seed", "agent_set")
-        if getattr(args, name) not in (None, [])
-    ]
+    given = ("agent", "steps", "num_envs", "seed", "agent_set")
+    idle = [name for name in given if getattr(args, name) not in (None, [])]
     if idle:
         raise ValueError(
-            f"--evaluate uses the policy of {run.folder} as it is: leave out --{idle[0].replace('_', '-')}"
+            f"--evaluate uses the policy of {args.evaluate} as it is: leave out --{idle[0].replace('_', '-')}"
         )
+    if args.evaluate.suffix == ".safetensors":
+        return _evaluate_file(args)
+    run = Run.open(args.evaluate)
     env = run.env if args.env is None else definition("envs", args.env)
     elsewhere = [] if env.name == run.env.name else [env.name]
     words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*elsewhere, *args.env_set)]
     prefix = "".join(f"{word}-" for word in words)  # another setting must not replace the run's own result
     return _report(run, env.with_overrides(parse_overrides(args.env_set)), args, prefix)
+
+
+def _evaluate_file(args: argparse.Namespace) -> int:
+    """Evaluate a policy file as an agent that does not learn, in a run folder of its own."""
+    from dsenv.workbench.policies import environment_of
+
+    args.agent = str(args.evaluate)
+    args.env = args.env or environment_of(args.evaluate)
+    return _new(args)
 
 
 def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "") -> int:

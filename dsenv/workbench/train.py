@@ -11,6 +11,7 @@ from dsenv.agents.sb3 import SB3Agent
 from dsenv.catalogue import Definition, definition, names
 from dsenv.evaluation.compare import Contender, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
+from dsenv.workbench.policies import agent_definition, write_policy
 from dsenv.workbench.run import Run
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv"
 
 def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bool:
     """Train an agent until its steps are done; its policies and logs go to the run's folder.
+
+    The best policy is exported to `policy.safetensors` as well, where its kind travels.
 
     Args:
         run: where.
@@ -78,7 +81,14 @@ def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bo
     except KeyboardInterrupt:
         finished = False
     save.save()
+    write_policy(run, agent.load(best_model(run.folder)), env)
     return finished
+
+
+def best_model(folder: Path) -> Path:
+    """A run's best model by validation reward; its last one where no best was found yet."""
+    best = folder / "best_model.zip"
+    return best if best.is_file() else folder / "last_model.zip"
 
 
 def _load_replay_buffer(model: "BaseAlgorithm", path: Path) -> None:
@@ -118,7 +128,7 @@ def evaluate_run(
         env: the environment.
         seeds: trainings of each agent in each context.
         device: where the trainings run.
-        compare: further rule-based agents, by name or as the path of a TOML.
+        compare: further rule-based agents, by name, as the path of a TOML or as a policy file.
         prefix: put before the names of the files it writes.
 
     Raises:
@@ -130,9 +140,7 @@ def evaluate_run(
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
     plain = env.with_overrides({"actions": "box"}).build(device=device)  # as the rules need it
-    rules = [
-        definition("agents", name) for name in (*rule_names(plain.control, plain.action_space), *compare)
-    ]
+    rules = [agent_definition(name) for name in (*rule_names(plain.control, plain.action_space), *compare)]
     others = {rule.name: rule.build() for rule in rules if rule.name != run.agent.name}
     learning = [name for name, other in others.items() if other.learns]
     if learning:
@@ -152,8 +160,7 @@ def load_policy(run: Run, agent: SB3Agent, env: Any) -> "BaseAlgorithm":
     Raises:
         ValueError: observations or actions of the environment have another form.
     """
-    best = run.folder / "best_model.zip"
-    model = agent.load(best if best.is_file() else run.folder / "last_model.zip")
+    model = agent.load(best_model(run.folder))
     for what in ("observation_space", "action_space"):
         own, wanted = getattr(model, what), getattr(env, what)
         if own != wanted:

@@ -51,7 +51,9 @@ class Digits(Dataset[tuple[Tensor, int]]):
 
 
 class Loop:
-    """Model, optimizer and schedule around a plan."""
+    """Model, optimizer and schedule around a plan; reports the validation accuracy after each epoch."""
+
+    reports = True
 
     def __init__(self, plan: DataPlan, loader: Any = None, seed: int = 0, lr: float = 0.2) -> None:
         self.plan, self.loader = plan, loader
@@ -62,12 +64,16 @@ class Loop:
 
     def steps(self) -> Iterator[int]:
         """Train; yields after each step."""
+        if self.plan.course.is_done and self.reports:  # stopped between the last batch and the report
+            self.plan.report_validation(self.accuracy(HELD_OUT))
         for epoch in self.plan.epochs_left():
             if self.plan.selector.needs_pass and self.plan.course.looks == 0:
                 self.plan.look(self.forward, HELD_OUT)
             for batch in self.loader or self.plan.batches():
                 self.step(batch)
                 yield epoch
+            if self.reports:
+                self.plan.report_validation(self.accuracy(HELD_OUT))
 
     def step(self, batch: Any) -> None:
         logits, features = self.forward(batch.inputs)
@@ -84,10 +90,10 @@ class Loop:
             pass
         return self
 
-    def accuracy(self) -> float:
+    def accuracy(self, split: Any = (DATA.test.images, DATA.test.labels)) -> float:
         with torch.no_grad():
-            logits = self.forward.model(scale(DATA.test.images))
-        return float((logits.argmax(1) == DATA.test.labels).float().mean())
+            logits = self.forward.model(scale(split[0]))
+        return float((logits.argmax(1) == split[1]).float().mean())
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"model": self.forward.model, "optimizer": self.optimizer, "scheduler": self.scheduler}

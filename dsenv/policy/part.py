@@ -1,0 +1,82 @@
+"""What the learned selector, volume and augmentation share: a policy, and the driver that runs it."""
+
+from pathlib import Path
+
+from dsenv.policy.driver import Driver
+from dsenv.policy.policy import Policy
+from dsenv.policy.shipped import pretrained
+
+PolicyChoice = Policy | str | Path
+"""A policy, the path of its file, or the name of a pretrained one."""
+
+QUESTIONS = {
+    "what": ("what to train on", "dsenv.select.Learned"),
+    "how_much": ("how much to train on", "dsenv.volume.Learned"),
+    "how_strong": ("how strongly to augment", "dsenv.augment.Learned"),
+}
+
+
+def resolve(choice: PolicyChoice) -> Policy:
+    """The policy of a choice.
+
+    Raises:
+        FileNotFoundError: a path was given, and no file is there.
+        ValueError: the file cannot be used, or the name is unknown.
+    """
+    if isinstance(choice, Policy):
+        return choice
+    if isinstance(choice, Path) or str(choice).endswith(".safetensors"):
+        return Policy.load(choice)
+    return pretrained(choice)
+
+
+class LearnedPart:
+    """One of a policy's answers, as a part of a plan.
+
+    A plan gives parts of the same policy one driver; outside of a plan, build the part from a `Driver`.
+
+    Args:
+        policy: a policy, its file, the name of a pretrained one, or a driver.
+
+    Raises:
+        ValueError: the policy does not answer this part's question.
+    """
+
+    question = "what"
+
+    def __init__(self, policy: PolicyChoice | Driver) -> None:
+        self._driver = policy if isinstance(policy, Driver) else None
+        self.policy = policy.policy if isinstance(policy, Driver) else resolve(policy)
+        answers = [name for name in QUESTIONS if getattr(self.policy.control, f"decides_{name}")]
+        if self.question not in answers:
+            given = " and ".join(QUESTIONS[name][0] for name in answers) or "nothing"
+            fitting = " and ".join(QUESTIONS[name][1] for name in answers)
+            raise ValueError(
+                f"{self.policy!r} decides {given}, not {QUESTIONS[self.question][0]}"
+                + (f"; use {fitting}, or DataPlan(policy=...)" if answers else "")
+            )
+
+    @property
+    def driver(self) -> Driver:
+        """Runs the policy.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if self._driver is None:
+            raise ValueError(
+                f"{QUESTIONS[self.question][1]} decides within a training of known length: give it to a "
+                "dsenv.DataPlan, or build it from a dsenv.policy.Driver; in an environment, use the agent "
+                "dsenv.agents.learned:LearnedAgent"
+            )
+        return self._driver
+
+    def connect(self, driver: Driver) -> None:
+        """Let `driver`, which runs this part's policy, decide."""
+        assert driver.policy.digest == self.policy.digest, (driver.policy, self.policy)
+        self._driver = driver
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a driver decides."""
+        return self._driver is not None

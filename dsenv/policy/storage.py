@@ -1,0 +1,79 @@
+"""One safetensors file for weights and card: numbers and text, nothing that could be executed."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+CARD, DIGEST = "dsenv.card", "dsenv.sha256"  # keys of the file's metadata
+
+
+def digest(tensors: Mapping[str, Tensor], card: str) -> str:
+    """SHA-256 over a card and float32 tensors, with their names and shapes."""
+    total = hashlib.sha256()
+    for part in (card.encode(), *(_described(name, tensors[name]) for name in sorted(tensors))):
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def _described(name: str, tensor: Tensor) -> bytes:
+    return f"{name} {tuple(tensor.shape)}\n".encode() + tensor.contiguous().numpy().astype("<f4").tobytes()
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], card: str) -> None:
+    """Write a file; a broken write leaves the old one.
+
+    Raises:
+        ValueError: the name does not end in .safetensors.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a policy's file is called NAME.safetensors, got {path}")
+    partial = path.with_suffix(".partial")
+    metadata = {CARD: card, DIGEST: digest(tensors, card)}
+    partial.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+    partial.replace(path)
+
+
+def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor], str]:
+    """Weights and card of a file that is as it was written.
+
+    Args:
+        path: the file.
+        check: looks at the card before its digest is compared, since another format may have another one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not safetensors, has no card, or was changed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no policy at {path} (looked from {Path.cwd()})")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "
+            "pickled ones (.zip, .pt, .pkl) are never opened: export those by Policy.from_sb3"
+        ) from error
+    if CARD not in metadata or DIGEST not in metadata:
+        raise ValueError(
+            f"it has no dsenv card: its metadata hold {', '.join(sorted(metadata)) or 'nothing'}, and a "
+            f"policy's hold {CARD} and {DIGEST}; these are weights of something else"
+        )
+    check(metadata[CARD])
+    wrong = [name for name, value in tensors.items() if value.dtype != torch.float32]
+    if wrong:
+        raise ValueError(f"tensor {wrong[0]!r} is {tensors[wrong[0]].dtype}, expected torch.float32")
+    found = digest(tensors, metadata[CARD])
+    if found != metadata[DIGEST]:
+        raise ValueError(
+            f"it was changed after it was written: its SHA-256 is {found[:12]}..., its card says "
+            f"{metadata[DIGEST][:12]}...; fetch it again"
+        )
+    return tensors, metadata[CARD]

@@ -1,0 +1,65 @@
+"""Policies of runs as files: written after training, evaluated beside other agents."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsenv.agents.callbacks import past_evaluations
+from dsenv.catalogue import Definition, definition, names
+from dsenv.policy.policy import Policy
+from dsenv.workbench.run import Run
+
+FILE = "policy.safetensors"
+
+
+def agent_definition(name: str) -> Definition:
+    """An agent's definition by its name, the path of its TOML, or the file of a trained policy.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the name is unknown.
+    """
+    if not name.endswith(".safetensors"):
+        return definition("agents", name)
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no policy at {name!r} (looked in {Path.cwd()})")
+    stem = (
+        path.stem if path.stem != Path(FILE).stem else path.parent.name
+    )  # a run's own is told by its folder
+    return Definition("agents", stem, "dsenv.agents.learned:LearnedAgent", {"policy": str(path)})
+
+
+def environment_of(path: Path) -> str:
+    """The environment that a policy file was trained in.
+
+    Raises:
+        ValueError: its card names none of the catalogue.
+    """
+    found = Policy.load(path).card.trained.get("environment")
+    if not isinstance(found, str) or found not in names("envs"):
+        raise ValueError(f"{path} was trained in {found or 'an environment of its own'}: say where, by --env")
+    return found
+
+
+def write_policy(run: Run, model: Any, env: Any) -> Path | None:
+    """Export a run's model to `policy.safetensors`; None, with a warning, where it does not travel.
+
+    Args:
+        run: its folder takes the file.
+        model: the best model of the run.
+        env: the environment it was trained in.
+    """
+    scores = past_evaluations(run.folder / "evaluations.npz").get("results")
+    best = max(float(np.mean(rewards)) for rewards in scores) if scores else None
+    trained = {"environment": run.env.name, "agent": run.agent.name, "seed": run.seed}
+    if best is not None:
+        trained["validation_reward"] = best
+    try:
+        return Policy.from_sb3(model, env, **trained).save(run.folder / FILE)
+    except ValueError as error:
+        (run.folder / FILE).unlink(missing_ok=True)  # of an earlier part of the run
+        warnings.warn(f"no {FILE} was written: {error}", stacklevel=2)
+        return None

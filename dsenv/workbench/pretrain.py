@@ -1,0 +1,168 @@
+"""Make a policy that comes with the package, from its recipe `dsenv/pretrained/NAME.toml`.
+
+python -m dsenv.workbench.pretrain NAME trains it, evaluates it on fresh seeds in its own environment and in
+those that the recipe lists, and writes `dsenv/pretrained/NAME.safetensors`, with the results on its card.
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dsenv.catalogue import Definition, definition
+from dsenv.errors import check_keywords, pick
+
+FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a policy is made, as it stands in its TOML.
+
+    Raises:
+        ValueError: the agent does not learn.
+    """
+
+    name: str
+    """Of the training environment, on the card and in run folders."""
+    env: Mapping[str, Any]
+    """Entry point and kwargs of the training environment, with wide contexts."""
+    agent: Mapping[str, Any]
+    """Entry point and kwargs of the agent."""
+    evaluate: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """Further environments: `env`, a name or path, and `set`, settings laid over it."""
+    compare: Sequence[str] = ()
+    """Agents to evaluate beside it."""
+    seed: int = 0
+    seeds: int = 64
+    """Trainings of each agent in each context, at the evaluations."""
+
+    def __post_init__(self) -> None:
+        for entry in self.evaluate:
+            for key in entry:
+                pick("key of [[evaluate]]", key, ("env", "set"))
+        if not self.agent_definition.build().learns:
+            raise ValueError(f"the agent {self.agent['entry_point']} does not learn")
+
+    @property
+    def env_definition(self) -> Definition:
+        """The training environment."""
+        return Definition("envs", self.name, self.env["entry_point"], self.env.get("kwargs", {}))
+
+    @property
+    def agent_definition(self) -> Definition:
+        """The agent."""
+        return Definition("agents", "policy", self.agent["entry_point"], self.agent.get("kwargs", {}))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key is unknown or missing.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
+        raise FileNotFoundError(f"no recipe at {path}; there are: {known or 'none'}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    check_keywords(f"recipe {path.stem}", Recipe, content)
+    for table in ("env", "agent"):
+        if not isinstance(content[table], Mapping) or "entry_point" not in content[table]:
+            raise ValueError(f"[{table}] of {path} needs an entry_point")
+    return Recipe(**content)
+
+
+def pretrain(recipe: Recipe, target: Path, out: Path, device: str, seeds: int | None = None) -> Path:
+    """Train, evaluate and write a policy; returns its file.
+
+    Args:
+        recipe: how.
+        target: the file to write.
+        out: folder of run folders.
+        device: where the trainings run.
+        seeds: trainings of each agent in each context at the evaluations; None for the recipe's.
+
+    Raises:
+        ValueError: a definition is wrong, or the training was interrupted.
+    """
+    from dsenv.policy.policy import Policy
+    from dsenv.workbench.policies import FILE
+    from dsenv.workbench.run import Run
+    from dsenv.workbench.train import evaluate_run, train
+
+    settings = [definition("envs", str(entry["env"])) for entry in recipe.evaluate]
+    agent = recipe.agent_definition.build()
+    agent.check()
+    run = Run.create(out, recipe.env_definition, recipe.agent_definition, recipe.seed, device)
+    if not train(run, agent, device):
+        raise ValueError(f"interrupted; go on with: python train_agent.py --resume {run.folder}")
+    policy = Policy.load(run.folder / FILE)
+    wanted: list[tuple[str, Definition]] = [("", run.env)]
+    for found, entry in zip(settings, recipe.evaluate, strict=True):
+        words = [found.name, *(f"{key}={value}" for key, value in entry.get("set", {}).items())]
+        prefix = "".join(re.sub(r"[^\w.=+-]+", "_", word) + "-" for word in words)
+        wanted.append((prefix, found.with_overrides(entry.get("set", {}))))
+    results = {}
+    for prefix, env in wanted:
+        number = recipe.seeds if seeds is None else seeds
+        evaluation = evaluate_run(run, env, number, device, recipe.compare, prefix)
+        results[prefix.rstrip("-") or env.name] = [
+            {
+                "context": row.context,
+                "accuracy": row.accuracy_mean,
+                "interval": [row.accuracy_low, row.accuracy_high],
+                "seeds": row.seeds,
+                **({} if row.gain_mean is None else {"gain_over_all_data": row.gain_mean}),
+            }
+            for row in evaluation.rows
+            if row.agent == evaluation.agent
+        ]
+    card = replace(policy.card, trained={**policy.card.trained, "results": results})
+    return Policy(policy.actor, card).save(target)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m dsenv.workbench.pretrain", description=__doc__)
+    parser.add_argument("name", help="of the recipe, dsenv/pretrained/NAME.toml, or the path of another TOML")
+    parser.add_argument("--device", default="auto", help="where models train (default: auto)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder of run folders (default: runs)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="trainings of each agent in each context (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--target", type=Path, help="file to write (default: NAME.safetensors beside the recipe)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    import torch
+
+    args = make_parser().parse_args(argv)
+    path = Path(args.name) if args.name.endswith(".toml") else FOLDER / f"{args.name}.toml"
+    target = args.target or path.with_suffix(".safetensors")
+    try:
+        torch.set_num_threads(args.threads)
+        written = pretrain(read_recipe(path), target, args.out, args.device, args.seeds)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"pretrain: error: {error}\n")
+        return 2
+    sys.stdout.write(f"written: {written}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Runs leave a policy file, which train_agent.py evaluates and compares."""
+
+import json
+
+import numpy as np
+import pytest
+
+import dsenv
+from dsenv.agents.learned import LearnedAgent
+from dsenv.policy import Policy
+from dsenv.policy.shipped import Pretrained
+from dsenv.workbench import main
+from dsenv.workbench.policies import agent_definition, environment_of
+from dsenv.workbench.train import best_model
+from tests.policy.policies import ENVS, new_policy
+
+TRAIN = [
+    "--env", "dsenv/Tiny-Curriculum-v0", "--num-envs", "4", "--seeds", "2", "--steps", "96",
+    "--agent-set", "hyperparameters.n_steps=8", "--agent-set", "hyperparameters.batch_size=32",
+]  # fmt: skip
+
+
+def only_run(folder):
+    (run,) = folder.iterdir()
+    return run
+
+
+def rows_of(folder):
+    return {
+        (row["agent"], str(row["context"])): row
+        for row in json.loads((folder / "evaluation.json").read_text())["rows"]
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*TRAIN, "--out", str(out), "--device", "cpu"]) == 0
+    return only_run(out)
+
+
+def test_a_run_leaves_its_best_policy(finished):
+    from stable_baselines3 import PPO
+
+    policy = Policy.load(finished / "policy.safetensors")
+    rows = np.random.default_rng(0).uniform(-1, 1, (9, 53)).astype(np.float32)
+    model = PPO.load(best_model(finished), device="cpu")
+    assert np.array_equal(policy.predict(rows)[0], model.predict(rows, deterministic=True)[0])
+    trained = policy.card.trained
+    assert (trained["environment"], trained["agent"], trained["seed"]) == ("Tiny-Curriculum-v0", "ppo", 0)
+    assert isinstance(trained["validation_reward"], float)
+
+
+@pytest.mark.parametrize("where", [[], ["--env", "dsenv/Tiny-Curriculum-v0"]])
+def test_evaluating_the_file_gives_the_runs_own_numbers(where, finished, tmp_path, capsys):
+    path = finished / "policy.safetensors"
+    command = ["--evaluate", str(path), *where, "--seeds", "2", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(command) == 0
+    run = only_run(tmp_path)
+    own, again = rows_of(finished), rows_of(run)
+    for (agent, context), row in own.items():
+        name = finished.name if agent == "ppo" else agent
+        assert again[name, context] == {**row, "agent": name}
+    assert f"**{finished.name}**" in capsys.readouterr().out
+    assert "dsenv.agents.learned:LearnedAgent" in (run / "agent.toml").read_text()
+    assert main(["--evaluate", str(run), "--seeds", "2", "--device", "cpu"]) == 0
+
+
+def test_a_policy_joins_a_table_by_its_file_and_by_a_toml(finished, tmp_path, capsys):
+    other = new_policy("ratio", scale=20.0).save(tmp_path / "how_much.safetensors")
+    toml = tmp_path / "mine.toml"
+    toml.write_text(f'entry_point = "dsenv.agents.learned:LearnedAgent"\n[kwargs]\npolicy = "{other}"\n')
+    compare = ["--compare", str(other), str(toml)]
+    assert main(["--evaluate", str(finished), "--seeds", "2", "--device", "cpu", *compare]) == 0
+    shown = capsys.readouterr().out
+    assert "| how_much | 50% |" in shown and "| mine | 50% |" in shown
+
+
+def test_what_goes_wrong_says_what_to_do(finished, tmp_path, capsys):
+    def fails(*command):
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        return capsys.readouterr().err
+
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no")
+    assert "not a whole safetensors file" in fails("--evaluate", str(broken))
+    assert "no policy at" in fails("--evaluate", str(tmp_path / "none.safetensors"))
+    assert "leave out --steps" in fails("--evaluate", str(finished / "policy.safetensors"), "--steps", "3")
+    path = new_policy().save(tmp_path / "mine.safetensors")
+    assert "was trained in an environment of its own: say where, by --env" in fails("--evaluate", str(path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_travel_leaves_a_warning_and_no_file(tmp_path):
+    settings = ["--agent-set", "hyperparameters.use_sde=true"]
+    with pytest.warns(UserWarning, match=r"no policy\.safetensors was written: .*use_sde"):
+        assert main([*TRAIN, *settings, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    assert not (only_run(tmp_path) / "policy.safetensors").exists()
+
+
+@pytest.mark.parametrize("control", ENVS)
+def test_a_learned_agent_binds_to_its_own_question(control):
+    settings = {"name": "mask", "candidates": 32} if control == "mask" else control
+    agent = LearnedAgent(new_policy(settings))
+    assert agent.learns is False and agent.env["actions"] == "box"
+    agent.check()
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", **agent.env)
+    observation, _ = env.reset(seed=0)
+    bound = agent.bind(env.session.control, env.action_space)
+    assert env.action_space.contains(bound.predict(observation)[0])
+    other = dsenv.load("envs", "Tiny-Ratio-v0" if control != "ratio" else "Tiny-Joint-v0")
+    with pytest.raises(ValueError, match="lay the agent's settings over it"):
+        agent.bind(other.session.control, other.action_space)
+    discrete = dsenv.load("envs", "Tiny-Curriculum-v0", actions="discrete")
+    with pytest.raises(ValueError, match="with box actions"):
+        agent.bind(discrete.session.control, discrete.action_space)
+
+
+def test_names_of_policy_files(tmp_path):
+    for stem, name in (("mine", "mine"), ("policy", tmp_path.name)):
+        path = new_policy(trained={"environment": "Tiny-Curriculum-v0"}).save(
+            tmp_path / f"{stem}.safetensors"
+        )
+        assert agent_definition(str(path)).name == name and environment_of(path) == "Tiny-Curriculum-v0"
+
+
+def test_pretrained_policies_by_name(tmp_path):
+    for name in ("curriculum", "joint"):
+        new_policy(name).save(tmp_path / f"{name}.safetensors")
+    (tmp_path / "ratio.toml").write_text("")
+    shelf = Pretrained(tmp_path)
+    assert shelf.names() == ["curriculum", "joint"] and shelf.recipes() == ["ratio"]
+    assert shelf("joint").digest == new_policy("joint").digest
+    with pytest.raises(ValueError, match=r"Did you mean 'curriculum'\? There are: curriculum, joint"):
+        shelf("curiculum")
+    with pytest.raises(ValueError, match=r"no policy called 'ratio' is shipped.*pretrain ratio"):
+        shelf("ratio")
+
+
+def test_a_policy_that_is_not_shipped_yet_says_how_to_make_it():
+    for name in set(dsenv.pretrained.recipes()) - set(dsenv.pretrained.names()):
+        with pytest.raises(ValueError, match=rf"no policy called '{name}' is shipped .*workbench\.pretrain"):
+            dsenv.pretrained(name)
+    for name in dsenv.pretrained.names():
+        assert dsenv.pretrained(name).card.trained
