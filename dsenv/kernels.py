@@ -2,13 +2,18 @@
 
 Measured on one CPU thread (benchmarks/kernels.py): torch's log-softmax over ten classes as the last
 dimension takes ten times as long as over the first, and torch's sort of float rows takes 35 times as long
-as NumPy's vectorised one, its argsort 6 times.
+as NumPy's vectorised one, its argsort 6 times. Over millions of samples the forms of `dsenv.scan` choose the
+largest, or a random part, many times faster than a shuffle and a top-k do (benchmarks/selection_scale.py).
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dsenv import scan
+
+LARGE = 1 << 17  # samples from which on the forms of `dsenv.scan` are the faster ones
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -39,4 +44,94 @@ def argsort(values: Tensor, *, descending: bool = False) -> Tensor:
     keys = -values if descending else values
     if values.device.type != "cpu":
         return keys.argsort(-1)
-    return torch.from_numpy(np.argsort(keys.detach().numpy(), axis=-1))
+    rows = keys.detach().numpy()
+    if is_large(values):
+        return torch.from_numpy(scan.ordered(scan.key_blocks(rows), len(rows), None))
+    return torch.from_numpy(np.argsort(rows, axis=-1))
+
+
+def is_large(values: Tensor) -> bool:
+    """Whether these are (N,) values for which the forms of `dsenv.scan` are used."""
+    return (
+        values.device.type == "cpu"
+        and values.dtype == torch.float32
+        and values.dim() == 1
+        and len(values) >= LARGE
+    )
+
+
+def _spawn(generator: torch.Generator) -> np.random.Generator:
+    """A NumPy generator that a draw from torch's decides."""
+    return np.random.Generator(
+        np.random.SFC64(int(torch.randint(1 << 62, (), generator=generator, dtype=torch.int64)))
+    )
+
+
+def permutation(size: int, generator: torch.Generator) -> Tensor:
+    """Random permutation (size,) int64, on the generator's device."""
+    if generator.device.type != "cpu" or size < LARGE:
+        return torch.randperm(size, generator=generator, device=generator.device)
+    rng = _spawn(generator)
+    return torch.from_numpy(scan.ordered(scan.random_keys(size, rng), size, rng))
+
+
+def subset(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of `size` positions, (count,) int64, each set equally likely, in no particular order."""
+    if generator.device.type != "cpu" or size < LARGE:
+        return torch.randperm(size, generator=generator, device=generator.device)[:count]
+    return torch.from_numpy(scan.subset(size, count, _spawn(generator)))
+
+
+def top_k(values: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Positions (count,) int64 of the largest values, in no particular order.
+
+    Args:
+        values: (N,).
+        count: how many, 0..N.
+        generator: gives equal values equal chances; None lets any of them win, always the same ones.
+    """
+    assert values.dim() == 1, values.shape
+    if is_large(values):
+        rng = None if generator is None else _spawn(generator)
+        return torch.from_numpy(scan.largest(values.detach().numpy(), count, rng))
+    if generator is None:
+        return values.topk(count).indices
+    shuffled = torch.randperm(len(values), generator=generator, device=generator.device)
+    return shuffled[values[shuffled].topk(count).indices]
+
+
+def ranking(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions (N,) int64 by falling value (N,); equal values stand in random order."""
+    assert values.dim() == 1, values.shape
+    if is_large(values):
+        rows = values.detach().numpy()
+        falling = scan.key_blocks(rows, mirror=True)
+        return torch.from_numpy(scan.ordered(falling, len(rows), _spawn(generator)))
+    shuffled = torch.randperm(len(values), generator=generator, device=generator.device)
+    return shuffled[values[shuffled].argsort(descending=True, stable=True)]
+
+
+def rank_bins(values: Tensor, members: Tensor, bins: int) -> Tensor:
+    """Bin (K, N) int64 of each value by its rank in its row: rank * bins // members, at most bins - 1.
+
+    Args:
+        values: (K, N) smallest first; equal ones in any order.
+        members: (K, 1) int64, values of each row to share out evenly; higher ranks get the last bin.
+        bins: number of bins.
+    """
+    if is_large(values[0]):
+        found = torch.empty(values.shape, dtype=torch.int64)
+        for row, whole, result in zip(values, members[:, 0].tolist(), found, strict=True):
+            scan.rank_bins(row.detach().numpy(), whole, bins, result.numpy())
+        return found
+    order = argsort(values)
+    position = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, position)
+    return (rank * bins // members).clamp_(max=bins - 1)
+
+
+def positions(mask: Tensor, count: int) -> Tensor:
+    """Positions (count,) int64 at which a mask (N,) holds, `count` times in all; waits for no device."""
+    if mask.device.type != "cpu":
+        return torch.nonzero_static(mask, size=count).squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsenv import kernels
 from dsenv.errors import check_keywords
 from dsenv.select.base import Forward, Selection, Selector, top
 from dsenv.select.data_agent_config import DataAgentConfig
@@ -221,7 +222,7 @@ class DataAgent(Selector):
 
 def choose_uniformly(size: int, count: int, generator: torch.Generator) -> Tensor:
     """`count` of `size` positions, (M,) int64, each set equally likely."""
-    return torch.randperm(size, generator=generator, device=generator.device)[:count]
+    return kernels.subset(size, count, generator)
 
 
 def choose_by_rank(
@@ -244,12 +245,12 @@ def choose_by_rank(
         (M,) int64 positions.
     """
     size = len(score)
-    shuffled = torch.randperm(size, generator=generator, device=score.device)
-    order = shuffled[score[shuffled].argsort(descending=True, stable=True)]
-    gap = torch.empty_like(score)
-    gap[order] = torch.linspace(0, 1, size, device=score.device, dtype=score.dtype)
-    distance = gap * age_decay ** age.to(score.dtype)
-    best = distance.topk(count - round(explore * count), largest=False).indices
+    closeness = torch.empty_like(score)  # minus the distance
+    closeness[kernels.ranking(score, generator)] = -torch.linspace(
+        0, 1, size, device=score.device, dtype=score.dtype
+    )
+    closeness *= age_decay ** age.to(score.dtype)
+    best = kernels.top_k(closeness, count - round(explore * count))
     key = torch.rand(size, generator=generator, device=score.device)
     key[best] += 1.0
-    return key.topk(count).indices
+    return kernels.top_k(key, count)

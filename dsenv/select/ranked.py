@@ -12,7 +12,7 @@ from dsenv.select.ranking import check_count, equally_weighted, label_errors, ne
 from dsenv.signals import SampleSignals
 
 HARDER = {"loss": 1, "loss_ema": 1, "entropy": 1, "margin": -1}  # sign with which a signal grows harder
-KEEP = {"hardest": 1, "easiest": -1}
+KEEP = ("hardest", "easiest")
 
 
 def ranked(hardness: Tensor, seen: Tensor, count: int, keep: str, generator: torch.Generator) -> Tensor:
@@ -25,7 +25,8 @@ def ranked(hardness: Tensor, seen: Tensor, count: int, keep: str, generator: tor
         keep: "hardest" or "easiest".
         generator: breaks ties.
     """
-    return top_by(unseen_first(hardness * KEEP[keep], seen), count, generator)
+    score = hardness if keep == "hardest" else -hardness
+    return top_by(unseen_first(score, seen), count, generator)
 
 
 def el2n(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class Ranked(Selector):
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples at the kept end, each with weight 1."""
         check_count(count, signals.size)
-        hardness = getattr(signals, self.by) * HARDER[self.by]
+        signal = getattr(signals, self.by)
+        hardness = signal if HARDER[self.by] > 0 else -signal
         return equally_weighted(ranked(hardness, signals.seen, count, self.keep, generator))
 
 
