@@ -6,6 +6,8 @@ as NumPy's vectorised one, its argsort 6 times. Over millions of samples the for
 largest, or a random part, many times faster than a shuffle and a top-k do (benchmarks/selection_scale.py).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch.nn import functional
 
 from dsenv import scan
 
+ONEDNN_WORTH = 1 << 17  # elements of a layer's inputs from which on converting them pays
 LARGE = 1 << 17  # samples from which on the forms of `dsenv.scan` are the faster ones
 
 
@@ -30,6 +33,49 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
     rows = logits.t().contiguous()[None]  # (1, C, B)
     return functional.cross_entropy(rows, labels[None], reduction="none", label_smoothing=label_smoothing)[0]
+
+
+def packed(inputs: Tensor) -> Tensor:
+    """Inputs (B, D) in the layout in which `linear` is fastest: oneDNN's on a CPU, where it pays."""
+    pays = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.numel() >= ONEDNN_WORTH
+    has_it = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return inputs.to_mkldnn() if pays and has_it else inputs
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Linear layer (B, H) of `packed` inputs (B, D) that need no gradient; weight (H, D), bias (H,)."""
+    assert not inputs.requires_grad
+    if not inputs.is_mkldnn:
+        return functional.linear(inputs, weight, bias)
+    output: Tensor = _OneDNNLinear.apply(inputs, weight, bias)
+    return output
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """The layer in oneDNN's float32 form; torch's own calls MKL, which is half as fast on AMD's CPUs."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return functional.linear(inputs, weight.to_mkldnn(), bias.to_mkldnn()).to_dense()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor]:
+        inputs, weight = ctx.saved_tensors
+        by_weight, by_bias = torch.ops.aten.mkldnn_linear_backward_weights(
+            grads[0].contiguous().to_mkldnn(), inputs, weight.to_mkldnn(), True
+        )
+        return None, by_weight.to_dense(), by_bias.to_dense()
+
+
+def quantile(values: Tensor, share: float) -> Tensor:
+    """Quantile () of values (N,), between two of them linear in rank; `share` in [0, 1]."""
+    if values.device.type != "cpu":
+        return torch.quantile(values, share)
+    ordered = sort(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    return torch.lerp(ordered[low], ordered[min(low + 1, len(ordered) - 1)], place - low)
 
 
 def sort(values: Tensor) -> Tensor:

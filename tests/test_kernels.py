@@ -116,3 +116,22 @@ def test_choosing_on_a_gpu_waits_for_nothing():
     assert torch.equal(values[order], values.sort(descending=True).values)
     assert len(part.unique()) == 1000 and torch.equal(found, mask.nonzero().squeeze(1))
     assert bins[0].bincount(minlength=8).tolist() == [125_000] * 8
+
+
+@pytest.mark.parametrize("least", [1, 1 << 30])
+def test_a_packed_linear_layer_and_its_gradients(least, monkeypatch):
+    monkeypatch.setattr(kernels, "ONEDNN_WORTH", least)
+    inputs, layer = torch.randn(33, 20, generator=stream()), torch.nn.Linear(20, 6)
+    weight = torch.rand(33, 6, generator=stream())
+    parameters = list(layer.parameters())
+    found = kernels.linear(kernels.packed(inputs), *parameters)
+    torch.testing.assert_close(found, layer(inputs))
+    gradients = [torch.autograd.grad((weight * out).sum(), parameters) for out in (found, layer(inputs))]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("size", [1, 2, 128])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95, 1.0])
+def test_quantile(size, share):
+    values = torch.randn(size, generator=stream())
+    torch.testing.assert_close(kernels.quantile(values, share), torch.quantile(values, share))

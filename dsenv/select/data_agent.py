@@ -121,7 +121,7 @@ class DataAgent(Selector):
         score = self._learner_for(features).visit(features.float(), worth)
         assert self._trained_at is not None
         self.score[batch.index] = score
-        self._trained_at[batch.index] = self.selections
+        self._trained_at.index_fill_(0, batch.index, self.selections)
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Choose the samples of the next epoch; each call counts as one epoch.
