@@ -2,15 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/selection_scale.py [--most 1e8] [--device cuda] [--json PATH]
 
-Chooses `--ratio` of N samples, N from 10^4 to `--most`. On a CPU "s" is the processor time of this process, which
-has one thread (wall-clock is in the JSON); on a GPU it is wall-clock. Median of the rounds. "B/N" are bytes a sample
-beyond the signals and the selector's own state, at their peak and with the selection itself (12 bytes a chosen
-sample): growth of the peak resident set (Linux), or torch's peak allocation on a GPU. "exponent" is the slope of log
-time against log N from 10^6 on. The naive rival sorts or permutes all N; it runs up to `--rival`. The selectors that
-compare features (k-center, herding, Glister, DivBS) are left out: a pass over the features decides their cost.
+Chooses `--ratio` of N samples, N from 10^4 to `--most`. On a CPU "s" is the processor time of this process,
+which has one thread (wall-clock is in the JSON); on a GPU it is wall-clock. Median of the rounds. "B/N" are
+bytes a sample beyond the signals and the selector's own state, at their peak and with the selection itself
+(12 bytes a chosen sample): growth of the peak resident set (Linux), or torch's peak allocation on a GPU.
+"exponent" is the slope of log time against log N from 10^6 on. The naive rival sorts or permutes all N; it
+runs up to `--rival`. The selectors that compare features (k-center, herding, Glister, DivBS) are left out:
+their passes over the features decide what they cost.
 """
 
 import argparse
+import ctypes
 import datetime
 import gc
 import json
@@ -59,7 +61,7 @@ class Work:
         return drawn.random_(most, generator=self.generator)
 
     def signals(self, *names):
-        """Signals of which only the named ones take memory; all samples are seen where `times_trained` is named."""
+        """Signals of which only the named ones take memory; with `times_trained` all samples are seen."""
         signals = object.__new__(SampleSignals)
         signals.size, signals.classes, signals.replicas = self.size, 10, None
         signals.device, signals._initial = torch.device(self.device), INITIAL
@@ -137,7 +139,9 @@ CASES: dict[str, Callable[[Work], Callable[[], object]]] = {
     "ucb": lambda w: w.history(UCB(), "mean", "variance"),
     "epsilon_greedy": lambda w: w.history(EpsilonGreedy(), "mean"),
     "ranked, hardest": lambda w: w.selecting(Ranked(), "loss", "times_trained"),
-    "ranked, easiest by margin": lambda w: w.selecting(Ranked("margin", "easiest"), "margin", "times_trained"),
+    "ranked, easiest by margin": lambda w: w.selecting(
+        Ranked("margin", "easiest"), "margin", "times_trained"
+    ),
     "ranked, nothing seen": lambda w: w.selecting(Ranked(), "loss"),
     "el2n": lambda w: w.history(EL2N(), "el2n"),
     "small_loss": lambda w: w.selecting(SmallLoss(), "loss", "times_trained"),
@@ -167,6 +171,7 @@ def measured(call, device, rounds):
     for _ in range(rounds):
         gc.collect()
         if device == "cpu":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else memory freed before hides what is taken now
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
             before = resident("VmRSS")
         else:
@@ -236,7 +241,9 @@ def updates(size=10**7, seconds=2.0):
         loss = torch.rand(batch, generator=generator)
         taken, spent = 0, 0.0
         while spent < seconds:
-            index = torch.randint(size // batch, (), generator=generator) + torch.arange(batch) * (size // batch)
+            index = torch.randint(size // batch, (), generator=generator) + torch.arange(batch) * (
+                size // batch
+            )
             start = time.process_time()
             signals.update(index, loss, logits, labels, 0)
             spent += time.process_time() - start

@@ -16,7 +16,7 @@ from torch.nn import functional
 from dsenv import scan
 
 ONEDNN_WORTH = 1 << 17  # elements of a layer's inputs from which on converting them pays
-LARGE = 1 << 17  # samples from which on the forms of `dsenv.scan` are the faster ones
+LARGE = 1 << 16  # samples from which on the forms of `dsenv.scan` are the faster ones
 
 
 def log_softmax(logits: Tensor) -> Tensor:
