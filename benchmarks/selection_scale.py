@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/selection_scale.py [--most 1e8] [--device cuda] [--json PATH]
 
 Chooses `--ratio` of N samples, N from 10^4 to `--most`. On a CPU "s" is the processor time of this process,
-which has one thread (wall-clock is in the JSON); on a GPU it is wall-clock. Median of the rounds. "B/N" are
-bytes a sample beyond the signals and the selector's own state, at their peak and with the selection itself
+which has one thread (wall-clock is in the JSON); on a GPU it is wall-clock. The quickest round counts. "B/N"
+are bytes a sample beyond the signals and the selector's state, at their peak and with the selection itself
 (12 bytes a chosen sample): growth of the peak resident set (Linux), or torch's peak allocation on a GPU.
 "exponent" is the slope of log time against log N from 10^6 on. The naive rival sorts or permutes all N; it
 runs up to `--rival`. The selectors that compare features (k-center, herding, Glister, DivBS) are left out:
@@ -166,7 +166,7 @@ def resident(field):
 
 
 def measured(call, device, rounds):
-    """Processor and wall seconds (median), and peak bytes beyond those held before."""
+    """Processor and wall seconds of the quickest round, and peak bytes beyond those held before."""
     spent, passed, extra = [], [], []
     for _ in range(rounds):
         gc.collect()
@@ -189,8 +189,8 @@ def measured(call, device, rounds):
         del result
     seconds = spent if device == "cpu" else passed
     return {
-        "seconds": statistics.median(seconds),
-        "wall": statistics.median(passed),
+        "seconds": min(seconds),
+        "wall": min(passed),
         "bytes": statistics.median(extra),
     }
 
@@ -211,10 +211,8 @@ def measure(args):
         found[name] = {}
         for size in (n for n in sizes if n <= most):
             call = make(Work(size, args.ratio, args.device))
-            if size < 10**8:
-                call()  # warm up
-            rounds = args.rounds if size <= 10**7 else 1
-            found[name][size] = measured(call, args.device, rounds)
+            call()  # warm up
+            found[name][size] = measured(call, args.device, args.rounds)
             del call
     return sizes, found
 
@@ -263,7 +261,7 @@ def main():
     parser.add_argument("--most", type=float, default=1e7, help="largest N")
     parser.add_argument("--rival", type=float, default=1e7, help="largest N of the naive rivals")
     parser.add_argument("--ratio", type=float, default=0.5)
-    parser.add_argument("--rounds", type=int, default=3, help="up to 10^7; one round above")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the quickest counts")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--only", default="", help="part of a name")
     parser.add_argument("--json", type=Path, help="where to write all figures")

@@ -45,9 +45,10 @@ class DataAgent(Selector):
     pass over all samples may hand it to `prepare`, which refreshes every score (one forward a sample).
 
     Cost: per step one forward of the policy, and four passes over the last ten batches every ten steps:
-    at batch 128 on one thread of a shared EPYC 1.2 ms a step with 64 features and 2.5 ms with 512, with
-    `hidden` 32 0.8 and 1.6 ms (`benchmarks/data_agent.py cost`; up to 1.7 times that when other jobs
-    run). Memory: 8 bytes a sample, and ten batches of features.
+    at batch 128 on one thread of a shared EPYC 1.2 ms of processor time a step with 64 features and 1.9 to
+    2.2 ms with 512 (`benchmarks/data_agent.py cost`; up to a quarter more when other jobs run). A selection
+    ranks all samples and takes 20 bytes a sample meanwhile. State: 8 bytes a sample, and two times ten
+    batches of features.
 
     Source: Data Agent, arXiv 2603.07433; its code, Jackbrocp/Data-Agent at f489f8d. Differences from the
     published code, which cannot learn which samples are good (AUC 0.55 against 0.98 here on a toy whose

@@ -38,7 +38,7 @@ class OrderDP(Selector):
     labels, which have the highest losses; ratios above `share`, where the pool is the whole set and
     the rule is that of `Ranked`.
 
-    Cost: a permutation and a top-k a call. State: none.
+    Cost: a random subset and a top-k of it a call, 19 bytes a sample while it chooses half. State: none.
     Source: OrderDP (ICLR 2026), from a note on the paper and the authors' README.
     Differs: pool size follows from the count, s = q / share; published defaults are s / n = 0.5 and
     q / s = 0.6, a ratio of 0.3.

@@ -18,7 +18,8 @@ class UniformRandom(Selector):
     equals UCB (75.3 both).
     Does not help: with wrong labels or rare classes, which it trains on as they come.
 
-    Cost: one draw a call. Memory: the selection. State: none. Unseen samples are drawn like all others.
+    Cost: one draw a call, no memory beyond the selection. State: none. Unseen samples are drawn like all
+    others.
     Source: dynamic random pruning in Raju et al., 2021, arXiv 2111.12621.
     """
 
