@@ -131,7 +131,7 @@ def noise(seeds: int = 10) -> None:
 
 
 def cost(batch: int = 128, steps: int = 500) -> None:
-    """Time of `observe`, updates included."""
+    """Processor time of `observe`, updates included; other jobs move wall-clock more."""
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(0)
     settings: list[dict[str, Any]] = [{}, {"hidden": 32}, {"hidden": 128}, {"variant": "released"}]
@@ -144,9 +144,9 @@ def cost(batch: int = 128, steps: int = 500) -> None:
             for step in range(steps + 20):
                 index = torch.randint(5000, (batch,), generator=g)
                 forward = Forward(index, index, loss[index], logits[index], features[index])
-                start = time.perf_counter()
+                start = time.process_time()
                 agent.observe(forward)
-                spent += (time.perf_counter() - start) * (step >= 20)
+                spent += (time.process_time() - start) * (step >= 20)
             name = f"{width} features, batch {batch}, {config or 'defaults'}"
             print(f"{name}: {1e3 * spent / steps:.2f} ms a step")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsenv import kernels
 from dsenv.signals import SampleSignals
 
 
@@ -120,5 +121,5 @@ class Selector(ABC):
 
 def top(score: Tensor, count: int) -> Selection:
     """The `count` samples with the largest scores (N,), each with weight 1."""
-    index = score.topk(count).indices
+    index = kernels.top_k(score, count)
     return Selection(index, torch.ones_like(index, dtype=torch.float32))

@@ -17,12 +17,8 @@ def loss_bins(score: Tensor, pool: Tensor, bins: int) -> Tensor:
     Returns:
         (K, N) int64 in 0..B-1; samples outside the pool get B - 1.
     """
-    ranked = score.masked_fill(~pool, torch.inf)
-    order = kernels.argsort(ranked)
-    position = torch.arange(score.shape[1], device=score.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, position)
-    members = pool.sum(1, keepdim=True).clamp(min=1)
-    return (rank * bins // members).clamp_(max=bins - 1)
+    ranked = torch.where(pool, score, torch.inf)
+    return kernels.rank_bins(ranked, pool.sum(1, keepdim=True).clamp(min=1), bins)
 
 
 def bin_log_weights(bin_logits: Tensor, bins: Tensor, pool: Tensor) -> Tensor:

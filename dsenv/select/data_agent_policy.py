@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dsenv import kernels
+
 EDGE = 1e-6  # actions stay this far from 0 and 1, where the log density may be infinite
 
 
@@ -33,10 +35,25 @@ class ActorCritic(nn.Module):
         )
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of states (B, D): alpha and beta of the actions, (B,) each and at least 1, and the value (B,)."""
-        for_actor, for_critic = self.first(states).relu().chunk(2, -1)  # (B, H) each
-        alpha, beta = (1 + functional.softplus(self.actor(for_actor))).unbind(-1)
+        """Of states (B, D): alpha and beta of the actions, (B,) each and at least 1, and the value (B,).
+
+        The states may be in the layout of `kernels.packed`.
+        """
+        first = kernels.linear(states, self.first.weight, self.first.bias).relu_()
+        for_actor, for_critic = first.chunk(2, -1)  # (B, H) each
+        alpha, beta = self._shape(for_actor)
         return alpha, beta, self.critic(for_critic).squeeze(-1)
+
+    def mean_action(self, states: Tensor) -> Tensor:
+        """Mean (B,) of the actions' distributions for states (B, D), by the actor alone."""
+        hidden = len(self.first.bias) // 2
+        first = functional.linear(states, self.first.weight[:hidden], self.first.bias[:hidden])
+        alpha, beta = self._shape(first.relu_())
+        mean: Tensor = alpha / (alpha + beta)
+        return mean
+
+    def _shape(self, for_actor: Tensor) -> tuple[Tensor, ...]:
+        return (1 + functional.softplus(self.actor(for_actor))).unbind(-1)
 
 
 def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:

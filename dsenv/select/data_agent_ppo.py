@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dsenv import kernels
 from dsenv.select.data_agent_config import RELEASED_HIDDEN, DataAgentConfig
 from dsenv.select.data_agent_policy import (
     ActorCritic,
@@ -25,9 +26,15 @@ STATE_LIMIT = 5.0  # scaled features are cut to this many deviations
 
 
 class Visit(NamedTuple):
-    """One batch, or the whole rollout."""
+    """One batch as it was seen."""
 
     state: Tensor  # (B, D)
+    worth: Tensor  # (B,)
+
+
+class Acts(NamedTuple):
+    """What the policy did on one batch, or on the whole rollout."""
+
     action: Tensor  # (B,)
     log_density: Tensor  # (B,) of the action
     value: Tensor  # (B,) the critic's
@@ -54,17 +61,16 @@ class Learner(ABC):
         )
         self.generator = torch.Generator(device).manual_seed(seed)
         self.visits: list[Visit] = []
+        self._room = torch.empty(0, device=device)  # the rollout's states, kept because fresh memory is slow
         self.statistics: dict[str, Tensor] = {}
 
     def scores(self, features: Tensor) -> Tensor:
         """Mean weight (B,) that the policy gives to samples with features (B, D)."""
         with torch.no_grad():
-            alpha, beta, _ = self.networks(self.scaled(features))
-            mean: Tensor = alpha / (alpha + beta)
-            return mean
+            return self.networks.mean_action(self.scaled(features))
 
     def visit(self, features: Tensor, worth: Tensor) -> Tensor:
-        """Act on a batch, keep what came of it, and update the policy when the rollout is full.
+        """Score a batch, keep it, and update the policy when the rollout is full.
 
         Args:
             features: (B, D).
@@ -74,12 +80,9 @@ class Learner(ABC):
             (B,) new score of each sample.
         """
         with torch.no_grad():
-            state = self.scaled(features, learn=True)
-            alpha, beta, value = self.networks(state)
-            action = sample_beta(alpha, beta, self.generator)
-            old = beta_log_density(action, alpha, beta)
-            self.visits.append(Visit(state, action, old, value, self.reward(action, worth)))
-            score = self.score(action, alpha / (alpha + beta))
+            visit = Visit(self.scaled(features, learn=True), worth)
+            score = self.score(visit)
+            self.visits.append(visit)
         if len(self.visits) >= self.config.rollout:
             self.update()
         return score
@@ -88,11 +91,15 @@ class Learner(ABC):
         """Take all passes of one PPO update over the rollout, and empty it."""
         if not self.visits:
             return
-        rollout = Visit(*(torch.cat(parts) for parts in zip(*self.visits, strict=True)))
-        advantage, target = self.advantages(rollout)
-        for _ in range(self.config.passes):
-            alpha, beta, value = self.networks(rollout.state)
-            policy_loss = self.policy_loss(alpha, beta, rollout, advantage)
+        states = [visit.state for visit in self.visits]
+        room = self._room.resize_(sum(map(len, states)), self.features)
+        state = kernels.packed(torch.cat(states, out=room))
+        for number in range(self.config.passes):
+            alpha, beta, value = self.networks(state)
+            if number == 0:  # still the policy of the whole rollout
+                acts = self.acts(alpha.detach(), beta.detach(), value.detach())
+                advantage, target = self.advantages(acts)
+            policy_loss = self.policy_loss(alpha, beta, acts, advantage)
             value_loss = functional.mse_loss(value, target)
             self.optimizer.zero_grad()
             (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
@@ -110,19 +117,19 @@ class Learner(ABC):
         """States (B, D) of features (B, D); with `learn` the scale takes the batch in first."""
 
     @abstractmethod
-    def reward(self, action: Tensor, worth: Tensor) -> Tensor:
-        """Rewards (B,) of actions (B,)."""
+    def score(self, visit: Visit) -> Tensor:
+        """Scores (B,) of a batch to remember."""
 
     @abstractmethod
-    def score(self, action: Tensor, mean: Tensor) -> Tensor:
-        """Scores (B,) to remember."""
+    def acts(self, alpha: Tensor, beta: Tensor, value: Tensor) -> Acts:
+        """What the policy with these outputs (B,) did on the rollout."""
 
     @abstractmethod
-    def advantages(self, rollout: Visit) -> tuple[Tensor, Tensor]:
+    def advantages(self, acts: Acts) -> tuple[Tensor, Tensor]:
         """Advantages (B,) and the critic's targets (B,) of the rollout."""
 
     @abstractmethod
-    def policy_loss(self, alpha: Tensor, beta: Tensor, rollout: Visit, advantage: Tensor) -> Tensor:
+    def policy_loss(self, alpha: Tensor, beta: Tensor, acts: Acts, advantage: Tensor) -> Tensor:
         """The actor's loss on the rollout, from (B,) each."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,28 +167,32 @@ class BanditLearner(Learner):
             self.batches += 1
             shift = features - self.mean
             step = shift.mean(0)
-            variance = shift.square().mean(0) - step.square()
+            variance = shift.square_().mean(0) - step.square()
             self.variance = torch.lerp(self.variance, variance + (1 - weight) * step.square(), weight)
             self.mean = self.mean + weight * step
-        return ((features - self.mean) * (self.variance + 1e-5).rsqrt()).clamp(-STATE_LIMIT, STATE_LIMIT)
+        scale = (self.variance + 1e-5).rsqrt()
+        return (features - self.mean).mul_(scale).clamp_(-STATE_LIMIT, STATE_LIMIT)
 
-    def reward(self, action: Tensor, worth: Tensor) -> Tensor:
-        """The action times the worth above the batch's mean."""
-        return take_reward(action, worth)
+    def score(self, visit: Visit) -> Tensor:
+        """The mean of the distribution, not a draw."""
+        return self.networks.mean_action(visit.state)
 
-    def score(self, action: Tensor, mean: Tensor) -> Tensor:
-        """The mean of the distribution, not the draw."""
-        del action
-        return mean
+    def acts(self, alpha: Tensor, beta: Tensor, value: Tensor) -> Acts:
+        """Draws for the whole rollout at once, in which the policy was one and no draw was needed."""
+        action = sample_beta(alpha, beta, self.generator)
+        worths = [visit.worth for visit in self.visits]
+        parts = zip(torch.split(action, [len(worth) for worth in worths]), worths, strict=True)
+        reward = torch.cat([take_reward(part, worth) for part, worth in parts])
+        return Acts(action, beta_log_density(action, alpha, beta), value, reward)
 
-    def advantages(self, rollout: Visit) -> tuple[Tensor, Tensor]:
+    def advantages(self, acts: Acts) -> tuple[Tensor, Tensor]:
         """One-step advantages, standardised; the critic learns the rewards."""
-        return standardised(rollout.reward - rollout.value), rollout.reward
+        return standardised(acts.reward - acts.value), acts.reward
 
-    def policy_loss(self, alpha: Tensor, beta: Tensor, rollout: Visit, advantage: Tensor) -> Tensor:
+    def policy_loss(self, alpha: Tensor, beta: Tensor, acts: Acts, advantage: Tensor) -> Tensor:
         """Clipped surrogate with an entropy bonus."""
-        log_density = beta_log_density(rollout.action, alpha, beta)
-        surrogate = clipped_policy_loss(log_density, rollout.log_density, advantage, self.config.clip)
+        log_density = beta_log_density(acts.action, alpha, beta)
+        surrogate = clipped_policy_loss(log_density, acts.log_density, advantage, self.config.clip)
         return surrogate - self.config.entropy * beta_entropy(alpha, beta).mean()
 
     def state_dict(self) -> dict[str, Any]:
@@ -205,39 +216,47 @@ class ReleasedLearner(Learner):
     def __init__(self, config: DataAgentConfig, features: int, seed: int, device: torch.device) -> None:
         super().__init__(config, features, seed, device)
         self.normalise = BatchMeanNormaliser()
+        self.done: list[Acts] = []
 
     def scaled(self, features: Tensor, learn: bool = False) -> Tensor:
         """The features as they are."""
         del learn
         return features
 
-    def reward(self, action: Tensor, worth: Tensor) -> Tensor:
-        """The action times the worth, normalised by the running moments of batch means."""
-        return self.normalise(action * worth)
-
-    def score(self, action: Tensor, mean: Tensor) -> Tensor:
-        """The action itself, one random draw."""
-        del mean
+    def score(self, visit: Visit) -> Tensor:
+        """The action itself, one draw; its reward is normalised by the running moments of batch means."""
+        alpha, beta, value = self.networks(visit.state)
+        action = sample_beta(alpha, beta, self.generator)
+        reward = self.normalise(action * visit.worth)
+        self.done.append(Acts(action, beta_log_density(action, alpha, beta), value, reward))
         return action
 
-    def advantages(self, rollout: Visit) -> tuple[Tensor, Tensor]:
-        """Advantages along rows of successive batches, scaled but not centred."""
-        rewards, values = [visit.reward for visit in self.visits], [visit.value for visit in self.visits]
-        advantage = torch.cat(rowwise_advantage(rewards, values))
-        return advantage / (advantage.std() + 1e-8), advantage + rollout.value
+    def acts(self, alpha: Tensor, beta: Tensor, value: Tensor) -> Acts:
+        """What was drawn batch by batch."""
+        del alpha, beta, value
+        return Acts(*map(torch.cat, zip(*self.done, strict=True)))
 
-    def policy_loss(self, alpha: Tensor, beta: Tensor, rollout: Visit, advantage: Tensor) -> Tensor:
+    def advantages(self, acts: Acts) -> tuple[Tensor, Tensor]:
+        """Advantages along rows of successive batches, scaled but not centred."""
+        rewards, values = [done.reward for done in self.done], [done.value for done in self.done]
+        self.done = []
+        advantage = torch.cat(rowwise_advantage(rewards, values))
+        return advantage / (advantage.std() + 1e-8), advantage + acts.value
+
+    def policy_loss(self, alpha: Tensor, beta: Tensor, acts: Acts, advantage: Tensor) -> Tensor:
         """Every action paired with every advantage; no entropy bonus."""
-        log_density = beta_log_density(rollout.action, alpha, beta)
-        return crossed_policy_loss(log_density, rollout.log_density, advantage, self.config.clip)
+        log_density = beta_log_density(acts.action, alpha, beta)
+        return crossed_policy_loss(log_density, acts.log_density, advantage, self.config.clip)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything needed to continue."""
-        return {**super().state_dict(), "normaliser": self.normalise.state_dict()}
+        done = copy.deepcopy([tuple(acts) for acts in self.done])
+        return {**super().state_dict(), "normaliser": self.normalise.state_dict(), "done": done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         super().load_state_dict(state)
+        self.done = [Acts(*(tensor.clone() for tensor in acts)) for acts in state["done"]]
         self.normalise.load_state_dict(state["normaliser"])
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from dsenv import kernels
+
 EPSILON = 1e-8
 
 
@@ -18,7 +20,7 @@ def difficulty(loss: Tensor, quantile: float = 0.95) -> Tensor:
     Returns:
         (B,) in [0, 1]; all 0 where the losses are equal.
     """
-    cut = torch.minimum(loss, torch.quantile(loss, quantile))
+    cut = torch.minimum(loss, kernels.quantile(loss, quantile))
     return (cut - cut.min()) / (cut.max() - cut.min() + EPSILON)
 
 
@@ -45,7 +47,7 @@ def adaptive_weight(hard: Tensor, unsure: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1].
     """
-    spread, other = hard.var(correction=0), unsure.var(correction=0)
+    spread, other = ((part - part.mean()).square().mean() for part in (hard, unsure))
     return (spread / (spread + other + EPSILON)).clamp(0, 1)
 
 

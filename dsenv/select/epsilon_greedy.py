@@ -8,12 +8,12 @@ from torch import Tensor
 from dsenv.errors import check_share
 from dsenv.select.base import Forward, Selection
 from dsenv.select.history import HistorySelector
-from dsenv.select.ranking import check_count, equally_weighted, order_by, random_order, unseen_first
+from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 
 def epsilon_greedy(score: Tensor, count: int, epsilon: float, generator: torch.Generator) -> Tensor:
-    """Positions (count,): most by largest score, the others uniformly from the rest.
+    """Positions (count,): first those of the largest scores, then the others, uniformly from the rest.
 
     Args:
         score: (N,) larger is better; ties are broken at random.
@@ -22,9 +22,10 @@ def epsilon_greedy(score: Tensor, count: int, epsilon: float, generator: torch.G
         generator: breaks ties and draws from the rest.
     """
     greedy = count - round(epsilon * count)
-    order = order_by(score, generator)
-    rest = order[greedy:]
-    return torch.cat([order[:greedy], rest[random_order(len(rest), generator)[: count - greedy]]])
+    best = top_by(score, greedy, generator)
+    key = torch.rand(len(score), generator=generator, device=score.device)
+    key[best] = -1.0  # behind all the others
+    return torch.cat([best, top_by(key, count - greedy, generator)])
 
 
 class EpsilonGreedy(HistorySelector):
@@ -37,7 +38,7 @@ class EpsilonGreedy(HistorySelector):
     30 / 50 / 70 %: 73.9 / 74.8 / 76.4, below a fresh random subset at 50 % (75.3). Does not help:
     wrong labels, which have the highest losses.
 
-    Cost: a sort a call. State: 8 bytes a sample.
+    Cost: two top-k a call, 17 bytes a sample while it chooses half. State: 8 bytes a sample.
     Source: Raju et al., 2021, arXiv 2111.12621. Its formulas were not available to us: rule and
     constants follow public re-implementations.
     Differs from those: selects anew at each call; some do so every few epochs.

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.rng import Streams
-from dsenv.select.base import StackedSelection
+from dsenv.select.base import Selection, StackedSelection
+from dsenv.select.ranking import chunks, equally_weighted, random_order
 
 
 def gumbel_top_k(log_weight: Tensor, counts: Sequence[int], streams: Streams) -> StackedSelection:
@@ -22,6 +23,12 @@ def gumbel_top_k(log_weight: Tensor, counts: Sequence[int], streams: Streams) ->
         streams: the replicas' random streams; each row is shuffled by its own stream.
     """
     size = log_weight.shape[1]
+    if len(log_weight) and kernels.is_large(log_weight[0]):
+        drawn = [
+            _draw(row, count, streams[k])
+            for k, (row, count) in enumerate(zip(log_weight, counts, strict=True))
+        ]
+        return StackedSelection.of(drawn, size)
     most = max(counts, default=0)
     keys = log_weight + streams.gumbel(size)
     chosen = kernels.argsort(keys, descending=True)[:, :most]
@@ -29,6 +36,20 @@ def gumbel_top_k(log_weight: Tensor, counts: Sequence[int], streams: Streams) ->
     padding = torch.arange(most, device=keys.device) >= count
     index = chosen.masked_fill(padding, size)
     return shuffled(StackedSelection(index, (index < size).float(), tuple(counts)), size, streams)
+
+
+def _draw(log_weight: Tensor, count: int, generator: torch.Generator) -> Selection:
+    """One row over millions of samples: noise a chunk at a time, a threshold, a shuffle of the chosen alone.
+
+    Float64 noise, for the largest of 10^8 float32 uniforms are equal.
+    """
+    keys = torch.empty_like(log_weight)
+    for part in chunks(len(keys)):
+        uniform = torch.rand(len(keys[part]), generator=generator, dtype=torch.float64)
+        exponential = uniform.clamp_(min=torch.finfo(torch.float64).tiny).log_().neg_()
+        keys[part] = log_weight[part] - exponential.log_()
+    chosen = kernels.top_k(keys, count, generator)
+    return equally_weighted(chosen[random_order(count, generator)])
 
 
 def shuffled(selection: StackedSelection, size: int, streams: Streams) -> StackedSelection:

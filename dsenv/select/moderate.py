@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dsenv import kernels
 from dsenv.errors import pick
 from dsenv.select.base import Forward
 from dsenv.select.ranking import StaticSelector, chunks, need
@@ -42,7 +43,7 @@ def middle_first(distance: Tensor) -> Tensor:
     """Score (N,) that is largest at the median: minus how many places a distance (N,) lies from it."""
     size = len(distance)
     place = torch.empty(size, dtype=torch.float64, device=distance.device)
-    place[distance.argsort()] = torch.arange(size, dtype=torch.float64, device=distance.device)
+    place[kernels.argsort(distance)] = torch.arange(size, dtype=torch.float64, device=distance.device)
     return -(place - (size - 1) / 2).abs()
 
 

@@ -7,13 +7,8 @@ import torch
 from torch import Tensor
 
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, equally_weighted, random_order
+from dsenv.select.ranking import check_count, equally_weighted, random_order, random_subset
 from dsenv.signals import SampleSignals
-
-
-def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Positions (count,) of a uniform draw without replacement from `size` samples."""
-    return random_order(size, generator)[:count]
 
 
 class UniformRandom(Selector):
@@ -23,7 +18,8 @@ class UniformRandom(Selector):
     equals UCB (75.3 both).
     Does not help: with wrong labels or rare classes, which it trains on as they come.
 
-    Cost: one permutation a call. State: none. Unseen samples are drawn like all others.
+    Cost: one draw a call, no memory beyond the selection. State: none. Unseen samples are drawn like all
+    others.
     Source: dynamic random pruning in Raju et al., 2021, arXiv 2111.12621.
     """
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dsenv import kernels
 from dsenv.select.base import Forward, Selection, Selector
 from dsenv.signals import SampleSignals
 
@@ -15,26 +16,27 @@ CHUNK = 65_536  # samples worked on at a time where a (samples, D) or (samples, 
 
 def random_order(size: int, generator: torch.Generator) -> Tensor:
     """Random permutation (size,) int64, on the generator's device."""
-    return torch.randperm(size, generator=generator, device=generator.device)
+    return kernels.permutation(size, generator)
+
+
+def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Positions (count,) of a uniform draw without replacement from `size` samples, in any order."""
+    return kernels.subset(size, count, generator)
 
 
 def order_by(score: Tensor, generator: torch.Generator) -> Tensor:
     """Positions (N,) by falling score; equal scores (N,) stand in random order."""
-    assert score.dim() == 1, score.shape
-    shuffled = random_order(len(score), generator)
-    return shuffled[score[shuffled].argsort(descending=True, stable=True)]
+    return kernels.ranking(score, generator)
 
 
 def top_by(score: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Positions (count,) of the largest scores (N,); equal scores have equal chances."""
-    assert score.dim() == 1, score.shape
-    shuffled = random_order(len(score), generator)
-    return shuffled[score[shuffled].topk(count).indices]
+    """Positions (count,) of the largest scores (N,), in any order; equal scores have equal chances."""
+    return kernels.top_k(score, count, generator)
 
 
 def unseen_first(score: Tensor, seen: Tensor) -> Tensor:
     """The scores (N,), with +inf for samples not `seen` (N,) yet."""
-    return score.masked_fill(~seen, torch.inf)
+    return torch.where(seen, score, torch.inf)
 
 
 def equally_weighted(index: Tensor) -> Selection:
@@ -61,6 +63,13 @@ def label_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Gradient (B, C) of the cross-entropy by the logits (B, C): softmax minus the one-hot label."""
     error = logits.float().softmax(1)
     return error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
+
+
+def is_permutation(index: Tensor) -> bool:
+    """Whether `index` (N,) int64 holds each of 0..N-1 once."""
+    inside = bool(((index >= 0) & (index < len(index))).all())
+    met = torch.zeros(len(index), dtype=torch.bool, device=index.device)
+    return inside and bool(met.index_fill_(0, index, True).all())
 
 
 def need(forward: Forward, name: Literal["logits", "features"], what: object) -> Tensor:
@@ -112,7 +121,7 @@ class StaticSelector(Selector):
             ValueError: the pass leaves samples out, has one twice, or lacks what the method needs.
         """
         size = len(train.index)
-        if not torch.equal(train.index.sort().values, torch.arange(size, device=train.index.device)):
+        if not is_permutation(train.index):
             raise ValueError(
                 f"{type(self).__name__}.prepare needs each training sample exactly once, got {size} "
                 f"positions that are not a permutation of 0..{size - 1}; run the pass over the whole split"

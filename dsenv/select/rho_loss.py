@@ -25,7 +25,8 @@ class RhoLoss(Selector):
     Helps: noisy, redundant or web-scale data, and where fewer steps matter. Does not help: without
     clean held-out data to train the second model on.
 
-    Cost: one top-k a call, and the held-out model with one pass over the training set beforehand.
+    Cost: one top-k a call, 10 bytes a sample while it chooses half; the held-out model and one pass of it
+    over the training set beforehand.
     State: 4 bytes a sample (the irreducible losses, given anew at construction, not in `state_dict`).
     Source: Mindermann et al., 2022, arXiv 2206.07137.
     Differs: uses the last training loss of each sample; the paper takes a fresh forward of a large

@@ -34,7 +34,7 @@ class SmallLoss(Selector):
     Does not help: clean data, where it leaves out what there is to learn (96.0 against 98.0 %); rare
     classes; a sample left out keeps its old loss and comes back only when others get worse.
 
-    Cost: one top-k a call. State: none.
+    Cost: one top-k a call, 9 bytes a sample while it chooses half. State: none.
     Source: Han et al., 2018, arXiv 1804.06872 (co-teaching).
     Differs: one network and its own losses, not two that choose for each other; over the data set and
     not within a batch; the kept share does not fall from 1 over the first epochs, for the count is

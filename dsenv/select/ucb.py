@@ -48,7 +48,7 @@ class UCB(HistorySelector):
     to a fresh random subset. Does not help: wrong labels, which have the highest losses; a sample
     that is not chosen keeps its old score, so easy ones starve.
 
-    Cost: one top-k a call. State: 12 bytes a sample.
+    Cost: one top-k a call, 11 bytes a sample while it chooses half. State: 12 bytes a sample.
     Source: Raju et al., 2021, arXiv 2111.12621. Its formulas were not available to us: score and
     constants follow public re-implementations. No published code to differ from.
 

@@ -164,18 +164,20 @@ def separation(score: Tensor, positive: Tensor) -> float:
     return (rank[positive].sum().item() - n * (n - 1) / 2) / (n * m)
 
 
-def run_toy(agent: DataAgent, steps: int, flip: bool = False) -> tuple[Tensor, Tensor]:
+def run_toy(
+    agent: DataAgent, steps: int, flip: bool = False, width: int = 16, batch: int = 64
+) -> tuple[Tensor, Tensor]:
     """Half of 1,000 inputs lie on one side along one direction and are harder; returns scores, hard."""
     g = stream(7)
     side = torch.arange(1000) % 2 == 0
     hard = ~side if flip else side
-    features = torch.randn(1000, 16, generator=g)
+    features = torch.randn(1000, width, generator=g)
     features[:, 3] += torch.where(side, 2.0, -2.0)
     for _ in range(steps):
-        index = torch.randint(1000, (64,), generator=g)
+        index = torch.randint(1000, (batch,), generator=g)
         scale = torch.where(hard[index], 1.0, 3.0)
-        loss = 2 / scale + 0.5 * torch.rand(64, generator=g)
-        logits = scale[:, None] * torch.randn(64, 10, generator=g)
+        loss = 2 / scale + 0.5 * torch.rand(batch, generator=g)
+        logits = scale[:, None] * torch.randn(batch, 10, generator=g)
         agent.observe(Forward(index, torch.zeros_like(index), loss, logits, features[index]))
     return agent.score, hard
 
@@ -185,6 +187,18 @@ def test_weights_separate_the_harder_half(flip: bool) -> None:
     score, hard = run_toy(DataAgent(size=1000), 800, flip)
     assert separation(score, hard) >= 0.95
     assert score[hard].mean() > score[~hard].mean() + 0.2
+
+
+def test_wide_features_separate_too() -> None:
+    """One telling direction among 512, in batches for which the first layer takes its fast form."""
+    score, hard = run_toy(DataAgent(size=1000), 600, width=512, batch=128)
+    assert separation(score, hard) >= 0.95
+
+
+def test_the_mean_action_is_that_of_the_whole_network() -> None:
+    networks, states = ActorCritic(6, 16, seed=3), torch.randn(9, 6, generator=stream())
+    alpha, beta, _ = networks(states)
+    torch.testing.assert_close(networks.mean_action(states), alpha / (alpha + beta))
 
 
 def test_released_scores_do_not_separate_the_halves() -> None:
