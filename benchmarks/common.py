@@ -37,8 +37,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> Times:
-    """Seconds of each call, timed in turn after one call each to warm up; the order turns each round."""
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, *, cpu_time: bool = False
+) -> Times:
+    """Seconds of each call, timed in turn after one call each to warm up; the order turns each round.
+
+    Args:
+        calls: what to time, by name.
+        repeats: rounds.
+        device: waited for before and after a call.
+        cpu_time: on a CPU, count this process's time on it in place of wall-clock time. For calls that use
+            one thread of one process it is the wall-clock time of a machine without other jobs.
+    """
+    clock = time.process_time if cpu_time and device.type == "cpu" else time.perf_counter
     names = list(calls)
     for name in names:
         calls[name]()
@@ -46,17 +57,17 @@ def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int, device:
     for number in range(repeats):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            times[name].append(seconds(calls[name], device))
+            times[name].append(seconds(calls[name], device, clock))
     return times
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock time of one call, with the device's work finished."""
+def seconds(call: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
+    """Time of one call, with the device's work finished."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def synchronize(device: torch.device) -> None:
@@ -94,6 +105,7 @@ def facts(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "python": platform.python_version(),
@@ -130,9 +142,10 @@ def report(
     for row in rows:
         print("| " + " | ".join(row["cells"]) + " |")
     where = f"{known['gpu']}" if known["gpu"] else f"{known['cpu']}, {known['cores']} cores, no GPU used"
-    skip = ("date", "cpu", "cores", "threads", "device", "gpu")
+    skip = ("date", "cpu", "cores", "threads", "load", "device", "gpu")
     versions = ", ".join(f"{name} {value}" for name, value in known.items() if value and name not in skip)
     count = f"{known['threads']} thread{'s' if known['threads'] > 1 else ''}"
+    count += f", load average {known['load']:.1f}"
     print(f"\n{known['date']}, {where}, {count}; {versions}.{' QUICK: a smoke run.' * args.quick}")
     if args.json:
         figures = [{name: value for name, value in row.items() if name != "cells"} for row in rows]

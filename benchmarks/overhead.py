@@ -5,7 +5,8 @@
 A bare loop over tensors in memory (random order, gather, normalise, mean of the losses) and one with a
 DataPlan for every method train at batch 128, an epoch each in turn, all methods in every round. The clock
 runs while a batch is made and while its loss is taken in; the model works between, so that caches are as in
-training. "added" is that time beyond the bare loop's, per step: median over the rounds and quartiles. It
+training. On a CPU it counts the time of this process on it, so that other jobs on the machine do not count.
+"added" is that time beyond the bare loop's, per step: median over the rounds and quartiles. It
 contains the choice of an epoch's samples; "once" is what a method does once for the whole training (the pass
 of static selectors, and their ranking).
 
@@ -102,7 +103,7 @@ class Setting:
             loss.backward()
             self.optimizer.step()
 
-        times = common.interleaved({"step": step}, repeats, self.device)["step"]
+        times = common.interleaved({"step": step}, repeats, self.device, cpu_time=True)["step"]
         return Spread.of(times).median
 
 
@@ -111,13 +112,14 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.total = device, 0.0
+        self.now = time.process_time if device.type == "cpu" else time.perf_counter
 
     def timed(self, call: Callable[[], Any]) -> Any:
         common.synchronize(self.device)
-        start = time.perf_counter()
+        start = self.now()
         found = call()
         common.synchronize(self.device)
-        self.total += time.perf_counter() - start
+        self.total += self.now() - start
         return found
 
 
@@ -169,9 +171,9 @@ def planned(setting: Setting, epochs: int, once: dict[str, float], name: str, **
         clock = Clock(setting.device)
         number = clock.timed(lambda: next(epoch_numbers))  # ends the epoch before
         if number == 1 and plan.selector.needs_pass:
-            start = time.perf_counter()
-            plan.look(setting.forward, setting.held_out)
-            once[name] = time.perf_counter() - start
+            looking = Clock(setting.device)
+            looking.timed(lambda: plan.look(setting.forward, setting.held_out))
+            once[name] = looking.total
         spent = run_epoch(setting, plan.batches, loss)
         return spent + 1e3 * clock.total / plan.steps_in_epoch(number)
 
