@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("env_speed", "overhead", "pipeline")
+SCRIPTS = ("env_speed", "overhead", "pipeline", "time_to_accuracy")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
