@@ -13,6 +13,7 @@ from torch import Tensor
 from dsenv import kernels
 
 EMA_DECAY = 0.8  # weight of the old value in `loss_ema`
+INFLUENCE_SHARE = 0.3  # weight of the newest change in `influence` and its variance
 
 
 class SampleSignals:
@@ -33,6 +34,8 @@ class SampleSignals:
     | times_trained     | int32   | >=0       | visits so far                                        |
     | last_step         | int32   | >=-1      | step of the last visit; -1 before the first          |
     | forgetting_events | int32   | >=0       | changes from right to wrong (Toneva et al., 2019)    |
+    | influence         | float32 | nats, >=0 | exponential mean of the size of the loss change      |
+    | influence_variance| float32 | nats^2    | exponential variance of the same (SADA, loss form)   |
 
     Args:
         size: N, the number of training samples.
@@ -60,6 +63,8 @@ class SampleSignals:
             "times_trained": 0,
             "last_step": -1,
             "forgetting_events": 0,
+            "influence": 0.0,
+            "influence_variance": 0.0,
         }
         # One column more than samples: updates of padding (index N) fall there and are never read.
         lead = () if replicas is None else (replicas,)
@@ -124,27 +129,35 @@ class SampleSignals:
         """
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
-        log_probability = kernels.log_softmax(logits.float())
-        probability = log_probability.exp()
-        confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
-        other = probability.scatter(-1, labels[..., None], -1.0).amax(-1)
-        correct = (confidence > other).float()
-        old = {name: self._store[name].gather(-1, index) for name in ("loss", "loss_ema", "correct")}
-        visits = self._store["times_trained"].gather(-1, index)
+        said = read_outputs(logits, labels)
+        old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
+        visits = self.gather("times_trained", index)
         first = visits == 0
-        forgot = (old["correct"] > correct).int()
+        forgot = (old["correct"] > said["correct"]).int()
+        self._update_influence(index, (loss - old["loss"]).abs(), visits)
         self._write("loss_ema", index, torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)))
         self._write("loss_change", index, torch.where(first, torch.zeros_like(loss), loss - old["loss"]))
         self._write("loss_rank", index, _rank(loss, index < self.size))
         self._write("loss", index, loss)
-        self._write("confidence", index, confidence)
-        self._write("entropy", index, -(probability * log_probability).sum(-1) / math.log(self.classes))
-        self._write("margin", index, confidence - other)
-        self._write("correct", index, correct)
+        for name, value in said.items():
+            self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
         at = step.int()[:, None] if isinstance(step, Tensor) else torch.tensor(step, dtype=torch.int32)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
+
+    def _update_influence(self, index: Tensor, change: Tensor, visits: Tensor) -> None:
+        """Take in the size of each sample's loss change; there is none at its first visit."""
+        mean, variance = self.gather("influence", index), self.gather("influence_variance", index)
+        share = torch.where(visits > 1, INFLUENCE_SHARE, 1.0)  # the second visit gives the first change
+        moved = share * (change - mean)
+        spread = torch.where(visits > 1, (1 - share) * (variance + moved * (change - mean)), 0.0)
+        self._write("influence", index, torch.where(visits > 0, mean + moved, 0.0))
+        self._write("influence_variance", index, spread)
+
+    def gather(self, name: str, index: Tensor) -> Tensor:
+        """A signal at the positions `index` (..., M); what stands at N, the padding, means nothing."""
+        return self._store[name].gather(-1, index)
 
     def _write(self, name: str, index: Tensor, value: Tensor) -> None:
         self._store[name].scatter_(-1, index, value)
@@ -166,6 +179,25 @@ class SampleSignals:
                     f"this store needs {tuple(tensor.shape)}"
                 )
             tensor.copy_(state[name])
+
+
+def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What a model's outputs say about samples: confidence, entropy, margin and correct, as in the table.
+
+    Args:
+        logits: (..., C).
+        labels: (...) int64.
+    """
+    log_probability = kernels.log_softmax(logits.float())
+    probability = log_probability.exp()
+    confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
+    other = probability.scatter(-1, labels[..., None], -1.0).amax(-1)
+    return {
+        "confidence": confidence,
+        "entropy": -(probability * log_probability).sum(-1) / math.log(logits.shape[-1]),
+        "margin": confidence - other,
+        "correct": (confidence > other).float(),
+    }
 
 
 def _rank(values: Tensor, valid: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dsenv.env.controls import Control
+from dsenv.control.base import Control
 
 Prediction = tuple[NDArray[Any], Any]
 

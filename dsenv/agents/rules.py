@@ -9,14 +9,22 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dsenv.agents.base import Prediction
-from dsenv.env.controls import Control, CurriculumControl, RatioControl, RuleControl
+from dsenv.control.base import Control
+from dsenv.control.candidates import FEATURES
+from dsenv.control.curriculum import CurriculumControl
+from dsenv.control.joint import JointControl
+from dsenv.control.mask import MaskControl
+from dsenv.control.ratio import RatioControl, RuleControl
+from dsenv.control.strength import StrengthControl
 from dsenv.errors import pick
 
 Action = NDArray[np.float32]
 
+LOSS = "loss, standardised among the candidates, over 3"
+
 
 class Rule(ABC):
-    """An agent whose action depends on nothing but the time.
+    """An agent that follows a fixed rule.
 
     Args:
         env: environment settings that the agent needs, beside actions = "box".
@@ -51,8 +59,8 @@ class Rule(ABC):
         return self
 
     @abstractmethod
-    def action(self, control: Control, progress: float) -> Action:
-        """The action (A,) when the share `progress` (0..1) of the intervals is done."""
+    def action(self, control: Control, observation: Action) -> Action:
+        """The action (A,) for an observation (O,), whose first entry is the share of the intervals done."""
 
     def predict(
         self, observation: Action, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -64,25 +72,57 @@ class Rule(ABC):
                 "bind the rule to an environment's control first: rule.bind(env.control, env.action_space)"
             )
         rows = np.atleast_2d(observation)
-        progress = rows[:, 0].tolist()  # the first entry of every observation
-        actions = np.stack([self.action(self._control, share) for share in progress]).astype(np.float32)
+        actions = np.stack([self.action(self._control, row) for row in rows]).astype(np.float32)
         return (actions if observation.ndim == 2 else actions[0]), state
 
 
 class Even(Rule):
-    """No preference of its own: every bin alike, the ratio at its target.
+    """No preference of its own: every sample alike, the ratio at its target, no augmentation.
 
     All data where the target ratio is 1, a fresh random subset where not; and with the control "rule"
     whatever the environment's selector and volume schedule do.
     """
 
-    controls = (CurriculumControl, RatioControl, RuleControl)
+    controls = (
+        CurriculumControl,
+        MaskControl,
+        RatioControl,
+        StrengthControl,
+        JointControl,
+        RuleControl,
+    )
 
-    def action(self, control: Control, progress: float) -> Action:
-        del progress
-        if isinstance(control, RatioControl):
-            return np.array([control.action_for(control.target)], np.float32)
-        return np.zeros(control.size, np.float32)
+    def action(self, control: Control, observation: Action) -> Action:
+        del observation
+        return control.encode()
+
+
+class Fixed(Rule):
+    """The same answer all the time; what it does not name is as in `Even`.
+
+    Args:
+        answers: values by the names of the control's answers, in their own units: {"strength": 0.4}.
+        env: environment settings that the agent needs.
+    """
+
+    controls = (CurriculumControl, RatioControl, StrengthControl, JointControl)
+
+    def __init__(self, answers: Mapping[str, Any], env: Mapping[str, Any] | None = None) -> None:
+        super().__init__(env)
+        self._answers = {
+            name: value if isinstance(value, int | float) else np.asarray(value, np.float32)
+            for name, value in answers.items()
+        }
+
+    def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
+        super().bind(control, action_space)
+        for name in self._answers:
+            pick("answer", name, control.slices)
+        return self
+
+    def action(self, control: Control, observation: Action) -> Action:
+        del observation
+        return control.encode(**self._answers)
 
 
 class Ranked(Rule):
@@ -93,13 +133,17 @@ class Ranked(Rule):
         env: environment settings that the agent needs.
     """
 
+    controls = (CurriculumControl, MaskControl, JointControl)
+
     def __init__(self, keep: str, env: Mapping[str, Any] | None = None) -> None:
         super().__init__(env)
         self._sign = {"small": -1.0, "large": 1.0}[pick("end of the loss ranking", keep, ("small", "large"))]
 
-    def action(self, control: Control, progress: float) -> Action:
-        del progress
-        return self._sign * np.linspace(-1, 1, control.size, dtype=np.float32)
+    def action(self, control: Control, observation: Action) -> Action:
+        if isinstance(control, MaskControl):
+            loss = control.shown(observation)[:, FEATURES.index(LOSS)]
+            return (self._sign * loss).clip(-1, 1)
+        return graded(control, self._sign)
 
 
 class EasyFirst(Rule):
@@ -108,6 +152,19 @@ class EasyFirst(Rule):
     The preference for small losses falls linearly and is gone at three quarters of the training.
     """
 
-    def action(self, control: Control, progress: float) -> Action:
-        preference = max(0.0, 1 - progress / 0.75)
-        return -preference * np.linspace(-1, 1, control.size, dtype=np.float32)
+    controls = (CurriculumControl, JointControl)
+
+    def action(self, control: Control, observation: Action) -> Action:
+        preference = max(0.0, 1 - float(observation[0]) / 0.75)
+        return graded(control, -preference)
+
+
+def graded(control: Control, slope: float) -> Action:
+    """The action whose log weights go from -slope at the smallest losses to slope at the largest.
+
+    Everything else that the control asks is answered neutrally.
+    """
+    action = control.encode()
+    where = control.slices["log_weight"]
+    action[where] = slope * np.linspace(-1, 1, where.stop - where.start, dtype=np.float32)
+    return action

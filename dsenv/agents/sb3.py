@@ -1,13 +1,15 @@
 """Agents trained by Stable-Baselines3's algorithms."""
 
+import inspect
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
 from dsenv.catalogue import import_entry_point
-from dsenv.env.controls import Control
+from dsenv.control.base import Control
 from dsenv.errors import check_keywords, pick
 
 if TYPE_CHECKING:
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 ALGORITHMS = {name: f"stable_baselines3:{name}" for name in ("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN")}
+ALGORITHMS |= {name: f"sb3_contrib:{name}" for name in ("RecurrentPPO", "TQC")}
+
+POLICIES = {
+    "SetPolicy": "dsenv.agents.policies.set_policy:SetPolicy",
+    "BetaPolicy": "dsenv.agents.policies.beta_policy:BetaPolicy",
+    "SetBetaPolicy": "dsenv.agents.policies.beta_policy:SetBetaPolicy",
+}
+"""Short names beside SB3's own, for the algorithms whose policies are actor-critics: PPO and A2C."""
 
 
 class LinearSchedule:
@@ -32,9 +42,10 @@ class SB3Agent:
     """A policy learned by one of SB3's algorithms.
 
     Args:
-        algorithm: "PPO", "A2C", "SAC", "TD3", "DDPG" or "DQN", or the "module:Class" of another one with
-            SB3's interface.
-        policy: SB3's policy name, or the "module:Class" of a custom policy.
+        algorithm: "PPO", "A2C", "SAC", "TD3", "DDPG" or "DQN"; "RecurrentPPO" or "TQC" of sb3-contrib; or the
+            "module:Class" of another one with SB3's interface.
+        policy: SB3's policy name, "SetPolicy", "BetaPolicy", "SetBetaPolicy", or the "module:Class" of a
+            custom policy. One that takes `candidates` (M, F) is given the environment's `candidate_shape`.
         steps: environment steps to train for.
         num_envs: K, trainings that run side by side.
         hyperparameters: further arguments of the algorithm. A learning rate "lin_1e-3" falls linearly.
@@ -62,7 +73,16 @@ class SB3Agent:
 
     @property
     def algorithm(self) -> type["BaseAlgorithm"]:
-        """The algorithm's class; imported here."""
+        """The algorithm's class; imported here.
+
+        Raises:
+            ValueError: its package is not installed.
+        """
+        if self._entry_point.startswith("sb3_contrib:") and find_spec("sb3_contrib") is None:
+            raise ValueError(
+                f"{self._entry_point} needs sb3-contrib: pip install sb3-contrib, "
+                'or in a checkout pip install -e ".[contrib]"'
+            )
         algorithm: type[BaseAlgorithm] = import_entry_point(self._entry_point)
         return algorithm
 
@@ -72,20 +92,44 @@ class SB3Agent:
         raise ValueError(f"{self._entry_point} must be trained first: python train_agent.py --agent NAME")
 
     def check(self) -> None:
-        """Check the names of the hyperparameters.
+        """Check the names of the hyperparameters and of the policy.
 
         Raises:
-            ValueError: a hyperparameter is unknown; the message names the nearest one.
+            ValueError: one is unknown (the message names the nearest), or the algorithm is not installed.
         """
         given = {**self.hyperparameters, "policy": self.policy, "env": None}
         check_keywords(f"hyperparameters of {self._entry_point}", self.algorithm, given)
+        self._policy()
+
+    def _policy(self) -> Any:
+        """The policy's class.
+
+        Raises:
+            ValueError: the algorithm has no such policy.
+        """
+        from stable_baselines3.common.policies import ActorCriticPolicy
+
+        if ":" in self.policy:
+            return import_entry_point(self.policy)
+        known: dict[str, Any] = dict(self.algorithm.policy_aliases)
+        if known.get("MlpPolicy") is ActorCriticPolicy:
+            known |= POLICIES
+        found = known[pick(f"policy of {self._entry_point}", self.policy, known)]
+        return import_entry_point(found) if isinstance(found, str) else found
 
     def build(self, env: "VecEnv", seed: int, device: str = "cpu") -> "BaseAlgorithm":
-        """A fresh, untrained model; raises as `check` does."""
+        """A fresh, untrained model.
+
+        Raises:
+            ValueError: as `check`, or the policy needs candidates and the environment shows none.
+        """
         self.check()
         settings: dict[str, Any] = {"device": device, "seed": seed, "verbose": 0}
         settings |= {name: _value(value) for name, value in self.hyperparameters.items()}
-        policy: Any = import_entry_point(self.policy) if ":" in self.policy else self.policy
+        policy = self._policy()
+        own = settings.get("policy_kwargs") or {}
+        if "candidates" in inspect.signature(policy).parameters and "candidates" not in own:
+            settings["policy_kwargs"] = {**own, "candidates": _candidates(env, self.policy)}
         return self.algorithm(policy=policy, env=env, **settings)
 
     def load(self, path: Path, env: "VecEnv | None" = None, device: str = "cpu") -> "BaseAlgorithm":
@@ -99,6 +143,25 @@ class SB3Agent:
                 f"no saved policy at {path}; was the run interrupted before its first checkpoint?"
             )
         return self.algorithm.load(path, env=env, device=device)
+
+
+def _candidates(env: "VecEnv", policy: str) -> tuple[int, int]:
+    """(M, F): how many candidates the environment shows, and how many features each has.
+
+    Raises:
+        ValueError: it shows none.
+    """
+    try:
+        shape = env.get_attr("candidate_shape")[0]
+    except AttributeError:
+        shape = None
+    if shape is None:
+        raise ValueError(
+            f"{policy} acts on candidates, and this environment shows none (it has no candidate_shape): use "
+            "an environment whose action is a score or mask for each candidate, or policy = 'MlpPolicy'"
+        )
+    number, features = shape
+    return int(number), int(features)
 
 
 def _value(value: Any) -> float | Callable[[float], float] | Any:

@@ -7,6 +7,7 @@ from dsenv.augment.ada_augment import AdaAugment
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.ent_augment import EntAugment, ent_loss
 from dsenv.augment.fixed import FixedStrength, NoAugmentation
+from dsenv.augment.given import GivenStrength
 from dsenv.augment.influence import (
     gradient_projection,
     influence_by_projection,
@@ -32,6 +33,7 @@ __all__ = [
     "AugmentationController",
     "EntAugment",
     "FixedStrength",
+    "GivenStrength",
     "Magnitudes",
     "NoAugmentation",
     "RandAugment",
@@ -50,6 +52,7 @@ __all__ = [
 CONTROLLERS: dict[str, type[AugmentationController]] = {
     "none": NoAugmentation,
     "fixed": FixedStrength,
+    "given": GivenStrength,
     "trivial": TrivialAugment,
     "rand_augment": RandAugment,
     "ent_augment": EntAugment,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
 from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.select.base import Forward
@@ -90,6 +91,17 @@ class AugmentationController(ABC):
         self.epoch = int(state["epoch"])
         for name, tensor in self._memory.items():
             tensor.copy_(state[name])
+
+    def draw(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Draw:
+        """All that `augment` draws for the samples `index` (B,), in its order."""
+        strength = self.strengths(signals, index, generator)
+        self._codes = self._codes.to(index.device)
+        return draw_parameters(draw_ops(self._codes, strength.numel(), generator), strength, generator)
+
+    @property
+    def draws_first(self) -> bool:
+        """Whether `augment` is `draw` and then `apply_drawn`, so that many batches can go in one call."""
+        return type(self).augment is AugmentationController.augment
 
     def _one_op(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
         """Apply one op a sample, drawn uniformly."""

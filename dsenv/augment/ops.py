@@ -79,8 +79,18 @@ def apply_ops(
     Raises:
         ValueError: shape, dtype or (on a CPU, where looking is free) a value is not as said above.
     """
-    _check(images, op, strength)
-    draw = draw_parameters(op, strength, generator)
+    return apply_drawn(images, draw_parameters(op, strength, generator), magnitudes)
+
+
+def apply_drawn(images: Tensor, draw: Draw, magnitudes: Magnitudes = MODERATE) -> Tensor:
+    """`apply_ops` where all random numbers are drawn already; batches of several streams go in one call.
+
+    Args:
+        images: (B, C, H, W), as for `apply_ops`.
+        draw: op, strength and random numbers of each image.
+        magnitudes: what strength 1 means.
+    """
+    _check(images, draw.op, draw.strength)
     return (_apply_in_order if images.device.type == "cpu" else _apply_to_all)(images, draw, magnitudes)
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from dsenv.augment import AugmentationController, make_controller
 from dsenv.catalogue import Choice, build_part
-from dsenv.env.controls import Decision
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection
 from dsenv.select.gumbel import gumbel_top_k, shuffled
@@ -41,19 +40,26 @@ class Chooser(ABC):
 
     @abstractmethod
     def choose(
-        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+        self, log_weight: Tensor, counts: Sequence[int], trainer: Trainer, streams: Streams
     ) -> StackedSelection:
-        """Samples of the next interval, in training order, for each of K episodes."""
+        """Samples of the next interval, in training order, for each of K episodes.
+
+        Args:
+            log_weight: (K, N) log of the weights by which the control wants samples drawn.
+            counts: how many.
+            trainer: trains the models.
+            streams: random streams of the episodes.
+        """
 
 
 class WeightedChooser(Chooser):
     """Draws by the decision's weights, without replacement."""
 
     def choose(
-        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+        self, log_weight: Tensor, counts: Sequence[int], trainer: Trainer, streams: Streams
     ) -> StackedSelection:
         del trainer
-        return gumbel_top_k(decision.log_weight, counts, streams)
+        return gumbel_top_k(log_weight, counts, streams)
 
 
 class SelectorChooser(Chooser):
@@ -92,9 +98,9 @@ class SelectorChooser(Chooser):
         self.looked[replica] = self._intervals[replica] = 0
 
     def choose(
-        self, decision: Decision, counts: Sequence[int], trainer: Trainer, streams: Streams
+        self, log_weight: Tensor, counts: Sequence[int], trainer: Trainer, streams: Streams
     ) -> StackedSelection:
-        del decision
+        del log_weight
         self._look(counts, trainer)
         picks = [self._pick(k, count, trainer, streams) for k, count in enumerate(counts)]
         for k, count in enumerate(counts):

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsenv.catalogue import Choice, build_part
+from dsenv.control.base import ACTION_KINDS, Control
+from dsenv.control.registry import make_control
 from dsenv.env.context import ContextSpace
-from dsenv.env.controls import Control, make_control
 from dsenv.env.reward import REWARDS
 from dsenv.errors import check_keywords, check_share, pick
 from dsenv.tasks.task import Task
@@ -28,15 +29,16 @@ class EnvConfig:
     control: Choice = "curriculum"
     """Which question the action answers: a name in `CONTROLS`, or a table with `name` and settings."""
     actions: str = "box"
-    """"box" for actions in [-1, 1], or "discrete" for the control's `choices`."""
+    """"box" for actions in [-1, 1], "discrete" for the control's `choices`, or "binary" for a mask."""
     selector: Choice | None = None
-    """Which samples, where the control leaves that open (ratio, rule): a name in `SELECTORS` or a table
-    with `name`; None for uniformly random ones."""
+    """Which samples, where the control leaves that open (ratio, strength, rule): a name in `SELECTORS` or a
+    table with `name`; None for uniformly random ones."""
     volume: Choice | None = None
-    """How many, where the control leaves that open (curriculum, rule): a name in `SCHEDULES` or a table
-    with `name`; None for a constant ratio."""
+    """How many, where the control leaves that open (curriculum, mask, strength, rule): a name in `SCHEDULES`
+    or a table with `name`; None for a constant ratio."""
     augment: Choice | None = None
-    """Augmentation controller: a name in `CONTROLLERS` or a table with `name`; None for none."""
+    """Augmentation controller: a name in `CONTROLLERS` or a table with `name`; None for none. Where the
+    control decides strengths (strength, joint), only the ops can be set: {name = "given", ops = [...]}."""
     reward: str = "validation"
     """What the agent is paid: a name in `REWARDS`."""
     ratio: float = 0.5
@@ -44,7 +46,8 @@ class EnvConfig:
     intervals: int = 12
     """Environment steps in an episode, at least 2."""
     interval: float = 1.0
-    """Length of one interval as a share of an epoch, (0, 1]."""
+    """Length of one interval as a share of an epoch, (0, 1]. With the control "mask" an interval is as long
+    as its candidates are many, and this is not read."""
     bins: int = 5
     """Loss-rank bins of the observation and of the curriculum, 2 to 64."""
     rank_by: str = "loss"
@@ -57,15 +60,19 @@ class EnvConfig:
     """Add the validation split to the training samples: the control for what trusted labels are worth."""
     divergence_penalty: float = 1.0
     """Loss of accuracy that the reward books when the loss is no longer finite."""
+    validation_shown: float = 1.0
+    """Share of the episodes whose observation shows the validation accuracy, [0, 1]; its two entries are 0 in
+    the others. The reward may use the split all the same."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `Trainer`: form, precision, channels_last, compile."""
 
     def __post_init__(self) -> None:
         self._check_types()
-        pick("kind of actions", self.actions, ("box", "discrete"))
+        pick("kind of actions", self.actions, ACTION_KINDS)
         pick("reward", self.reward, REWARDS)
         check_share("ratio", self.ratio)
         check_share("interval", self.interval)
+        check_share("validation_shown", self.validation_shown, zero=True)
         if self.intervals < 2:
             raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
         if not 2 <= self.bins <= 64:
@@ -79,7 +86,7 @@ class EnvConfig:
         """Settings come from TOML and the command line: a wrong type is the user's mistake."""
         wanted: dict[str, tuple[str, type | tuple[type, ...]]] = {
             "a table": ("task context trainer", (Mapping, Task)),
-            "a number": ("ratio interval divergence_penalty", (int, float)),
+            "a number": ("ratio interval divergence_penalty validation_shown", (int, float)),
             "a whole number": ("intervals bins", int),
             "text": ("actions reward rank_by", str),
             "a list of tables": ("evaluation_contexts", Sequence),
@@ -113,33 +120,42 @@ class EnvConfig:
         """The control.
 
         Raises:
-            ValueError: a selector or a volume schedule is set that the control leaves no room for.
+            ValueError: the control offers no such actions, or leaves no room for a part that is set.
         """
-        control = make_control(self.control, self.bins, self.ratio)
-        if self.selector is not None and control.decides_what:
+        control = make_control(self.control, self.bins, self.ratio, binary=self.actions == "binary")
+        if self.actions not in control.kinds:
             raise ValueError(
-                f"selector = {self.selector!r}: the control {self.control!r} decides what to train on"
+                f"control {self.control!r} has no {self.actions} actions; set actions to one of "
+                f"{', '.join(control.kinds)}"
             )
-        if self.volume is not None and control.decides_how_much:
-            raise ValueError(
-                f"volume = {self.volume!r}: the control {self.control!r} decides how much to train on"
-            )
+        decided = {
+            "selector": (control.decides_what, "what to train on"),
+            "volume": (control.decides_how_much, "how much to train on"),
+            "augment": (control.decides_how_strong, "how strongly samples are augmented"),
+        }
+        for part, (is_decided, question) in decided.items():
+            choice = getattr(self, part)
+            only_ops = isinstance(choice, Mapping) and choice.get("name") == "given"
+            if choice is not None and is_decided and not only_ops:
+                raise ValueError(f"{part} = {choice!r}: the control {self.control!r} decides {question}")
         return control
 
-    def ratio_after(self, passes: float) -> float:
-        """Ratio left for training when the budget pays for passes over the training set without training.
+    def ratio_after(self, looked: float) -> float:
+        """Ratio left for training when the budget pays for forward passes without training.
 
         Args:
-            passes: number of passes; each costs a third of an epoch.
+            looked: samples of those passes over all presentations that the intervals could hold; each costs
+                a third of a presentation.
 
         Raises:
             ValueError: nothing is left.
         """
-        left = self.ratio - FORWARD_COST * passes / (self.intervals * self.interval)
+        left = self.ratio - FORWARD_COST * looked
         if left <= 0:
             raise ValueError(
-                f"ratio {self.ratio} over {self.intervals} intervals does not pay for {passes:.1f} passes "
-                "over the data at a third of an epoch each; raise the ratio or the number of intervals"
+                f"ratio {self.ratio} over {self.intervals} intervals does not pay for looking at "
+                f"{looked:.0%} of the presentations without training, at a third of one each; raise the "
+                "ratio or the number of intervals"
             )
         return left
 

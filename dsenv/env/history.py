@@ -14,19 +14,25 @@ class History:
     Attributes:
         scalars: by name, (K, T): ratio, val_accuracy, train_accuracy, wrong_labels.
         selected: (K, T, B) share of each selection that came from each loss-rank bin.
+        actions: (K, T, A) in [-1, 1].
     """
 
-    def __init__(self, replicas: int, intervals: int, bins: int) -> None:
+    def __init__(self, replicas: int, intervals: int, bins: int, actions: int) -> None:
         self.scalars = {name: np.full((replicas, intervals), np.nan, np.float32) for name in FIELDS}
         self.selected = np.full((replicas, intervals, bins), np.nan, np.float32)
+        self.actions = np.full((replicas, intervals, actions), np.nan, np.float32)
 
     def clear(self, replica: int) -> None:
         """Begin a new episode."""
-        for record in (*self.scalars.values(), self.selected):
+        for record in (*self.scalars.values(), self.selected, self.actions):
             record[replica] = np.nan
 
     def add(
-        self, running: NDArray[np.bool_], interval: NDArray[np.int64], info: dict[str, NDArray[Any]]
+        self,
+        running: NDArray[np.bool_],
+        interval: NDArray[np.int64],
+        info: dict[str, NDArray[Any]],
+        actions: NDArray[np.float32],
     ) -> None:
         """Record one interval of the running episodes.
 
@@ -34,8 +40,10 @@ class History:
             running: (K,) bool.
             interval: (K,) number of the interval just done, from 0.
             info: what `Session.step` reports.
+            actions: (K, A) in [-1, 1].
         """
         rows = np.flatnonzero(running)
         for name, record in self.scalars.items():
             record[rows, interval[rows]] = info[name][rows]
         self.selected[rows, interval[rows]] = info["selected_bins"][rows]
+        self.actions[rows, interval[rows]] = actions[rows]

@@ -6,20 +6,22 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from dsenv.env.controls import Control
+from dsenv.control.base import Control
 from dsenv.env.session import Session
 from dsenv.errors import pick
 
-ActionSpace = spaces.Box | spaces.Discrete
+ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiBinary
 RENDER_MODES = ("rgb_array", "ansi")
 METADATA = {"render_modes": list(RENDER_MODES), "render_fps": 2}
 
 
 def make_spaces(session: Session) -> tuple[spaces.Box, ActionSpace]:
-    """Observation and action space of one episode: boxes in [-1, 1], or discrete actions."""
+    """Observation and action space of one episode: boxes in [-1, 1], discrete actions or masks."""
     observation = spaces.Box(-1.0, 1.0, (len(session.observation_names),), np.float32)
     if session.config.actions == "discrete":
         return observation, spaces.Discrete(len(session.control.choices()))
+    if session.config.actions == "binary":
+        return observation, spaces.MultiBinary(session.control.size)
     return observation, spaces.Box(-1.0, 1.0, (session.control.size,), np.float32)
 
 
@@ -51,6 +53,11 @@ class Described:
     def control(self) -> Control:
         """How actions become decisions."""
         return self.session.control
+
+    @property
+    def candidate_shape(self) -> tuple[int, int] | None:
+        """(M, F): candidates that an observation ends with, and features of each; else None."""
+        return self.session.candidate_shape
 
     @property
     def action_names(self) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.augment import AugmentationController
+from dsenv.augment import AugmentationController, GivenStrength
+from dsenv.catalogue import Choice
+from dsenv.control.base import Actions, Decision, Situation
+from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
 from dsenv.env.choosing import Chooser, SelectorChooser, WeightedChooser, make_augmentation, make_companion
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import Context
-from dsenv.env.controls import Actions, Situation
 from dsenv.env.history import History
-from dsenv.env.observation import Last, View, feature_names, observe
 from dsenv.env.reward import REWARDS, Progress
+from dsenv.env.showing import Showing
 from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
@@ -68,7 +70,8 @@ class Session:
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
         self.chooser = self._make_chooser()
-        self.ratio = config.ratio_after(self.chooser.passes(self.trainer))
+        self.showing = Showing(self.control, self.trainer, self.streams)
+        self.ratio = config.ratio_after(self._looked_share())
         self.schedule = config.make_schedule(self.ratio)
         self.controllers = self._make_controllers()
         self.pool = torch.ones(replicas, self.trainer.size, dtype=torch.bool, device=device)
@@ -76,9 +79,17 @@ class Session:
         self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)
         self.interval: Counts = np.zeros(replicas, np.int64)
         self.finished: Flags = np.ones(replicas, np.bool_)
-        self.history = History(replicas, config.intervals, config.bins)
+        self.history = History(replicas, config.intervals, config.bins, self.control.size)
+        self.shows_validation = torch.ones(replicas, dtype=torch.bool, device=device)
         self.bins = torch.zeros_like(self.pool, dtype=torch.int64)
+        self.stability = torch.zeros_like(self.bins)
         self.last = self._blank()
+
+    def _looked_share(self) -> float:
+        """Samples looked at without training over the presentations that all intervals could hold."""
+        if self.control.looks:
+            return 1.0
+        return self.chooser.passes(self.trainer) / (self.config.intervals * self.config.interval)
 
     def _blank(self) -> Last:
         classes = self.task.dataset.classes
@@ -86,7 +97,10 @@ class Session:
 
     def _new_budget(self, members: Counts) -> Budget:
         """Budgets of trainings on pools of `members` samples."""
-        capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
+        if self.control.candidates:
+            capacity = np.minimum(members, self.control.candidates)
+        else:
+            capacity = np.maximum(1, np.rint(members * self.config.interval)).astype(np.int64)
         minimum = self.ratio if self.control.minimum is None else min(self.control.minimum, self.ratio)
         return Budget(capacity, self.config.intervals, self.ratio, minimum)
 
@@ -97,15 +111,32 @@ class Session:
 
     def _make_controllers(self) -> list[AugmentationController] | None:
         """An augmentation controller for each episode; None where nothing is augmented."""
-        choice = self.config.augment
+        choice = self._augment
         if choice is None:
             return None
+        if len(self.task.dataset.sample_shape) != 3:
+            raise ValueError(
+                f"augmentation needs images (C, H, W), and {self.task.dataset.name} has samples of shape "
+                f"{self.task.dataset.sample_shape}"
+            )
         return [make_augmentation(choice, self.trainer, replica) for replica in range(self.count)]
+
+    @property
+    def _augment(self) -> Choice | None:
+        """The augmentation controller; where the control decides strengths, one that takes them."""
+        return self.config.augment or ("given" if self.control.decides_how_strong else None)
 
     @property
     def observation_names(self) -> list[str]:
         """What each entry of an observation is."""
-        return feature_names(self.config.bins, self.control.names)
+        return feature_names(self.config.bins, self.control, self.showing.embedding)
+
+    @property
+    def candidate_shape(self) -> tuple[int, int] | None:
+        """(M, F): candidates that an observation ends with, and features of each; else None."""
+        if not self.control.candidates:
+            return None
+        return self.control.candidates, len(candidate_names(self.control, self.showing.embedding))
 
     def reset(
         self,
@@ -127,7 +158,8 @@ class Session:
         rows = torch.zeros(self.count, dtype=torch.bool)
         rows[list(replicas)] = True
         self.last = self.last.updated(fresh, rows.to(self.device))
-        self.bins = self._rank()
+        self._rank()
+        self.showing.draw(list(replicas), self.pool)
 
     def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, float] | None) -> None:
         dataset = self.task.dataset
@@ -139,8 +171,9 @@ class Session:
         self.trainer.start(replica, model_seed, labels)
         self.streams.seed(replica, stream_seed)
         self.chooser.restart(replica, stream_seed, pool.to(self.device))
-        if self.controllers is not None and self.config.augment is not None:
-            self.controllers[replica] = make_augmentation(self.config.augment, self.trainer, replica)
+        self.showing.restart(replica)
+        if self.controllers is not None and self._augment is not None:
+            self.controllers[replica] = make_augmentation(self._augment, self.trainer, replica)
         self.context[replica] = context
         self.pool[replica] = pool.to(self.device)
         self.budget.put(replica, self._new_budget(np.array([int(pool.sum())])))
@@ -149,37 +182,71 @@ class Session:
         self.interval[replica] = 0
         self.finished[replica] = False
         self.history.clear(replica)
+        self.shows_validation[replica] = bool(rng.random() < self.config.validation_shown)
 
-    def _rank(self) -> Tensor:
-        return loss_bins(getattr(self.trainer.signals, self.config.rank_by), self.pool, self.config.bins)
+    def _rank(self) -> None:
+        """Put the samples into bins again."""
+        signals = self.trainer.signals
+        self.bins = loss_bins(getattr(signals, self.config.rank_by), self.pool, self.config.bins)
+        if self.control.stability_bins:
+            self.stability = stability_bins(signals, self.pool, self.control.stability_bins)
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Train every unfinished episode for one interval; finished ones stand still.
 
         Args:
-            actions: (K, A) in [-1, 1], values beyond are clipped; with discrete actions (K,) choices.
+            actions: (K, A) in [-1, 1], values beyond are clipped; with discrete actions (K,) choices, with
+                binary ones (K, M) of 0 and 1.
 
         Raises:
             ValueError: the actions are of another shape, or not all of them are numbers.
         """
         actions = self._checked(actions)
         running = ~self.finished
-        decision = self.control.decide(actions, self._situation())
-        number = np.where(running, decision.counts, 0)
-        selection = self.chooser.choose(decision, number.tolist(), self.trainer, self.streams)
+        situation = self._situation()
+        decision = self.control.decide(actions, situation)
+        wanted = situation.planned if decision.counts is None else decision.counts
+        number = np.where(running, wanted, 0)
+        log_weight = self._log_weight(decision)
+        selection = self.chooser.choose(log_weight, number.tolist(), self.trainer, self.streams)
+        self._give_strengths(decision)
         done = self._train(selection)
         before = self.last.validation_accuracy
         measured = self._measure(actions, number, selection, done)
         self.last = self.last.updated(measured, torch.from_numpy(running).to(self.device))
         self.budget.spend(number)
+        self.showing.book(running)
         self.interval = self.interval + running
-        self.bins = self._rank()
+        self._rank()
+        self.showing.draw(np.flatnonzero(running).tolist(), self.pool)
         return self._result(Progress(before, self.last.validation_accuracy), running)
+
+    def _log_weight(self, decision: Decision) -> Tensor:
+        """(K, N) log weights; uniform over the pool where the control leaves that open."""
+        if decision.log_weight is not None:
+            return decision.log_weight
+        return torch.zeros_like(self.pool, dtype=torch.float32).masked_fill_(~self.pool, -torch.inf)
+
+    def _give_strengths(self, decision: Decision) -> None:
+        """Tell the augmentation the strength of each sample, where the control decides it."""
+        if decision.strength is None or self.controllers is None:
+            return
+        for controller, strength in zip(self.controllers, decision.strength, strict=True):
+            assert isinstance(controller, GivenStrength)
+            controller.strength.copy_(strength)
 
     def _situation(self) -> Situation:
         coming = np.minimum(self.interval, self.config.intervals - 1)
         planned = self.planned[np.arange(self.count), coming]
-        return Situation(self.bins, self.pool, self.budget, planned, self.interval)
+        return Situation(
+            bins=self.bins,
+            stability=self.stability,
+            pool=self.pool,
+            candidates=self.showing.shown.index,
+            budget=self.budget,
+            planned=planned,
+            interval=self.interval,
+        )
 
     def _train(self, selection: StackedSelection) -> Interval:
         """Train on the selected samples, augmented and watched as the settings say."""
@@ -203,6 +270,8 @@ class Session:
                 )
             return choices[values.astype(np.int64)]
         values = values.astype(np.float32)
+        if self.config.actions == "binary":
+            values = 2 * values - 1
         if values.shape != (self.count, self.control.size):
             raise ValueError(f"actions must have shape {(self.count, self.control.size)}, got {values.shape}")
         if np.isnan(values).any():
@@ -237,16 +306,19 @@ class Session:
             signals=self.trainer.signals,
             pool=self.pool,
             bins=self.bins,
+            stability=self.stability,
+            candidates=self.showing.shown,
             interval=torch.from_numpy(self.interval.astype(np.float32)).to(self.device),
             intervals=self.config.intervals,
             budget_left=torch.from_numpy(left).to(self.device),
             ratio=self.config.ratio,
+            shows_validation=self.shows_validation,
             last=self.last,
         )
 
     def observe(self) -> Floats:
         """The observation (K, O), on the host."""
-        values: Floats = observe(self.view()).cpu().numpy()
+        values: Floats = observe(self.view(), self.control).cpu().numpy()
         return values
 
     def _result(self, progress: Progress, running: Flags) -> StepResult:
@@ -260,7 +332,7 @@ class Session:
             "wrong_labels": last.wrong_labels,
             "ratio": last.ratio,
         }
-        parts = [torch.stack(list(scalars.values()), 1), last.selected, observe(self.view())]
+        parts = [torch.stack(list(scalars.values()), 1), last.selected, observe(self.view(), self.control)]
         packed: Floats = torch.cat(parts, 1).cpu().numpy()
         values, selected, observation = np.split(packed, np.cumsum([p.shape[1] for p in parts[:-1]]), axis=1)
         info: Info = dict(zip(scalars, values.T.copy(), strict=True))
@@ -269,11 +341,11 @@ class Session:
         reward = np.where(diverged, -self.config.divergence_penalty, gain) * running * REWARD_SCALE
         self.finished = self.finished | diverged | (self.interval >= self.config.intervals)
         info |= self.info() | {"selected_bins": selected.copy(), "diverged": diverged}
-        self.history.add(running, self.interval - 1, info)
+        self.history.add(running, self.interval - 1, info, last.action.cpu().numpy())
         return StepResult(observation.copy(), reward, self.finished.copy(), info)
 
     def info(self) -> Info:
         """What is known between intervals: contexts and budgets."""
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in vars(Context())}
         spent = {"samples_used": self.budget.spent.copy(), "budget_left": self.budget.left.copy()}
-        return context | spent | {"extra_forwards": np.array(self.chooser.looked)}
+        return context | spent | {"extra_forwards": np.array(self.chooser.looked) + self.showing.looked}

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
+from dsenv.env.session import Session
 from dsenv.env.vector_env import TrainingVectorEnv
 from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
@@ -64,6 +65,8 @@ class Row:
     gain_high: float | None = None
     diverged: int = 0
     """Trainings whose loss became infinite."""
+    wrong_late: float | None = None
+    """Share of wrong labels among the samples of the last third of the intervals, mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class Evaluation:
     """By agent: (contexts, T, B) share of the selection from each loss-rank bin, mean over seeds."""
     ratios: dict[str, NDArray[np.float32]]
     """By agent: (contexts, T) ratio of each interval, mean over seeds."""
+    wrong: dict[str, NDArray[np.float32]]
+    """By agent: (contexts, T) share of wrong labels in each interval's selection, mean over seeds."""
+    strengths: dict[str, NDArray[np.float32]]
+    """By agent that decides strengths: (contexts, T, S) strength of each stability bin, mean over seeds."""
     contexts: list[dict[str, float]]
 
     def save(self, path: Path) -> None:
@@ -108,6 +115,10 @@ class Outcome:
     """(S, T, B)."""
     ratio: NDArray[np.float32]
     """(S, T)."""
+    wrong: NDArray[np.float32]
+    """(S, T) share of wrong labels in the selection."""
+    strengths: NDArray[np.float32]
+    """(S, T, bins) strength of each stability bin; no bins where the agent does not decide it."""
     diverged: NDArray[np.bool_]
     extra_forwards: NDArray[np.int64]
     """(S,) samples of forward passes without training."""
@@ -126,8 +137,10 @@ def run_episodes(
     """
     observation, _ = env.reset(seed=list(seeds), options={"context": context})
     diverged = np.zeros(env.num_envs, np.bool_)
+    state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
     while not env.session.finished.all():
-        actions, _ = agent.predict(observation, deterministic=True)
+        actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
+        start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
     session = env.session
@@ -138,9 +151,20 @@ def run_episodes(
         full=session.budget.capacity * session.config.intervals,
         selected=session.history.selected.copy(),
         ratio=session.history.scalars["ratio"].copy(),
+        wrong=session.history.scalars["wrong_labels"].copy(),
+        strengths=_strengths(session),
         diverged=diverged,
         extra_forwards=info["extra_forwards"],
     )
+
+
+def _strengths(session: Session) -> NDArray[np.float32]:
+    """Strengths (S, T, bins) that the agent asked for."""
+    actions = session.history.actions
+    if not session.control.decides_how_strong:
+        return np.zeros((*actions.shape[:2], 0), np.float32)
+    decoded = session.control.decode(actions.reshape(-1, actions.shape[2]))["strength"]
+    return decoded.reshape(*actions.shape[:2], -1)
 
 
 def evaluate(
@@ -192,6 +216,12 @@ def evaluate(
         ],
         schedules={name: _means(outcomes, name, "selected", len(contexts)) for name in names},
         ratios={name: _means(outcomes, name, "ratio", len(contexts)) for name in names},
+        wrong={name: _means(outcomes, name, "wrong", len(contexts)) for name in names},
+        strengths={
+            name: _means(outcomes, name, "strengths", len(contexts))
+            for name in names
+            if outcomes[name, 0].strengths.shape[2]
+        },
         contexts=contexts,
     )
 
@@ -245,4 +275,5 @@ def _row(
         gain_low=gain_low,
         gain_high=gain_high,
         diverged=int(found.diverged.sum()),
+        wrong_late=float(np.nanmean(found.wrong[:, -(found.wrong.shape[1] // 3) :])),
     )

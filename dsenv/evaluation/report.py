@@ -121,8 +121,75 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
     return figure
 
 
+def noise_figure(evaluation: Evaluation) -> "Figure | None":
+    """How often right and wrong labels are trained on, over time; None where no context has label noise.
+
+    The chance of a sample of either kind in each interval, from the ratio and the share of wrong labels in
+    the selection.
+    """
+    from matplotlib.figure import Figure
+
+    noisy = [n for n, context in enumerate(evaluation.contexts) if context.get("label_noise", 0) > 0]
+    if not noisy:
+        return None
+    wrong, ratio = evaluation.wrong[evaluation.agent], evaluation.ratios[evaluation.agent]
+    figure = Figure(figsize=(3.1 * len(noisy) + 1.4, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(noisy), sharey=True, squeeze=False)[0]
+    time = np.arange(1, wrong.shape[1] + 1)
+    for axis, number in zip(axes, noisy, strict=True):
+        rate = evaluation.contexts[number]["label_noise"]
+        axis.plot(time, ratio[number] * (1 - wrong[number]) / (1 - rate), label="right label")
+        axis.plot(time, ratio[number] * wrong[number] / rate, label="wrong label")
+        axis.plot(time, ratio[number], "k:", label="all")
+        axis.set(title=context_label(evaluation.contexts[number]), xlabel="interval", ylim=(0, 1.02))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("chance of being trained on")
+    axes[-1].legend(fontsize=8)
+    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} makes of wrong labels")
+    return figure
+
+
+def strength_figure(evaluation: Evaluation) -> "Figure | None":
+    """Strength of each stability bin over time; None where the agent does not decide it."""
+    from matplotlib.figure import Figure
+
+    strengths = evaluation.strengths.get(evaluation.agent)
+    if strengths is None:
+        return None
+    contexts, intervals, bins = strengths.shape
+    figure = Figure(figsize=(3.1 * contexts + 1.4, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots(1, contexts, sharey=True, squeeze=False)[0]
+    time, colors = np.arange(1, intervals + 1), bin_colors(bins)
+    for axis, strength, context in zip(axes, strengths, evaluation.contexts, strict=True):
+        for b in range(bins):
+            axis.plot(time, strength[:, b], color=colors[b], label=f"bin {b}")
+        axis.set(title=context_label(context), xlabel="interval", ylim=(-0.02, 1.02))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("augmentation strength")
+    handles, names = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8, title="stability\n(0: steadiest)")
+    figure.suptitle(f"{evaluation.env}: how strongly {evaluation.agent} augments")
+    return figure
+
+
+def wrong_label_table(evaluation: Evaluation) -> str:
+    """Share of wrong labels among the samples of the last third of training, in percent; "" without noise."""
+    noisy = [context for context in evaluation.contexts if context.get("label_noise", 0) > 0]
+    if not noisy:
+        return ""
+    labels = [context_label(context) for context in noisy]
+    lines = [f"| agent | {' | '.join(labels)} |", "|" + "---|" * (1 + len(labels))]
+    for agent, rows in _by_context(evaluation).items():
+        cells = [f"{100 * (rows[label].wrong_late or 0):.1f}" for label in labels]
+        name = f"**{agent}**" if agent == evaluation.agent else agent
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
 def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = "") -> list[Path]:
-    """Write an evaluation to a run's folder: JSON, two PNGs, and text, scalars and figures for TensorBoard.
+    """Write an evaluation to a run's folder: JSON, PNGs, and text, scalars and figures for TensorBoard.
 
     Args:
         evaluation: what to show.
@@ -133,13 +200,20 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from torch.utils.tensorboard import SummaryWriter
 
-    figures = {"accuracy": accuracy_figure(evaluation), "schedule": schedule_figure(evaluation)}
+    drawn = {
+        "accuracy": accuracy_figure(evaluation),
+        "schedule": schedule_figure(evaluation),
+        "noise": noise_figure(evaluation),
+        "strength": strength_figure(evaluation),
+    }
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
     json_path = folder / f"{prefix}evaluation.json"
     evaluation.save(json_path)
     written = [json_path]
     tag = f"evaluation/{prefix}"
     with SummaryWriter(str(folder)) as writer:
         writer.add_text(f"{tag}table", markdown_table(evaluation), step)
+        writer.add_text(f"{tag}wrong_labels", wrong_label_table(evaluation), step)
         for row in evaluation.rows:
             context = context_label(row.context).replace(" ", "_").replace("%", "percent")
             writer.add_scalar(f"{tag}{row.agent}/{context}", row.accuracy_mean, step)

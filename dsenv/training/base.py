@@ -62,7 +62,7 @@ class Replicas(ABC):
 
     @abstractmethod
     def predict(self, samples: Tensor) -> Outputs:
-        """What all replicas say about the same samples (B, ...), in evaluation mode."""
+        """What each replica says about its samples (K, B, ...), in evaluation mode."""
 
     @abstractmethod
     def parameters_of(self, replica: int) -> dict[str, Tensor]:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
+from dsenv.augment.draw import Draw
+from dsenv.augment.magnitudes import Magnitudes
+from dsenv.augment.ops import apply_drawn
 from dsenv.rng import Streams
 from dsenv.select.base import Forward, Selector
 from dsenv.signals import SampleSignals
@@ -47,6 +50,9 @@ class Companion:
     def augment(self, samples: Tensor, index: Tensor, sizes: Sequence[int]) -> Tensor:
         """Augment stored samples (K, B, C, H, W) at the positions (K, B); padding is left as it is."""
         assert self._controllers is not None
+        magnitudes = self._controllers[0].magnitudes
+        if all(c.draws_first and c.magnitudes == magnitudes for c in self._controllers):
+            return self._augment_at_once(samples, index, sizes, magnitudes)
         augmented = samples.clone()
         for k, (controller, size) in enumerate(zip(self._controllers, sizes, strict=True)):
             if size:
@@ -55,6 +61,29 @@ class Companion:
                     samples[k, :size], own, index[k, :size], self._streams[k]
                 )
         return augmented
+
+    def _augment_at_once(
+        self, samples: Tensor, index: Tensor, sizes: Sequence[int], magnitudes: Magnitudes
+    ) -> Tensor:
+        """`augment` in one call of the ops; each replica draws from its own stream."""
+        assert self._controllers is not None
+        draws = [
+            controller.draw(self._signals.of_replica(k), index[k, :size], self._streams[k])
+            for k, (controller, size) in enumerate(zip(self._controllers, sizes, strict=True))
+            if size
+        ]
+        if not draws:
+            return samples
+        draw = Draw(*(torch.cat(parts) for parts in zip(*draws, strict=True)))
+        batch = index.shape[1]
+        if all(size == batch for size in sizes):
+            return apply_drawn(samples.flatten(0, 1), draw, magnitudes).view_as(samples)
+        where = torch.cat(
+            [torch.arange(size, device=index.device) + k * batch for k, size in enumerate(sizes)]
+        )
+        flat = samples.flatten(0, 1).clone()
+        flat[where] = apply_drawn(flat[where], draw, magnitudes)
+        return flat.view_as(samples)
 
     def observe(self, index: Tensor, labels: Tensor, outputs: Outputs, sizes: Sequence[int]) -> None:
         """Show a training batch, (K, B), to the selector and the controller of each replica."""

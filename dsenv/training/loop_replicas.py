@@ -124,7 +124,7 @@ class LoopReplicas(Replicas):
     def predict(self, samples: Tensor) -> Outputs:
         for model in self._models:
             model.eval()
-        pairs = [self._call(replica, samples) for replica in range(self.count)]
+        pairs = [self._call(replica, samples[replica]) for replica in range(self.count)]
         features = [feature.float() for _, feature in pairs if feature is not None]
         return Outputs(
             torch.stack([logits for logits, _ in pairs]), features=torch.stack(features) if features else None

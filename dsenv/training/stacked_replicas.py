@@ -79,7 +79,7 @@ class StackedReplicas(Replicas):
 
     @torch.no_grad()
     def predict(self, samples: Tensor) -> Outputs:
-        logits, features = self._forward(samples.expand(self.count, *samples.shape))
+        logits, features = self._forward(samples)
         return Outputs(logits, features=features)
 
     def parameters_of(self, replica: int) -> dict[str, Tensor]:

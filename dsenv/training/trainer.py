@@ -195,7 +195,9 @@ class Trainer:
         chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
         for start in range(0, split.size, chunk):
             stop = min(start + chunk, split.size)
-            yield split.labels[start:stop], self.replicas.predict(split.normalise(split.images[start:stop]))
+            samples = split.normalise(split.images[start:stop])
+            shared = samples.expand(self.replicas.count, *samples.shape)
+            yield split.labels[start:stop], self.replicas.predict(shared)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
@@ -230,6 +232,23 @@ class Trainer:
             Forward(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
             for k in range(len(logits))
         ]
+
+    @torch.no_grad()
+    def look_at(self, index: Tensor, *, features: bool = False) -> tuple[Outputs, Tensor]:
+        """One forward pass over a few training samples of each replica, in evaluation mode.
+
+        Args:
+            index: (K, M) int64 positions; N is padding.
+            features: whether to bring the inputs of the last linear layer.
+
+        Returns:
+            What the models say, with the losses, and the (K, M) labels they are trained on.
+        """
+        self.replicas.features_wanted = features
+        out = self.replicas.predict(self.split("train").gather(index))
+        labels = self._labels.gather(1, index)
+        loss = self.task.sample_loss(out.logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+        return Outputs(out.logits, loss, out.features), labels
 
     def state_dict(self) -> State:
         """Everything needed to continue all trainings."""

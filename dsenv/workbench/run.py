@@ -15,7 +15,7 @@ import tomli_w
 
 from dsenv.catalogue import Definition
 
-PACKAGES = ("dsenv-rl", "gymnasium", "stable-baselines3", "torch", "torchvision", "numpy")
+PACKAGES = ("dsenv-rl", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "torchvision", "numpy")
 FILES = ("run.toml", "env.toml", "agent.toml")
 
 

@@ -15,7 +15,11 @@ SHORT = {
     "sac": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
     "td3": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
     "dqn": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
+    "ppo_beta": {"n_steps": 8, "batch_size": 32, "n_epochs": 2},
+    "recurrent_ppo": {"n_steps": 8, "batch_size": 32, "n_epochs": 2},
+    "tqc": {"learning_starts": 16, "batch_size": 16, "gradient_steps": 1, "buffer_size": 200},
 }
+CONTRIB = ("recurrent_ppo", "tqc")
 
 
 def stacked(name="Tiny-Curriculum-v0", num_envs=4, **settings):
@@ -25,6 +29,8 @@ def stacked(name="Tiny-Curriculum-v0", num_envs=4, **settings):
 @pytest.mark.parametrize("control", NAMES)
 @pytest.mark.parametrize("agent", SHORT)
 def test_each_algorithm_learns_on_both_controls(agent, control):
+    if agent in CONTRIB:
+        pytest.importorskip("sb3_contrib")
     short = {"hyperparameters": SHORT[agent], "num_envs": 4}
     found = definition("agents", agent).with_overrides(short).build()
     model = found.build(stacked(NAMES[control], **found.env), seed=0)
@@ -33,6 +39,79 @@ def test_each_algorithm_learns_on_both_controls(agent, control):
     moved = [bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True)]
     assert model.num_timesteps >= 64 and any(moved)
     assert all(bool(value.isfinite().all()) for value in model.policy.parameters())
+
+
+def test_every_learning_agent_is_run_by_a_test():
+    learning = {name for name in dsenv.names("agents") if dsenv.load("agents", name).learns}
+    assert learning == {*SHORT, "ppo_set"}
+
+
+def test_ppo_set_learns_where_candidates_are_shown():
+    from tests.agents.candidates import ToyCandidates, mean_reward
+
+    env, found = ToyCandidates(64), dsenv.load("agents", "ppo_set")
+    model = found.build(env, seed=0)
+    model.learn(2 * 64 * 24)
+    assert mean_reward(model, env) > 0.6  # of 0.8; random gets 0
+    with pytest.raises(ValueError, match="candidate_shape"):
+        found.build(stacked(), seed=0)
+
+
+def test_a_missing_sb3_contrib_is_named_with_the_command(monkeypatch):
+    monkeypatch.setattr("dsenv.agents.sb3.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install sb3-contrib"):
+        dsenv.load("agents", "tqc").check()
+
+
+class Counting:
+    """A policy with a memory: counts the steps of each episode, and notes what it was given."""
+
+    def __init__(self, size):
+        self.size, self.starts, self.counts = size, [], []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):  # noqa: ARG002
+        before = np.zeros(len(observation)) if state is None else state
+        count = np.where(episode_start, 0, before) + 1
+        self.starts.append(episode_start.tolist())
+        self.counts.append(count.tolist())
+        return np.zeros((len(observation), self.size), np.float32), count
+
+
+def test_the_state_of_a_policy_travels_through_an_evaluation():
+    from dsenv.evaluation.compare import run_episodes
+
+    env = load_vector("Tiny-Curriculum-v0", 2, autoreset_mode="Disabled")
+    for _ in range(2):
+        agent = Counting(5)
+        run_episodes(env, agent, [1, 2], {})
+        assert agent.counts == [[1, 1], [2, 2], [3, 3], [4, 4]]
+        assert agent.starts == [[True, True]] + 3 * [[False, False]]
+
+
+def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeypatch, tmp_path):
+    pytest.importorskip("sb3_contrib")
+    from dsenv.agents.callbacks import SeededEval
+
+    agent = definition("agents", "recurrent_ppo").with_overrides({"hyperparameters": SHORT["recurrent_ppo"]})
+    model = agent.build().build(stacked(), seed=0)
+    counting = Counting(5)
+    monkeypatch.setattr(model, "predict", counting.predict)
+    look = SeededEval(stacked(), 0, n_eval_episodes=4, eval_freq=4, log_path=str(tmp_path), verbose=0)
+    model.learn(32, callback=look)
+    assert counting.counts == 2 * [[1.0] * 4, [2.0] * 4, [3.0] * 4, [4.0] * 4]
+
+
+def test_a_recurrent_policy_is_saved_and_evaluated(tmp_path):
+    pytest.importorskip("sb3_contrib")
+    from dsenv.evaluation.compare import run_episodes
+
+    settings = {"hyperparameters": SHORT["recurrent_ppo"], "num_envs": 2}
+    agent = definition("agents", "recurrent_ppo").with_overrides(settings).build()
+    agent.build(stacked(num_envs=2), seed=0).save(tmp_path / "model.zip")
+    model = agent.load(tmp_path / "model.zip")
+    env = load_vector("Tiny-Curriculum-v0", 2, autoreset_mode="Disabled")
+    first, again = (run_episodes(env, model, [1, 2], {}) for _ in range(2))
+    assert np.array_equal(first.accuracy, again.accuracy)  # no memory of the episodes before
 
 
 def test_the_end_of_a_training_is_not_bootstrapped():

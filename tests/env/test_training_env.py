@@ -146,7 +146,7 @@ def test_the_ratio_action_is_followed_where_the_budget_allows():
     env = dsenv.load("envs", "Tiny-Ratio-v0")
     env.reset(seed=0)
     for ratio in (0.2, 0.8):
-        action = np.array([env.control.action_for(ratio)], np.float32)
+        action = env.control.encode(ratio=ratio)
         assert env.step(action)[4]["ratio"] == pytest.approx(ratio, abs=0.005)
 
 
@@ -154,7 +154,7 @@ def test_the_smallest_ratio_is_never_above_the_target_and_is_named():
     env = dsenv.load("envs", "Tiny-Ratio-v0", control={"name": "ratio", "minimum": 0.7})
     assert env.action_names == ("ratio of the interval, from 0.5 at -1 to 1 at 1",)
     whole = dsenv.load("envs", "Tiny-Ratio-v0", ratio=1.0, control={"name": "ratio", "minimum": 1.0})
-    assert -1 <= whole.control.action_for(1.0) <= 1
+    assert -1 <= whole.control.encode(ratio=1.0)[0] <= 1
 
 
 def test_discrete_choices_stand_for_actions():

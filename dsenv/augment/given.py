@@ -1,0 +1,40 @@
+"""Strengths that somebody else decides."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.augment.base import AugmentationController
+from dsenv.signals import SampleSignals
+
+
+class GivenStrength(AugmentationController):
+    """Augments each sample at the strength it is told.
+
+    What it does: one op for each sample, drawn uniformly, at the strength that stands in `strength`.
+
+    When it helps: under an agent or a rule of one's own that decides strengths; the controls "strength" and
+    "joint" of the environments use it. On its own it is the identity.
+
+    Cost: none beyond the ops. Source: none needed.
+
+    Args:
+        size: N, the number of training samples.
+        device: where the strengths live.
+        settings: `ops` and `magnitudes` of `AugmentationController`.
+    """
+
+    def __init__(self, size: int, device: torch.device | str = "cpu", **settings: Any) -> None:
+        super().__init__(**settings)
+        self._memory = {"strength": torch.zeros(size, device=device)}
+
+    @property
+    def strength(self) -> Tensor:
+        """(N,) strength of each sample, in [0, 1]; write to it."""
+        return self._memory["strength"]
+
+    def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
+        """The strengths that were given."""
+        del signals, generator
+        return self.strength[index]

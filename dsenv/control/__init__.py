@@ -1,0 +1,1 @@
+"""What an agent sees of a training and what its actions mean; shared by environments and plug-ins."""

@@ -1,0 +1,83 @@
+"""WHAT, HOW MUCH and HOW STRONG in one action."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+import numpy as np
+
+from dsenv.control.base import Actions, Control, Decision, Situation
+from dsenv.control.curriculum import CurriculumControl
+from dsenv.control.ratio import RatioControl
+from dsenv.control.strength import StrengthControl
+from dsenv.errors import pick
+
+
+class JointControl(Control):
+    """WHAT, HOW MUCH and HOW STRONG: several controls in one flat action.
+
+    `slices` says where each answer stands, `decode` and `encode` translate: by default "log_weight" of the
+    loss bins, "ratio" of the interval and "strength" of the stability bins.
+
+    Args:
+        bins: B, number of loss-rank bins, and of stability bins where `stability_bins` does not say.
+        target: target ratio of the environment.
+        sharpness: see `CurriculumControl`.
+        minimum: see `RatioControl`.
+        stability_bins: see `StrengthControl`.
+        strength: whether the action says how strongly samples are augmented; False for inputs that are no
+            images.
+    """
+
+    kinds = ("box",)
+    decides_what = decides_how_much = True
+
+    def __init__(
+        self,
+        bins: int,
+        target: float,
+        sharpness: float = 5.0,
+        minimum: float = 0.1,
+        stability_bins: int | None = None,
+        strength: bool = True,
+    ) -> None:
+        self.ratio = RatioControl(bins, target, minimum)
+        self.parts: list[Control] = [CurriculumControl(bins, target, sharpness), self.ratio]
+        if strength:
+            self.parts.append(StrengthControl(bins, target, stability_bins))
+        self.decides_how_strong = strength
+        self.stability_bins = self.parts[-1].stability_bins
+        self.minimum = self.ratio.minimum
+        self.size = sum(part.size for part in self.parts)
+        self.names = tuple(name for part in self.parts for name in part.names)
+
+    @property
+    def slices(self) -> Mapping[str, slice]:
+        ends = np.cumsum([part.size for part in self.parts]).tolist()
+        return {part.answer: slice(end - part.size, end) for part, end in zip(self.parts, ends, strict=True)}
+
+    def decode(self, actions: Actions) -> dict[str, Actions]:
+        found: dict[str, Actions] = {}
+        for part, where in zip(self.parts, self.slices.values(), strict=True):
+            found |= part.decode(actions[:, where])
+        return found
+
+    def encode(self, **answers: float | Actions) -> Actions:
+        for name in answers:
+            pick("answer", name, self.slices)
+        return np.concatenate(
+            [
+                part.encode(**{name: value for name, value in answers.items() if name == part.answer})
+                for part in self.parts
+            ]
+        )
+
+    def decide(self, actions: Actions, situation: Situation) -> Decision:
+        whole = Decision()
+        for part, where in zip(self.parts, self.slices.values(), strict=True):
+            answer = part.decide(actions[:, where], situation)
+            given = {field.name: getattr(answer, field.name) for field in fields(answer)}
+            whole = replace(whole, **{name: value for name, value in given.items() if value is not None})
+        return whole
+
+    def choices(self) -> Actions:
+        raise ValueError("control 'joint' has no discrete actions; set actions = 'box'")

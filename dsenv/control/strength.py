@@ -1,0 +1,50 @@
+"""HOW STRONG: an augmentation strength for each stability bin."""
+
+import numpy as np
+import torch
+
+from dsenv.control.base import Actions, Control, Decision, Situation, from_unit, spread, to_unit
+
+
+class StrengthControl(Control):
+    """HOW STRONG: an augmentation strength for each stability bin; the rest is left to the settings.
+
+    Bin 0 holds the samples whose influence on training varies least, the last bin those whose influence
+    varies most and those with too few visits to tell (SADA, arXiv 2510.00434, maps this variance to a
+    strength by a fixed rule). Component b runs from strength 0 at -1 to strength 1 at 1.
+
+    Args:
+        bins: number of bins where `stability_bins` does not say.
+        target: target ratio of the environment.
+        stability_bins: S, number of stability bins; None for `bins`.
+        levels: number of strengths that a discrete action space offers, at least 2.
+    """
+
+    decides_how_strong = True
+    answer = "strength"
+
+    def __init__(self, bins: int, target: float, stability_bins: int | None = None, levels: int = 6) -> None:
+        del target
+        self.size, self.levels = stability_bins or bins, levels
+        if self.size < 1 or levels < 2:
+            raise ValueError(
+                f"control needs stability_bins >= 1 and levels >= 2, got {stability_bins} and {levels}"
+            )
+        self.stability_bins = self.size
+        self.names = tuple(f"strength of stability bin {b}, from 0 at -1 to 1 at 1" for b in range(self.size))
+
+    def decode(self, actions: Actions) -> dict[str, Actions]:
+        return {self.answer: to_unit(actions)}
+
+    def encode(self, strength: float | Actions = 0.0) -> Actions:  # type: ignore[override]
+        return from_unit(spread(self.answer, strength, self.size, 0, 1))
+
+    def decide(self, actions: Actions, situation: Situation) -> Decision:
+        by_bin = torch.from_numpy(self.decode(actions)[self.answer]).to(situation.stability.device)
+        return Decision(strength=by_bin.gather(1, situation.stability))
+
+    def choices(self) -> Actions:
+        """Evenly spaced strengths for all alike, then falling and rising from bin to bin."""
+        levels = np.linspace(-1, 1, self.levels, dtype=np.float32)
+        graded = np.linspace(-1, 1, self.size, dtype=np.float32)
+        return np.vstack([np.repeat(levels[:, None], self.size, 1), -graded, graded])
