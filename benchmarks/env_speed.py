@@ -7,8 +7,9 @@ actions. In every round each rival takes its turn. "loop" steps K environments o
 another in this process; "SubprocVecEnv" is Stable-Baselines3's, one process an environment, one torch thread
 each. Beyond --loop-cap environments and --workers processes the rivals run that many: the rate of a loop does
 not depend on K, and that of processes grows only up to the number of cores, so theirs is scaled by it
-(marked ~). The stacked environment runs in one process; --threads lets convolutional replicas, which run one
-after another on a CPU, run side by side.
+(marked ~). The stacked environment runs in one process. Convolutional replicas run one after another on a CPU
+(--threads lets some run at the same time), so that their rate does not depend on K either: rows beyond
+--cnn-cap are left out there.
 
 Columns: environment steps per second, episodes per hour and presented samples per second of the stacked form;
 then the rates of the rivals, and how many times faster the stacked form is (median, quartiles of the rounds);
@@ -21,6 +22,7 @@ nor observes samples.
 
 import argparse
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +120,7 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
     """One row: a model at K replicas."""
     settings = {**MODELS[name], **args.overrides, "device": str(device)}
     trainer = {"threads": args.threads} if "CNN" in name and args.threads > 1 else {}
-    envs = load_vector(ENV, count, autoreset_mode=AutoresetMode.DISABLED, **{**settings, "trainer": trainer})
+    envs = load_vector(ENV, count, autoreset_mode=AutoresetMode.DISABLED, **settings, trainer=trainer)
     singles = [dsenv.load("envs", ENV, **settings) for _ in range(min(count, args.loop_cap))]
     workers = min(count, args.workers)
     processes = SubprocVecEnv([Worker(settings)] * workers, start_method=args.start_method)
@@ -136,48 +138,55 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
         }
         if (epochs := dacbench_epochs(singles[0].session, device)) is not None:
             calls["dacbench"] = epochs
-        repeats = args.repeats if count <= 64 else min(args.repeats, 3)
-        times = common.interleaved(calls, repeats, device)
+        times = common.interleaved(calls, args.repeats if count <= 64 else min(args.repeats, 3), device)
     finally:
         processes.close()
+    # Steps of one call of each; beyond the cap processes are given the rate that they would have with K.
     cores = os.cpu_count() or 1
-    # Steps of one call of each; beyond the cap a rival is given the rate that it would have with K.
     grown = workers * min(count, cores) / min(workers, cores)
-    done = {"stacked": count * steps, "loop": len(singles) * steps, "processes": grown * steps}
-    done["dacbench"] = steps
-    rate = {key: Spread.of([done[key] / t for t in times[key]]) for key in calls}
-    versus = {
-        key: common.speedup(times, "stacked", key, done["stacked"] / done[key])
-        for key in calls
-        if key != "stacked"
-    }
-    presented = float(envs.session.budget.total.sum()) / done["stacked"]  # samples a step
-    window = args.window
+    done = {"stacked": count, "loop": len(singles), "processes": grown, "dacbench": 1}
     figures = {
         "model": name,
         "replicas": count,
-        "steps_per_second": {key: value._asdict() for key, value in rate.items()},
-        "speedup": {key: value._asdict() for key, value in versus.items()},
-        "episodes_per_hour": rate["stacked"].median / steps * 3600,
-        "samples_per_second": rate["stacked"].median * presented,
-        "benchmark_vector_step": benchmark_vector_step(envs, window, seed=0),
-        "benchmark_step": benchmark_step(singles[0], window, seed=0),
         "workers": workers,
         "loop_envs": len(singles),
+        "samples_a_step": float(envs.session.budget.total.sum()) / (count * steps),
+        "intervals": steps,
+        "benchmark_vector_step": benchmark_vector_step(envs, args.window, seed=0),
+        "benchmark_step": benchmark_step(singles[0], args.window, seed=0),
         "seconds": times,
     }
-    about = {"loop": "~" * (len(singles) < count), "processes": "~" * (workers < count)}
+    return finished(figures, times, {key: envs_done * steps for key, envs_done in done.items()})
+
+
+def finished(figures: dict[str, Any], times: common.Times, done: dict[str, float]) -> dict[str, Any]:
+    """The row with its rates and ratios, from the seconds of every call and the steps done in it."""
+    rate = {key: Spread.of([done[key] / t for t in times[key]]) for key in times}
+    over = {
+        key: common.speedup(times, "stacked", key, done["stacked"] / done[key])
+        for key in times
+        if key != "stacked"
+    }
+    steps = rate["stacked"].median
+    capped = {
+        "loop": figures["loop_envs"] < figures["replicas"],
+        "processes": figures["workers"] < figures["replicas"],
+    }
     cells = [
-        name,
-        str(count),
-        f"{rate['stacked'].median:,.0f}",
-        f"{figures['episodes_per_hour']:,.0f}",
-        f"{figures['samples_per_second'] / 1e3:,.0f} k",
-        *(f"{about[key]}{rate[key].median:,.0f}" for key in ("loop", "processes")),
-        *(value.text(".1f", "x") for value in versus.values()),
+        figures["model"],
+        str(figures["replicas"]),
+        f"{steps:,.0f}",
+        f"{steps / figures['intervals'] * 3600:,.0f}",
+        f"{steps * figures['samples_a_step'] / 1e3:,.0f} k",
+        *(f"{'~' * capped[key]}{rate[key].median:,.0f}" for key in capped),
+        *(value.text(".1f", "x") for value in over.values()),
         f"{figures['benchmark_vector_step']:,.0f} / {figures['benchmark_step']:,.0f}",
     ]
-    return {**figures, "cells": cells}
+    spreads = {
+        "steps_per_second": {key: value._asdict() for key, value in rate.items()},
+        "speedup": {key: value._asdict() for key, value in over.items()},
+    }
+    return {**figures, **spreads, "cells": cells}
 
 
 def main() -> None:
@@ -187,6 +196,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--workers", type=int, default=8, help="most processes of SubprocVecEnv (default 8)")
     parser.add_argument("--loop-cap", type=int, default=32, help="most environments of the loop (default 32)")
+    parser.add_argument("--cnn-cap", type=int, default=32, help="largest K of the CNN on a CPU (default 32)")
     parser.add_argument("--start-method", default="forkserver", choices=["fork", "forkserver", "spawn"])
     parser.add_argument("--threads", type=int, default=1, help="convolutional replicas side by side")
     parser.add_argument("--window", type=float, default=3, help="seconds of Gymnasium's figures (default 3)")
@@ -202,7 +212,10 @@ def main() -> None:
         heads.insert(-1, "over DACBench")
     else:
         print("DACBench is not installed: skipped\n")
-    rows = [measure(name, count, args, device) for name in args.models for count in args.replicas]
+    rows = []
+    for name, count in itertools.product(args.models, args.replicas):
+        if "CNN" not in name or device.type != "cpu" or count <= args.cnn_cap:
+            rows.append(measure(name, count, args, device))
     known = common.facts(device, ("gymnasium", "stable_baselines3", "dacbench"))
     common.report(args, known, heads, rows)
 
