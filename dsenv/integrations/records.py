@@ -87,7 +87,7 @@ class Inbox:
         self._elements = 0
 
     def add(self, signals: PlanSignals, step: int, index: Tensor, loss: Tensor, *more: Tensor) -> None:
-        """Keep one batch, without its graph: positions, losses (B,), and logits (B, C) with labels or neither."""
+        """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
         if self._parts and len(self._parts[0]) != 2 + len(more):
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
