@@ -30,6 +30,8 @@ class AugmentationController(ABC):
     """`Forward.logits` must be given to `observe`."""
     needs_features: bool = False
     """`Forward.features` must be given."""
+    ops_per_sample: int = 1
+    """Ops that `augment` applies to each sample, one after another."""
 
     def __init__(self, *, ops: Sequence[str] = STANDARD_OPS, magnitudes: Magnitudes = MODERATE) -> None:
         self.ops, self.magnitudes = tuple(ops), magnitudes
@@ -53,7 +55,7 @@ class AugmentationController(ABC):
     def augment(
         self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Augment a batch: one op for each sample, drawn uniformly, at the sample's strength.
+        """Augment a batch: ops drawn uniformly for each sample, at the sample's strength.
 
         Args:
             images: (..., C, H, W), uint8 or floating in [0, 1], before normalization.
@@ -61,7 +63,10 @@ class AugmentationController(ABC):
             index: (...) int64 positions of the samples.
             generator: the only source of randomness.
         """
-        return self._one_op(images, self.strengths(signals, index, generator), generator)
+        strength = self.strengths(signals, index, generator)
+        for _ in range(self.ops_per_sample):
+            images = self._one_op(images, strength, generator)
+        return images
 
     def observe(self, batch: Forward) -> None:
         """Take in one training batch, after its forward pass; each sample at most once."""
@@ -92,15 +97,18 @@ class AugmentationController(ABC):
         for name, tensor in self._memory.items():
             tensor.copy_(state[name])
 
-    def draw(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Draw:
-        """All that `augment` draws for the samples `index` (B,), in its order."""
+    def draws(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> list[Draw]:
+        """All that `augment` draws for the samples `index` (B,), in its order; one draw an op in a row."""
         strength = self.strengths(signals, index, generator)
         self._codes = self._codes.to(index.device)
-        return draw_parameters(draw_ops(self._codes, strength.numel(), generator), strength, generator)
+        return [
+            draw_parameters(draw_ops(self._codes, len(index), generator), strength, generator)
+            for _ in range(self.ops_per_sample)
+        ]
 
     @property
     def draws_first(self) -> bool:
-        """Whether `augment` is `draw` and then `apply_drawn`, so that many batches can go in one call."""
+        """Whether `augment` is `draws` and then `apply_drawn`, so that many batches can go in one call."""
         return type(self).augment is AugmentationController.augment
 
     def _one_op(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:

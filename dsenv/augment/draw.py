@@ -25,7 +25,7 @@ class Draw(NamedTuple):
         """Direction of ops that have two, -1 or 1."""
         return torch.where(self.chance < 0.5, -1.0, 1.0)
 
-    def take(self, rows: Tensor) -> "Draw":
+    def take(self, rows: Tensor | slice) -> "Draw":
         """The draws of some samples."""
         return Draw(*(field[rows] for field in self))
 

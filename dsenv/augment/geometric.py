@@ -11,7 +11,7 @@ GEOMETRIC_OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "
 
 
 def resample(images: Tensor, draw: Draw, magnitudes: Magnitudes, first_code: int) -> Tensor:
-    """Apply each sample's geometric op; uncovered pixels turn black.
+    """Apply each sample's geometric op; uncovered pixels turn black. Returns floats of the same values.
 
     Args:
         images: (B, C, H, W) uint8 or floating.
@@ -22,8 +22,7 @@ def resample(images: Tensor, draw: Draw, magnitudes: Magnitudes, first_code: int
     height, width = images.shape[-2:]
     matrix = inverse_matrices(draw, magnitudes, height, width, first_code).float()  # (B, 2, 3)
     grid = _source_positions(matrix, height, width)  # (B, H, W, 2)
-    moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.to(images.dtype)
+    return F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
 def inverse_matrices(draw: Draw, magnitudes: Magnitudes, height: int, width: int, first_code: int) -> Tensor:
@@ -56,8 +55,7 @@ def _source_positions(matrix: Tensor, height: int, width: int) -> Tensor:
     """Where each target pixel comes from, for `grid_sample`; (B, H, W, 2)."""
     x = torch.arange(width, device=matrix.device) - (width - 1) / 2
     y = torch.arange(height, device=matrix.device)[:, None] - (height - 1) / 2
-    grid = matrix.new_empty(len(matrix), height, width, 2)
-    for axis, length in enumerate((width, height)):
-        by_x, by_y, shift = (matrix[:, axis] / (0.5 * length))[..., None, None].unbind(1)  # (B, 1, 1) each
-        grid[..., axis] = (by_x * x + by_y * y) + shift  # torchvision's order: ties round alike
-    return grid
+    scaled = matrix / matrix.new_tensor([[0.5 * width], [0.5 * height]])  # to -1..1, for each of x and y
+    by_x, by_y, shift = scaled[..., None, None].unbind(2)  # (B, 2, 1, 1) each
+    planes = (by_x * x + by_y * y).add_(shift)  # (B, 2, H, W); torchvision's order: ties round alike
+    return planes.permute(0, 2, 3, 1)

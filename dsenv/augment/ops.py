@@ -79,7 +79,6 @@ def apply_ops(
     Raises:
         ValueError: shape, dtype or (on a CPU, where looking is free) a value is not as said above.
     """
-    _check(images, op, strength)
     return apply_drawn(images, draw_parameters(op, strength, generator), magnitudes)
 
 
@@ -91,17 +90,30 @@ def apply_drawn(images: Tensor, draw: Draw, magnitudes: Magnitudes = MODERATE) -
         draw: op, strength and random numbers of each image.
         magnitudes: what strength 1 means.
     """
-    op, result = draw.op, images.clone()
+    _check(images, draw.op, draw.strength)
+    return (_apply_in_order if images.device.type == "cpu" else _apply_to_all)(images, draw, magnitudes)
+
+
+def _apply_to_all(images: Tensor, draw: Draw, magnitudes: Magnitudes) -> Tensor:
+    """Every op on all samples, of which the right ones are kept: nothing waits for the device."""
+    result = images.clone()
+    for first, last, kernel in _kernels(magnitudes):
+        mask = (draw.op >= first) & (draw.op <= last)
+        result = torch.where(mask[:, None, None, None], kernel(images, draw).to(images.dtype), result)
+    return result
+
+
+def _apply_in_order(images: Tensor, draw: Draw, magnitudes: Magnitudes) -> Tensor:
+    """Each op on the samples that drew it, which lie side by side once they are sorted by op."""
+    order = draw.op.argsort()
+    ends = [0, *draw.op.bincount(minlength=len(OPS)).cumsum(0).tolist()]
+    result, draw = images.index_select(0, order), draw.take(order)
     chunk = max(1, CHUNK_VALUES // max(1, images.shape[1:].numel()))
     for first, last, kernel in _kernels(magnitudes):
-        mask = (op >= first) & (op <= last)
-        if images.device.type == "cpu":
-            for rows in torch.split(mask.nonzero().squeeze(1), chunk):
-                if len(rows):
-                    result.index_copy_(0, rows, kernel(images.index_select(0, rows), draw.take(rows)))
-        else:
-            result = torch.where(mask[:, None, None, None], kernel(images, draw), result)
-    return result
+        for start in range(ends[first], ends[last + 1], chunk):
+            rows = slice(start, min(start + chunk, ends[last + 1]))
+            result[rows] = kernel(result[rows], draw.take(rows))
+    return result.index_select(0, order.argsort())
 
 
 def draw_ops(codes: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -122,7 +134,7 @@ def _kernels(magnitudes: Magnitudes) -> list[tuple[int, int, Kernel]]:
 
 
 def _change_values(images: Tensor, draw: Draw, *, name: str, magnitudes: Magnitudes) -> Tensor:
-    """Apply one photometric op to all images."""
+    """Apply one photometric op to all images; floats, still to be cut off to the images' dtype."""
     if name == "cutout":
         side = (draw.strength * (magnitudes.cutout * min(images.shape[-2:]))).round()
         return photometric.cutout(images, side, draw.row, draw.column)
@@ -134,7 +146,7 @@ def _change_values(images: Tensor, draw: Draw, *, name: str, magnitudes: Magnitu
         amount = draw.strength
     top = 255.0 if images.dtype == torch.uint8 else 1.0
     function: Callable[[Tensor, Tensor, float], Tensor] = getattr(photometric, name)
-    return function(images.float(), amount[:, None, None, None], top).to(images.dtype)
+    return function(images.float(), amount[:, None, None, None], top)
 
 
 def _check(images: Tensor, op: Tensor, strength: Tensor) -> None:

@@ -44,12 +44,3 @@ class RandAugment(AugmentationController):
         """The global strength, for every sample."""
         del signals, generator
         return torch.full(index.shape, self.strength, device=index.device)
-
-    def augment(
-        self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Apply one op after the other."""
-        strength = self.strengths(signals, index, generator)
-        for _ in range(self.ops_per_sample):
-            images = self._one_op(images, strength, generator)
-        return images

@@ -1,6 +1,7 @@
 """What learns from a training batch: signals, selector and augmentation controller."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ class Observer:
             views: those of its other views.
             course: where the training stands.
         """
-        with self.cost.timed("observe"), torch.autocast(self.signals.device.type, enabled=False):
+        kind = self.signals.device.type
+        full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with self.cost.timed("observe"), full:
             more = () if seen.logits is None else (seen.logits, seen.labels)
             self._inbox.add(self.signals, course.epoch, seen.index, seen.loss, *more)
             self.selector.observe(seen)

@@ -42,8 +42,8 @@ class DataPlan(Clock):
     resumes at the next batch, however many a loader has fetched ahead.
 
     Args:
-        data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are,
-            or any map-style data set.
+        data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are; a
+            pair of arrays, memory-mapped where they are large; or any map-style data set.
         epochs: length of the training.
         batch_size: samples a step.
         selector: WHAT, a `Selector`, a name of `dsenv.select.registry.SELECTORS`, "module:class", or a
@@ -138,17 +138,17 @@ class DataPlan(Clock):
         self.course.finish()
 
     def batches(self) -> Iterator[Batch | ViewBatch]:
-        """What is left of the present epoch, as batches; a data set that is not tensors is read in place."""
-        if not self._source.tensors:
+        """What is left of the present epoch, as batches; a map-style data set is read in this process."""
+        if not self._source.gathers:
             return iter(self.loader())
-        inputs, labels = self._source.tensors
         with self.cost.timed("select"):
             left = self.course.left()
         first = self.course.done // self.batch_size
-        cut = zip(*(torch.split(part, self.batch_size) for part in (left.index, left.weight)), strict=True)
+        indices, weights = (torch.split(part, self.batch_size) for part in (left.index, left.weight))
+        cut = zip(indices, weights, self._source.gathered(indices), strict=True)
         return (
-            self._finish(index, inputs[index], labels[index], weight, first + number)
-            for number, (index, weight) in enumerate(cut)
+            self._finish(index, inputs, labels, weight, first + number)
+            for number, (index, weight, (inputs, labels)) in enumerate(cut)
         )
 
     def loader(self, **settings: Any) -> PlanLoader:

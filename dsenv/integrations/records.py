@@ -87,11 +87,11 @@ class Inbox:
         self._elements = 0
 
     def add(self, signals: PlanSignals, step: int, index: Tensor, loss: Tensor, *more: Tensor) -> None:
-        """Keep one batch: positions (B,), losses (B,), and logits (B, C) with labels (B,) or neither."""
+        """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
         if self._parts and len(self._parts[0]) != 2 + len(more):
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
-        self._parts.append((index, loss.detach().clone(), *(value.detach().clone() for value in more)))
+        self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
         self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
         if self._elements > FLUSH_ELEMENTS:
             self.flush(signals, step)

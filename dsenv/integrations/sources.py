@@ -1,13 +1,15 @@
 """Where the samples of a plan come from."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from dsenv.integrations.arrays import ArrayPair, read_ahead
 from dsenv.integrations.batch import split_sample, to_device
 
 READ = 1024  # samples read at a time, where nobody says otherwise
@@ -20,11 +22,24 @@ class Source:
     dataset: Any
     """Has `__len__` and `__getitem__`."""
     tensors: tuple[Tensor, ...]
-    """(inputs, labels) on the device, or nothing."""
+    """(inputs, labels) on the device, or nothing. Of an `ArrayPair` the labels alone."""
     device: torch.device
     """Where batches are to live."""
     classes: int | None
     """Number of classes, where labels or data set tell."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether batches are made here, without a DataLoader."""
+        return bool(self.tensors)
+
+    def gathered(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and labels of batches at the positions (B,), where the source `gathers`."""
+        labels = self.tensors[-1]
+        if isinstance(self.dataset, ArrayPair):
+            inputs = read_ahead(self.dataset, indices, self.device)
+            return ((found, labels[index]) for index, found in zip(indices, inputs, strict=True))
+        return ((self.tensors[0][index], labels[index]) for index in indices)
 
     def batches(
         self, transform: Callable[[Any], Any] | None = None, batch_size: int = READ, **loader: Any
@@ -43,6 +58,8 @@ class Source:
             yield (inputs if transform is None else transform(inputs)), labels
 
     def _raw(self, batch_size: int, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Tensor]]:
+        if isinstance(self.dataset, ArrayPair):
+            return self.gathered(torch.split(torch.arange(len(self.dataset), device=self.device), batch_size))
         if self.tensors:
             return zip(*(torch.split(tensor, batch_size) for tensor in self.tensors), strict=True)
         # A generator of its own: torch's loader would draw from the global stream.
@@ -54,13 +71,19 @@ def open_source(data: Any, device: torch.device | str | None) -> Source:
     """Look at what a user calls data.
 
     Args:
-        data: (inputs, labels), a `TensorDataset` of two tensors, or a map-style data set.
+        data: (inputs, labels) as tensors or NumPy arrays, a `TensorDataset` of two tensors, or a map-style
+            data set.
         device: where batches are to live; None for that of the tensors, or the CPU.
 
     Raises:
         ValueError: it is none of these, or inputs and labels differ in number.
     """
     pair = data.tensors if isinstance(data, TensorDataset) else data
+    if isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], np.ndarray):
+        arrays = ArrayPair(*pair)
+        target = torch.device(device or "cpu")
+        labels = arrays.labels.to(target)
+        return Source(arrays, (labels,), target, _classes_of(labels))
     if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair):
         if len(pair[0]) != len(pair[1]):
             raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
@@ -69,8 +92,8 @@ def open_source(data: Any, device: torch.device | str | None) -> Source:
         return Source(TensorDataset(*tensors), tensors, target, _classes_of(tensors[1]))
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, tuple):
         raise ValueError(
-            "data must be a pair of tensors (inputs, labels) or a map-style data set with __len__ and "
-            f"__getitem__, got {type(data).__name__}; a stream has no samples to choose from"
+            "data must be a pair (inputs, labels) of tensors or arrays, or a map-style data set with __len__ "
+            f"and __getitem__, got {type(data).__name__}; a stream has no samples to choose from"
         )
     names = getattr(data, "classes", None)
     classes = len(names) if isinstance(names, list | tuple) else None

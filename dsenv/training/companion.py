@@ -7,7 +7,6 @@ from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.draw import Draw
-from dsenv.augment.magnitudes import Magnitudes
 from dsenv.augment.ops import apply_drawn
 from dsenv.rng import Streams
 from dsenv.select.base import Forward, Selector
@@ -23,8 +22,8 @@ class Companion:
         streams: random streams of the replicas, for augmentation.
         selectors: one for each replica, or None.
         controllers: one augmentation controller for each replica, or None.
-        positions: for each replica the (M,) positions of its pool in the training set. Selectors count
-            samples within the pool.
+        positions: for each replica the (M,) positions of its pool in the training set, ascending. Selectors
+            count samples within the pool.
     """
 
     def __init__(
@@ -37,8 +36,8 @@ class Companion:
     ) -> None:
         self._signals, self._streams = signals, streams
         self._selectors, self._controllers = selectors, controllers
-        # where each sample of the training set stands in the pool; padding and strangers are never asked for
-        self._place = [_inverse(where, signals.size) for where in positions] if selectors else []
+        self._of = [signals.of_replica(k) for k in range(signals.replicas or 0)] if controllers else []
+        self._positions = positions
         learners: list[Selector | AugmentationController] = [*(selectors or ()), *(controllers or ())]
         self.needs_features = any(learner.needs_features for learner in learners)
 
@@ -50,40 +49,51 @@ class Companion:
     def augment(self, samples: Tensor, index: Tensor, sizes: Sequence[int]) -> Tensor:
         """Augment stored samples (K, B, C, H, W) at the positions (K, B); padding is left as it is."""
         assert self._controllers is not None
-        magnitudes = self._controllers[0].magnitudes
-        if all(c.draws_first and c.magnitudes == magnitudes for c in self._controllers):
-            return self._augment_at_once(samples, index, sizes, magnitudes)
+        alike = {(c.magnitudes, c.ops_per_sample) for c in self._controllers}
+        if len(alike) == 1 and all(controller.draws_first for controller in self._controllers):
+            return self._augment_at_once(samples, index, sizes, self._controllers)
+        return self._augment_in_turn(samples, index, sizes, self._controllers)
+
+    def _augment_in_turn(
+        self,
+        samples: Tensor,
+        index: Tensor,
+        sizes: Sequence[int],
+        controllers: Sequence[AugmentationController],
+    ) -> Tensor:
+        """Replica by replica: what `_augment_at_once` must equal, and the form for any controller."""
         augmented = samples.clone()
-        for k, (controller, size) in enumerate(zip(self._controllers, sizes, strict=True)):
+        for k, (controller, size) in enumerate(zip(controllers, sizes, strict=True)):
             if size:
-                own = self._signals.of_replica(k)
                 augmented[k, :size] = controller.augment(
-                    samples[k, :size], own, index[k, :size], self._streams[k]
+                    samples[k, :size], self._of[k], index[k, :size], self._streams[k]
                 )
         return augmented
 
     def _augment_at_once(
-        self, samples: Tensor, index: Tensor, sizes: Sequence[int], magnitudes: Magnitudes
+        self,
+        samples: Tensor,
+        index: Tensor,
+        sizes: Sequence[int],
+        controllers: Sequence[AugmentationController],
     ) -> Tensor:
-        """`augment` in one call of the ops; each replica draws from its own stream."""
-        assert self._controllers is not None
+        """All replicas in one call of the ops; each draws from its own stream."""
         draws = [
-            controller.draw(self._signals.of_replica(k), index[k, :size], self._streams[k])
-            for k, (controller, size) in enumerate(zip(self._controllers, sizes, strict=True))
+            controller.draws(self._of[k], index[k, :size], self._streams[k])
+            for k, (controller, size) in enumerate(zip(controllers, sizes, strict=True))
             if size
         ]
         if not draws:
             return samples
-        draw = Draw(*(torch.cat(parts) for parts in zip(*draws, strict=True)))
-        batch = index.shape[1]
-        if all(size == batch for size in sizes):
-            return apply_drawn(samples.flatten(0, 1), draw, magnitudes).view_as(samples)
-        where = torch.cat(
-            [torch.arange(size, device=index.device) + k * batch for k, size in enumerate(sizes)]
-        )
-        flat = samples.flatten(0, 1).clone()
-        flat[where] = apply_drawn(flat[where], draw, magnitudes)
-        return flat.view_as(samples)
+        batch, flat = index.shape[1], samples.flatten(0, 1)  # (K * B, C, H, W)
+        is_full = all(size == batch for size in sizes)
+        starts = [torch.arange(size, device=index.device) + k * batch for k, size in enumerate(sizes)]
+        where = None if is_full else torch.cat(starts)
+        chosen = flat if where is None else flat[where]
+        for of_one_op in zip(*draws, strict=True):
+            draw = Draw(*(torch.cat(parts) for parts in zip(*of_one_op, strict=True)))
+            chosen = apply_drawn(chosen, draw, controllers[0].magnitudes)
+        return (chosen if where is None else flat.index_copy(0, where, chosen)).view_as(samples)
 
     def observe(self, index: Tensor, labels: Tensor, outputs: Outputs, sizes: Sequence[int]) -> None:
         """Show a training batch, (K, B), to the selector and the controller of each replica."""
@@ -94,13 +104,7 @@ class Companion:
             features = None if outputs.features is None else outputs.features[k, :size]
             rest = (labels[k, :size], outputs.loss[k, :size], outputs.logits[k, :size], features)
             if self._selectors is not None:
-                self._selectors[k].observe(Forward(self._place[k][index[k, :size]], *rest))
+                place = torch.searchsorted(self._positions[k], index[k, :size])
+                self._selectors[k].observe(Forward(place, *rest))
             if self._controllers is not None:
                 self._controllers[k].observe(Forward(index[k, :size], *rest))
-
-
-def _inverse(positions: Tensor, size: int) -> Tensor:
-    """(size,) place of each sample among `positions`."""
-    place = torch.zeros(size, dtype=torch.int64, device=positions.device)
-    place[positions] = torch.arange(len(positions), device=positions.device)
-    return place

@@ -1,8 +1,11 @@
 """K replicas as K modules, stepped one after another: any `nn.Module`."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,26 @@ from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Outputs, Replicas, State, cloned
 from dsenv.training.optim import make_optimizer
 
+Found = TypeVar("Found")
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that all replicas of a process share; a forked process gets its own."""
+    del process
+    return ThreadPoolExecutor(threads, thread_name_prefix="dsenv-replica")
+
 
 class LoopReplicas(Replicas):
-    """One module and one optimiser a replica, stepped one after another: any `nn.Module`."""
+    """One module and one optimiser a replica, stepped one after another: any `nn.Module`.
+
+    With `threads` that many replicas run at the same time. A step of a replica is the same sequence of
+    operations either way, so the numbers are too.
+
+    Raises:
+        ValueError: several threads are asked for, and the model has dropout: it draws from torch's global
+            stream, which threads cannot share, or the device is no CPU.
+    """
 
     def __init__(
         self,
@@ -26,8 +46,10 @@ class LoopReplicas(Replicas):
         *,
         channels_last: bool,
         compile: bool,
+        threads: int = 1,
     ) -> None:
         super().__init__(task, replicas, device, autocast)
+        self._threads = threads
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.lr_device = torch.device(
             "cpu"
@@ -40,6 +62,7 @@ class LoopReplicas(Replicas):
             self._models.append(model.to(memory_format=self._format))
             self._optimizers.append(self._fresh_optimizer(replica))
             self._noise.append(torch.Generator(device).manual_seed(replica).get_state())
+        self._check_threads()
         self._calls: list[Any] = [torch.compile(model) if compile else model for model in self._models]
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
@@ -50,9 +73,32 @@ class LoopReplicas(Replicas):
     def _fresh_optimizer(self, replica: int) -> torch.optim.Optimizer:
         return make_optimizer(self.task.recipe, self._models[replica].parameters(), stacked=False)
 
+    def _check_threads(self) -> None:
+        if self._threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self._threads}")
+        draws = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in self._models[0].modules())
+        if self._threads > 1 and (draws or self.device.type != "cpu"):
+            reason = "a model with dropout" if draws else f"the device {self.device}"
+            raise ValueError(f"threads = {self._threads} does not fit {reason}; leave it at 1")
+
+    def _each(self, work: Callable[[int], Found], replicas: Sequence[int]) -> list[Found]:
+        """What `work` gives for each of the replicas."""
+        count = min(self._threads, len(replicas))
+        if count <= 1:
+            return [work(replica) for replica in replicas]
+
+        def share(first: int) -> list[Found]:
+            return [work(replica) for replica in replicas[first::count]]
+
+        shares = list(_pool(self._threads, os.getpid()).map(share, range(count)))
+        return [shares[place % count][place // count] for place in range(len(replicas))]
+
     @contextmanager
     def _own_stream(self, replica: int) -> Iterator[None]:
         """Let dropout draw from the replica's own stream; the global one is left as it was."""
+        if self._threads > 1:  # nothing is drawn
+            yield
+            return
         if self.device.type == "cuda":
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             stream = torch.cuda.default_generators[index]
@@ -92,18 +138,24 @@ class LoopReplicas(Replicas):
     def step(
         self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
     ) -> Outputs:
-        losses = torch.zeros_like(weight)
-        logits = weight.new_zeros(*weight.shape, self.task.dataset.classes)
-        features: Tensor | None = None
-        for replica, (size, rate) in enumerate(zip(sizes, lr.tolist(), strict=True)):
-            if size == 0:
-                continue
+        rates = lr.tolist()
+
+        def one(replica: int) -> tuple[Tensor, Tensor, Tensor | None]:
+            size = sizes[replica]
             self._models[replica].train()
             with self._own_stream(replica):
                 outputs, seen = self._call(replica, samples[replica, :size])
             loss = self.task.sample_loss(outputs, labels[replica, :size])
-            self._descend(replica, (loss * weight[replica, :size]).mean(), rate)
-            losses[replica, :size], logits[replica, :size] = loss.detach(), outputs.detach()
+            self._descend(replica, (loss * weight[replica, :size]).mean(), rates[replica])
+            return loss.detach(), outputs.detach(), seen
+
+        losses = torch.zeros_like(weight)
+        logits = weight.new_zeros(*weight.shape, self.task.dataset.classes)
+        features: Tensor | None = None
+        active = [replica for replica, size in enumerate(sizes) if size]
+        for replica, (loss, outputs, seen) in zip(active, self._each(one, active), strict=True):
+            size = sizes[replica]
+            losses[replica, :size], logits[replica, :size] = loss, outputs
             if seen is not None:
                 features = weight.new_zeros(*weight.shape, seen.shape[1]) if features is None else features
                 features[replica, :size] = seen.float()
@@ -122,7 +174,12 @@ class LoopReplicas(Replicas):
     def predict(self, samples: Tensor) -> Outputs:
         for model in self._models:
             model.eval()
-        pairs = [self._call(replica, samples[replica]) for replica in range(self.count)]
+
+        @torch.no_grad()  # every thread has a mode of its own
+        def one(replica: int) -> tuple[Tensor, Tensor | None]:
+            return self._call(replica, samples[replica])
+
+        pairs = self._each(one, range(self.count))
         features = [feature.float() for _, feature in pairs if feature is not None]
         return Outputs(
             torch.stack([logits for logits, _ in pairs]), features=torch.stack(features) if features else None

@@ -49,6 +49,7 @@ def make_replicas(
     autocast: bool = False,
     channels_last: bool = False,
     compile: bool = False,
+    threads: int = 1,
 ) -> Replicas:
     """Build K replicas in the named form: "auto", "stacked", "vmap" or "loop".
 
@@ -60,7 +61,8 @@ def make_replicas(
     pick("form", form, ("auto", *FORMS))
     chosen = choose_form(model, replicas, device) if form == "auto" else form
     if chosen == "loop":
-        return LoopReplicas(task, replicas, device, autocast, channels_last=channels_last, compile=compile)
+        settings = {"channels_last": channels_last, "compile": compile}
+        return LoopReplicas(task, replicas, device, autocast, **settings, threads=threads)
     bad = [type(part).__name__ for part in model.modules() if isinstance(part, BATCH_STATISTICS)]
     if chosen == "stacked" and not can_stack(model):
         bad += [type(layer).__name__ for _, layer in layers(model) if not can_stack_layer(layer)]

@@ -53,6 +53,7 @@ class Trainer:
         precision: "fp32", or "bf16" for autocast.
         channels_last: memory layout of images and convolutions (loop form).
         compile: pass the models through `torch.compile` (loop form).
+        threads: replicas that run at the same time (loop form on a CPU); torch's own threads should be 1.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Trainer:
         precision: str = "fp32",
         channels_last: bool = False,
         compile: bool = False,
+        threads: int = 1,
     ) -> None:
         if replicas < 1:
             raise ValueError(f"a trainer needs at least one replica, got {replicas}")
@@ -78,6 +80,7 @@ class Trainer:
             autocast=precision == "bf16",
             channels_last=channels_last,
             compile=compile,
+            threads=threads,
         )
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)

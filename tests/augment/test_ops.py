@@ -159,13 +159,11 @@ def test_input_is_left_alone(make_images) -> None:
 
 def test_dense_form_equals_grouped_form(make_images) -> None:
     """What runs on a GPU: every op on all samples, the right ones kept."""
-    from dsenv.augment.ops import _kernels
+    from dsenv.augment.ops import _apply_to_all
 
     images, op = make_images(34, 3, 21, 18), torch.arange(34) % len(OPS)
     strength = torch.linspace(0, 1, 34)
-    draw, dense = draw_parameters(op, strength, rng(8)), images.clone()
-    for first, last, kernel in _kernels(MODERATE):
-        dense = torch.where(((op >= first) & (op <= last))[:, None, None, None], kernel(images, draw), dense)
+    dense = _apply_to_all(images, draw_parameters(op, strength, rng(8)), MODERATE)
     assert torch.equal(dense, apply_ops(images, op, strength, rng(8)))
 
 

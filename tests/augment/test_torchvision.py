@@ -47,3 +47,21 @@ def test_float_pixels_equal_torchvision(make_images, name) -> None:
         [torchvision_op(i, name, s, sign, chance, MODERATE) for i, s, sign, chance in numbers]
     )
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_every_op_of_torchvisions_policies_is_here() -> None:
+    """AutoAugment's Invert is solarize at strength 1; the others have one op each."""
+    from torchvision.transforms import v2
+
+    theirs = {
+        name for policy in (v2.RandAugment, v2.TrivialAugmentWide) for name in policy._AUGMENTATION_SPACE
+    }
+    named = {"".join(part.capitalize() for part in name.split("_")): name for name in OPS}
+    named["AutoContrast"] = named.pop("Autocontrast")
+    assert theirs <= set(named)
+    assert set(v2.AutoAugment._AUGMENTATION_SPACE) - set(named) == {"Invert"}
+
+
+def test_solarize_at_full_strength_inverts(make_images) -> None:
+    images = make_images(8, 3, 16, 16)
+    assert torch.equal(apply_ops(images, codes("solarize", 8), torch.ones(8), rng()), 255 - images)

@@ -182,3 +182,31 @@ def test_bf16_and_channels_last_train():
         for _ in range(30)
     ]
     assert float(losses[-1]) < 0.5 * float(losses[0])
+
+
+@pytest.mark.parametrize("model", ["cnn", "own"])
+def test_threads_change_nothing(model):
+    task = images_task(MODELS[model])
+    plan = [(5, 5, 5), (5, 3, 0), (0, 2, 2)]
+    loop, threads = (make_replicas(task, 3, CPU, "loop", threads=count) for count in (1, 2))
+    for replicas in (loop, threads):
+        replicas.features_wanted = True
+    for expected, found in zip(steps(loop, plan), steps(threads, plan), strict=True):
+        assert torch.equal(expected, found)
+    probe = torch.randn(3, 4, 1, 8, 8)
+    first, second = loop.predict(probe), threads.predict(probe)
+    assert torch.equal(first.logits, second.logits) and torch.equal(first.features, second.features)
+    assert not second.logits.requires_grad
+    for k in range(3):
+        for name, value in loop.parameters_of(k).items():
+            assert torch.equal(value, threads.parameters_of(k)[name])
+
+
+def test_threads_are_refused_where_they_cannot_be_exact():
+    def model():
+        return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 3))
+
+    with pytest.raises(ValueError, match="model with dropout"):
+        make_replicas(images_task(model), 2, CPU, "loop", threads=2)
+    with pytest.raises(ValueError, match="at least 1"):
+        make_replicas(images_task(MODELS["mlp"]), 2, CPU, "loop", threads=0)
