@@ -45,6 +45,7 @@ def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bo
         Whether the training was finished; False after Ctrl-C.
     """
     from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
     from dsenv.agents.callbacks import EnvScalars, ProgressBar, SaveLast, SeededEval, past_evaluations
 
@@ -76,7 +77,7 @@ def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bo
             max(0, agent.steps - done),
             callback=[scalars, save, best, ProgressBar(agent.steps, scalars)],
             reset_num_timesteps=not resume,
-            log_interval=1 if hasattr(model, "n_steps") else 20,
+            log_interval=20 if isinstance(model, OffPolicyAlgorithm) else 1,
         )
     except KeyboardInterrupt:
         finished = False

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dsenv.workbench import main
-from dsenv.workbench.cli import make_parser, parse_overrides
+from dsenv.workbench.options import make_parser, parse_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--env", "dsenv/Tiny-Curriculum-v0", "--num-envs", "4", "--seeds", "2"]
@@ -270,3 +270,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     run = only_run(tmp_path)
     assert f"--resume {run}" in output
     assert (run / "last_model.zip").is_file()
+
+
+def test_an_agent_that_does_not_fit_leaves_no_folder(tmp_path, capsys):
+    assert main(["--env", "Tiny-Curriculum-v0", "--agent", "ppo_set", "--out", str(tmp_path)]) == 2
+    assert "SetPolicy acts on candidates" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,126 @@
+"""The options of `train_agent.py`."""
+
+import argparse
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEFAULT_ENV = "dsenv/Digits-Curriculum-v0"
+DEFAULT_AGENT = "ppo"
+
+DESCRIPTION = """\
+Train an agent that controls the data a model trains on, then compare it with fixed rules on fresh seeds.
+
+Without arguments: PPO learns which samples of scikit-learn's digits to train on, under label noise that
+is drawn anew for every training. Needs no download; about three minutes on two CPU cores."""
+
+EXAMPLES = """\
+examples:
+  python train_agent.py                                          the main job
+  python train_agent.py --list                                   environments and agents
+  python train_agent.py --env dsenv/Digits-Ratio-v0 --agent sac  how much instead of what, by SAC
+  python train_agent.py --agent-set hyperparameters.gamma=0.99 --env-set context.label_noise=0.4
+  python train_agent.py --env my_env.toml --agent my_agent.toml  own definitions
+  python train_agent.py --resume runs/RUN --steps 300000         go on after Ctrl-C, or for longer
+  python train_agent.py --evaluate runs/RUN                      the table again, on fresh seeds
+  python train_agent.py --evaluate runs/RUN --env dsenv/FashionMNIST-Curriculum-v0
+                                                                 the same policy on another data set
+  python train_agent.py --evaluate runs/RUN --compare infobatch data_agent pods
+                                                                 against published methods
+  python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
+                                                                 a policy file, from anywhere
+  tensorboard --logdir runs                                      look at it
+
+A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
+(versions, seed, command), TensorBoard events, best_model.zip (by validation reward), the same policy as
+policy.safetensors for dsenv.DataPlan(policy=...), last_model.zip, evaluations.npz, and after the evaluation
+evaluation.json, accuracy.png and schedule.png."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="train_agent.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--env", metavar="ID_OR_TOML", help=f"environment (default: {DEFAULT_ENV})")
+    what.add_argument("--agent", metavar="NAME_OR_FILE", help=f"agent (default: {DEFAULT_AGENT})")
+    what.add_argument(
+        "--steps", type=int, help="environment steps to train the agent for (default: the agent's)"
+    )
+    what.add_argument("--num-envs", type=int, help="trainings that run side by side (default: the agent's)")
+    what.add_argument("--seed", type=int, help="seed of the run (default: 0)")
+    for part in ("env", "agent"):
+        what.add_argument(
+            f"--{part}-set",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help=f"override a setting of the {part}'s TOML, with dots into its tables; may be repeated",
+        )
+    how = parser.add_argument_group("how and where")
+    how.add_argument(
+        "--device", default="auto", help="where models train: auto, cpu, cuda, cuda:1 (default: auto)"
+    )
+    how.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
+    how.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of run folders (default: runs)"
+    )
+    how.add_argument(
+        "--seeds",
+        type=int,
+        default=64,
+        help="trainings of each agent in each context at evaluation (default: 64)",
+    )
+    how.add_argument(
+        "--compare",
+        metavar="AGENT",
+        nargs="+",
+        default=[],
+        help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
+    )
+    else_ = parser.add_argument_group("instead of a new run")
+    instead = else_.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with an interrupted run, or for more --steps"
+    )
+    instead.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="RUN_OR_FILE",
+        help="evaluate the policy of a run, or a policy.safetensors; with --env elsewhere",
+    )
+    instead.add_argument("--list", action="store_true", help="list environments and agents")
+    return parser
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """Turn `["context.label_noise=0.4"]` into `{"context": {"label_noise": 0.4}}`; values are TOML or text.
+
+    Raises:
+        ValueError: an item has no "=", or sets a value inside another value.
+    """
+    overrides: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"an override has the form KEY=VALUE, got {item!r}")
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *tables, last = key.strip().split(".")
+        place = overrides
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ValueError(
+                    f"{item!r} sets a value inside {table}, which another override makes {place!r}"
+                )
+        place[last] = value
+    return overrides
