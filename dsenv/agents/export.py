@@ -67,7 +67,7 @@ def make_card(actor: Actor, session: Any, trained: Mapping[str, Any]) -> PolicyC
     Raises:
         ValueError: the control is not one of dsenv's own.
     """
-    config = session.config
+    config, parts = session.config, [part for part, _ in session.parts()]
     control = {"name": config.control} if isinstance(config.control, str) else dict(config.control)
     context = config.context or {}
     return PolicyCard(
@@ -80,11 +80,11 @@ def make_card(actor: Actor, session: Any, trained: Mapping[str, Any]) -> PolicyC
         intervals=config.intervals,
         interval=config.interval,
         validation_shown=config.validation_shown,
-        embedding=session.showing.embedding,
+        embedding=parts[0].showing.embedding,
         trained={
-            "dataset": session.task.dataset.name,
-            "samples": session.trainer.size,
-            "classes": session.task.dataset.classes,
+            "datasets": [part.task.dataset.name for part in parts],
+            "samples": [part.trainer.size for part in parts],
+            "classes": [part.task.dataset.classes for part in parts],
             "reward": config.reward,
             "context": dict(context),
             **trained,

@@ -266,6 +266,12 @@ def _means(
     return np.stack([np.ma.masked_invalid(row).mean(0).filled(np.nan) for row in rows]).astype(np.float32)
 
 
+def _wrong_late(found: Outcome) -> float | None:
+    """Share of wrong labels in the last third of the intervals; None where no training got that far."""
+    last = found.wrong[:, -max(1, found.wrong.shape[1] // 3) :]
+    return float(np.nanmean(last)) if np.isfinite(last).any() else None
+
+
 def _row(
     outcomes: Mapping[tuple[str, int], Outcome], name: str, number: int, context: Mapping[str, Any]
 ) -> Row:
@@ -291,5 +297,5 @@ def _row(
         gain_low=gain_low,
         gain_high=gain_high,
         diverged=int(found.diverged.sum()),
-        wrong_late=float(np.nanmean(found.wrong[:, -(found.wrong.shape[1] // 3) :])),
+        wrong_late=_wrong_late(found),
     )

@@ -11,10 +11,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import Definition, definition
 from dsenv.errors import check_keywords, pick
+
+if TYPE_CHECKING:
+    from dsenv.workbench.run import Run
 
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
 
@@ -80,7 +83,14 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(**content)
 
 
-def pretrain(recipe: Recipe, target: Path, out: Path, device: str, seeds: int | None = None) -> Path:
+def pretrain(
+    recipe: Recipe,
+    target: Path,
+    out: Path,
+    device: str,
+    seeds: int | None = None,
+    trained: Path | None = None,
+) -> Path:
     """Train, evaluate and write a policy; returns its file.
 
     Args:
@@ -89,21 +99,31 @@ def pretrain(recipe: Recipe, target: Path, out: Path, device: str, seeds: int | 
         out: folder of run folders.
         device: where the trainings run.
         seeds: trainings of each agent in each context at the evaluations; None for the recipe's.
+        trained: folder of a run of this recipe that is trained already; None to train.
 
     Raises:
         ValueError: a definition is wrong, or the training was interrupted.
     """
     from dsenv.policy.policy import Policy
-    from dsenv.workbench.policies import FILE
+    from dsenv.workbench.policies import FILE, write_policy
     from dsenv.workbench.run import Run
-    from dsenv.workbench.train import evaluate_run, train
+    from dsenv.workbench.train import best_model, evaluate_run, make_vec_env, train
 
     settings = [definition("envs", str(entry["env"])) for entry in recipe.evaluate]
     agent = recipe.agent_definition.build()
     agent.check()
-    run = Run.create(out, recipe.env_definition, recipe.agent_definition, recipe.seed, device)
-    if not train(run, agent, device):
-        raise ValueError(f"interrupted; go on with: python train_agent.py --resume {run.folder}")
+    if trained is not None:
+        run = _checked(Run.open(trained), recipe)
+    else:
+        run = Run.create(out, recipe.env_definition, recipe.agent_definition, recipe.seed, device)
+        if not train(run, agent, device):
+            raise ValueError(
+                f"interrupted; go on with: python train_agent.py --resume {run.folder}, and then pretrain "
+                f"with --run {run.folder}"
+            )
+    if not (run.folder / FILE).is_file():
+        model = agent.load(best_model(run.folder))
+        write_policy(run, model, make_vec_env(run.env.with_overrides(agent.env), 1, device))
     policy = Policy.load(run.folder / FILE)
     wanted: list[tuple[str, Definition]] = [("", run.env)]
     for found, entry in zip(settings, recipe.evaluate, strict=True):
@@ -129,6 +149,17 @@ def pretrain(recipe: Recipe, target: Path, out: Path, device: str, seeds: int | 
     return Policy(policy.actor, card).save(target)
 
 
+def _checked(run: "Run", recipe: Recipe) -> "Run":
+    """The run, if it is one of the recipe; else a ValueError."""
+    for own, wanted in ((run.env, recipe.env_definition), (run.agent, recipe.agent_definition)):
+        if own.as_dict() != wanted.as_dict():
+            raise ValueError(
+                f"{run.folder} was trained with another {own.kind.removesuffix('s')} than the recipe's; "
+                "leave --run out to train anew"
+            )
+    return run
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m dsenv.workbench.pretrain", description=__doc__)
@@ -140,6 +171,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", type=int, help="trainings of each agent in each context (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="folder of a finished run of the recipe: do not train again"
     )
     parser.add_argument(
         "--target", type=Path, help="file to write (default: NAME.safetensors beside the recipe)"
@@ -156,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = args.target or path.with_suffix(".safetensors")
     try:
         torch.set_num_threads(args.threads)
-        written = pretrain(read_recipe(path), target, args.out, args.device, args.seeds)
+        written = pretrain(read_recipe(path), target, args.out, args.device, args.seeds, args.run)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"pretrain: error: {error}\n")
         return 2

@@ -69,7 +69,12 @@ def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
         "seeds",
     }
     assert all(needed <= set(row) for row in content["rows"])
-    assert {path.name for path in written} == {"evaluation.json", "accuracy.png", "schedule.png"}
+    assert {path.name for path in written} == {
+        "evaluation.json",
+        "accuracy.png",
+        "schedule.png",
+        "noise.png",
+    }
     assert all(path.stat().st_size > 200 for path in written)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
