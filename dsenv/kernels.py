@@ -52,7 +52,7 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-    """The layer in oneDNN's float32 form; torch's own calls MKL, which is half as fast on AMD's CPUs."""
+    """The layer in oneDNN's float32 form; torch's own calls MKL, half as fast on the AMD CPU measured."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -35,10 +35,10 @@ class DataAgent(Selector):
     carry the progress, and where generalising over features beats remembering each sample's last loss.
     When not: under label noise. The state shows the input, not the label, and the reward calls a
     mislabelled sample hard, so the agent cannot tell wrong from difficult. On 1,000 digits with 20 and
-    40 % wrong labels (half of them an epoch, 40 epochs, 10 seeds) its selections held 23.1 and 43.2 %
-    wrong labels, and the model reached 0.833 and 0.696 test accuracy against 0.861 and 0.737 for random
+    40 % wrong labels (half of them an epoch, 40 epochs, 10 seeds) its selections held 23.3 and 43.1 %
+    wrong labels, and the model reached 0.826 and 0.709 test accuracy against 0.861 and 0.737 for random
     selection; taking the largest last losses held 36 and 62 % and reached 0.758 and 0.562. Without
-    noise all came to 0.979. (`benchmarks/data_agent.py noise`; standard errors up to 0.016.)
+    noise all came to 0.98. (`benchmarks/data_agent.py noise`; standard errors up to 0.019.)
 
     Settings: the defaults of `DataAgentConfig`; `planned`, the number of epochs, for annealing; a
     larger `entropy` or `explore` and a smaller `age_decay` for more even visits. A caller who makes a
@@ -51,8 +51,8 @@ class DataAgent(Selector):
     batches of features.
 
     Source: Data Agent, arXiv 2603.07433; its code, Jackbrocp/Data-Agent at f489f8d. Differences from the
-    published code, which cannot learn which samples are good (AUC 0.55 against 0.98 here on a toy whose
-    harder half is visible) and starves some (40 % unseen in the last quarter of 100 epochs at ratio 0.5,
+    published code, which cannot learn which samples are good (AUC 0.54 against 0.99 here on a toy whose
+    harder half is visible) and starves some (39 % unseen in the last quarter of 100 epochs at ratio 0.5,
     none here; `benchmarks/data_agent.py separation` and `starvation`): losses have shape
     (B,) where the release crosses every action with every advantage, (B, B); one-step advantages,
     centred, instead of trajectories through unrelated samples; the worth has its batch mean taken off
