@@ -16,7 +16,8 @@ class LearnedAgent:
     """A trained policy beside the fixed rules: it does not learn any more, and acts at once.
 
     Its environment asks the question that the policy answers: control, actions, bins and ranking are laid
-    over those of the environment it is run in; data, contexts and budget stay.
+    over those of the environment it is run in; data, contexts and budget stay. A policy that never saw the
+    validation accuracy is not shown it.
 
     Args:
         policy: a `Policy`, its file, or the name of a pretrained one.
@@ -37,6 +38,8 @@ class LearnedAgent:
             "bins": card.bins,
             "rank_by": card.rank_by,
         }
+        if card.is_blind:
+            own["validation_shown"] = 0.0  # what it never saw would mislead it
         self.env: Mapping[str, Any] = {**own, **(env or {})}
 
     def check(self) -> None:

@@ -1,6 +1,6 @@
 """Samples that stay on disk: memory-mapped NumPy arrays, read batch by batch ahead of the training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,17 +16,18 @@ class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         inputs: (N, ...) array, as of `np.load(path, mmap_mode="r")`; read only where it is asked for.
-        labels: (N,) array or tensor, held in memory; whole numbers become int64.
+        labels: (N,) array, list or tensor, held in memory; those of arrays and lists become int64 where
+            they are whole numbers.
 
     Raises:
         ValueError: they differ in number, or torch has no such dtype.
     """
 
-    def __init__(self, inputs: NDArray[Any], labels: NDArray[Any] | Tensor) -> None:
+    def __init__(self, inputs: NDArray[Any], labels: NDArray[Any] | Sequence[Any] | Tensor) -> None:
         if len(inputs) != len(labels):
             raise ValueError(f"data has {len(inputs)} inputs and {len(labels)} labels")
         self.inputs = np.asarray(inputs)  # a plain view: np.memmap is slow to index
-        self.labels = labels if isinstance(labels, Tensor) else _in_memory(labels)
+        self.labels = labels if isinstance(labels, Tensor) else in_memory(labels)
         try:
             torch.from_numpy(np.empty(0, self.inputs.dtype))
         except TypeError as error:
@@ -51,8 +52,9 @@ class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
         return found.index_select(0, order.argsort())
 
 
-def _in_memory(labels: NDArray[Any]) -> Tensor:
+def in_memory(labels: NDArray[Any] | Sequence[Any]) -> Tensor:
     """A copy as a tensor; whole numbers as int64."""
+    labels = np.asarray(labels)
     is_whole = np.issubdtype(labels.dtype, np.integer)
     return torch.from_numpy(np.array(labels, np.int64 if is_whole else None))
 

@@ -138,7 +138,10 @@ def make_guidance(
     if not has_learned(parts):
         return None
     if classes is None:
-        raise ValueError("a learned part needs the number of classes; give DataPlan(classes=...)")
+        raise ValueError(
+            "a learned part needs the number of classes; give DataPlan(classes=...), or labels that tell: "
+            "int64 of shape (N,), for example labels.long().flatten()"
+        )
     if ratio is None:
         raise ValueError(
             "a learned part needs a known budget, and the selector sets the number of samples of each "

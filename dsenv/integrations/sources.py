@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from dsenv.integrations.arrays import ArrayPair, read_ahead
+from dsenv.integrations.arrays import ArrayPair, in_memory, read_ahead
 from dsenv.integrations.batch import split_sample, to_device
 
 READ = 1024  # samples read at a time, where nobody says otherwise
@@ -79,12 +79,15 @@ def open_source(data: Any, device: torch.device | str | None) -> Source:
         ValueError: it is none of these, or inputs and labels differ in number.
     """
     pair = data.tensors if isinstance(data, TensorDataset) else data
-    if isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], np.ndarray):
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    if is_pair and isinstance(pair[0], Tensor) and isinstance(pair[1], np.ndarray):
+        pair = (pair[0], in_memory(pair[1]))
+    if is_pair and isinstance(pair[0], np.ndarray):
         arrays = ArrayPair(*pair)
         target = torch.device(device or "cpu")
         labels = arrays.labels.to(target)
         return Source(arrays, (labels,), target, _classes_of(labels))
-    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair):
+    if is_pair and all(isinstance(part, Tensor) for part in pair):
         if len(pair[0]) != len(pair[1]):
             raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
         target = torch.device(device or pair[0].device)

@@ -11,6 +11,7 @@ from dsenv.errors import check_keywords, pick
 from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork, beta_parameters, exists
 
 LARGEST = 1 << 16  # of a layer; a card that asks for more is no card
+LAYERS = 64  # hidden ones
 
 
 class Actor(nn.Module):
@@ -169,7 +170,7 @@ def build_actor(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         raise ValueError(f"network.kind must be text, got {kind!r}")
     found = ACTORS[pick("kind of network", kind, ACTORS)]
     check_keywords(f"network {kind}", found, settings)
-    _check_sizes(settings)
+    _check_sizes(found, settings)
     with torch.device("meta"):  # shapes alone: nothing is drawn, and nothing is allocated for a wrong card
         actor = found(**settings)
     expected = {name: tuple(value.shape) for name, value in actor.network.state_dict().items()}
@@ -189,13 +190,16 @@ def build_actor(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     return actor.requires_grad_(False).eval()
 
 
-def _check_sizes(settings: Mapping[str, Any]) -> None:
+def _check_sizes(actor: type[Actor], settings: Mapping[str, Any]) -> None:
     """Sizes come from a file: whole numbers in range, and few of them."""
     for name, value in settings.items():
         if name in ("activation", "head"):
             if not isinstance(value, str):
                 raise ValueError(f"network.{name} must be text, got {value!r}")
             continue
-        numbers = value if name == "hidden" and isinstance(value, list) else [value]
-        if len(numbers) > 64 or not all(type(n) is int and 1 <= n <= LARGEST for n in numbers):
-            raise ValueError(f"network.{name} must be from 1 to {LARGEST}, got {value!r}")
+        is_list = name == "hidden" and actor is MlpActor
+        numbers = value if is_list and isinstance(value, list) else [value]
+        is_right = isinstance(value, list) == is_list and len(numbers) <= LAYERS
+        if not is_right or not all(type(n) is int and 1 <= n <= LARGEST for n in numbers):
+            kind = f"a list of at most {LAYERS} numbers" if is_list else "a number"
+            raise ValueError(f"network.{name} must be {kind} from 1 to {LARGEST}, got {value!r}")

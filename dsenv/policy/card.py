@@ -1,6 +1,7 @@
 """The card of a policy: what it saw, what its actions mean and how it was trained, as TOML."""
 
 import hashlib
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +18,9 @@ from dsenv.signals import SampleSignals
 
 FORMAT = 1
 LARGEST = 4096  # number in a control's settings
+MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is no card
+MOST_INTERVALS = 1 << 31
+FOLLOWING = ("bins", "target", "binary")  # arguments of a control that follow from the rest of the card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +65,27 @@ class PolicyCard:
         check_share("ratio", self.ratio)
         check_share("interval", self.interval)
         check_share("validation_shown", self.validation_shown, zero=True)
-        if not (2 <= self.bins <= 64 and self.intervals >= 1 and 0 <= self.embedding <= 1 << 16):
+        ranges = {"bins": (2, 64), "intervals": (1, MOST_INTERVALS), "embedding": (0, 1 << 16)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+        control = self.make_control(self.ratio)
+        if control.candidates * self.embedding > MOST_ENTRIES:
             raise ValueError(
-                f"bins must be from 2 to 64 and intervals at least 1, got {self.bins} and {self.intervals}"
+                f"{control.candidates} candidates with an embedding of {self.embedding} are more than "
+                f"{MOST_ENTRIES} entries of an observation"
             )
-        own = recipe(self.make_control(self.ratio), self.bins, self.embedding)
+        own = recipe(control, self.bins, self.embedding)
         if not self.observation:
             object.__setattr__(self, "observation", own)
         self._check_observation(own)
+        try:
+            self.text()
+        except (RecursionError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the card cannot be written as TOML ({error}): `trained` takes numbers, text, lists and "
+                "tables, a few levels deep"
+            ) from error
 
     def _check_types(self) -> None:
         """A card comes from a file: every value may be anything."""
@@ -108,9 +125,8 @@ class PolicyCard:
             raise ValueError(f"the card's control has no name: {dict(self.control)!r}")
         pick("control that a policy file may name", name, CONTROLS)
         for key, value in self.control.items():
-            is_number = isinstance(value, int | float) and abs(value) <= LARGEST
-            if key != "name" and not is_number:
-                raise ValueError(f"control.{key} must be a number up to {LARGEST}, got {value!r}")
+            if key != "name":
+                _check_setting(name, key, value)
         control = make_control(dict(self.control), self.bins, target, binary=self.actions == "binary")
         if self.actions not in control.kinds:
             raise ValueError(f"control {name!r} has no {self.actions} actions")
@@ -166,6 +182,17 @@ def read_toml(text: str) -> dict[str, Any]:
             f"reads formats up to {FORMAT}: pip install -U dsenv-rl"
         )
     return content
+
+
+def _check_setting(control: str, key: str, value: Any) -> None:
+    """Check the type and size of a control's setting; the control itself checks its range."""
+    if key in FOLLOWING:
+        raise ValueError(f"control.{key} follows from the card's bins, ratio and actions; leave it out")
+    if not (isinstance(value, int | float) and abs(value) <= LARGEST):
+        raise ValueError(f"control.{key} must be a number up to {LARGEST}, got {value!r}")
+    takes = inspect.signature(CONTROLS[control]).parameters
+    if key in takes and takes[key].annotation in (int, int | None) and type(value) is not int:
+        raise ValueError(f"control.{key} must be a whole number, got {value!r}")
 
 
 def recipe(control: Control, bins: int, embedding: int) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Driver:
         device: where the signals live.
 
     Raises:
-        ValueError: the policy looks at candidates by a forward pass, or the budget is too small.
+        ValueError: the policy looks at candidates by a forward pass, the budget is too small, or there are
+            fewer than 2 classes.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Driver:
             intervals,
             seed,
         )
+        if classes < 2:
+            raise ValueError(f"a policy needs at least 2 classes, got {classes}")
         self.ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
         self.device = torch.device(device)
         self.control = control = policy.card.make_control(self.ratio)

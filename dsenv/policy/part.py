@@ -21,11 +21,16 @@ def resolve(choice: PolicyChoice) -> Policy:
 
     Raises:
         FileNotFoundError: a path was given, and no file is there.
-        ValueError: the file cannot be used, or the name is unknown.
+        ValueError: the file cannot be used, the name is unknown, or it is none of these.
     """
     if isinstance(choice, Policy):
         return choice
-    if isinstance(choice, Path) or str(choice).endswith(".safetensors"):
+    if not isinstance(choice, str | Path):
+        raise ValueError(
+            "a policy is a dsenv.Policy, the path of its file or the name of a pretrained one, got "
+            f"{type(choice).__name__}"
+        )
+    if isinstance(choice, Path) or Path(choice).name != choice or Path(choice).suffix:
         return Policy.load(choice)
     return pretrained(choice)
 

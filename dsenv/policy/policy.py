@@ -118,10 +118,13 @@ class Policy:
             deterministic: not read; a policy that travels does not explore.
 
         Raises:
-            ValueError: the observation has another length.
+            ValueError: the observation has another length or shape.
         """
         del episode_start, deterministic
-        rows = torch.tensor(observation, dtype=torch.float32)  # copied: its place in memory decides last bits
+        # Copied: its place in memory decides last bits.
+        rows = torch.tensor(np.asarray(observation, np.float32))
+        if rows.dim() not in (1, 2):
+            raise ValueError(f"expected observations (K, O) or one (O,), got shape {tuple(rows.shape)}")
         rows = rows.reshape(-1, rows.shape[-1])
         self._check_length(rows)
         actions: NDArray[Any] = self._forward(rows).numpy()
@@ -136,7 +139,7 @@ class Policy:
     def actions(self, observation: Tensor) -> Actions:
         """Actions (K, A) in [-1, 1] for observations (K, O)."""
         self._check_length(observation)
-        found: NDArray[Any] = self._forward(observation.cpu()).numpy()
+        found: NDArray[Any] = self._forward(observation.to("cpu", torch.float32)).numpy()
         if self.card.actions == "discrete":
             found = self.control.choices()[found]
         actions: Actions = (2 * found - 1 if self.card.actions == "binary" else found).astype(np.float32)
@@ -144,7 +147,8 @@ class Policy:
 
     @torch.no_grad()
     def _forward(self, rows: Tensor) -> Tensor:
-        found: Tensor = self.actor(rows)
+        with torch.autocast("cpu", enabled=False):  # a loop may ask for samples within its own
+            found: Tensor = self.actor(rows)
         return found
 
     def _check_length(self, rows: Tensor) -> None:

@@ -1,6 +1,9 @@
 """One safetensors file for weights and card: numbers and text, nothing that could be executed."""
 
 import hashlib
+import json
+import struct
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,17 +29,31 @@ def _described(name: str, tensor: Tensor) -> bytes:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], card: str) -> None:
-    """Write a file; a broken write leaves the old one.
+    """Write a file, of equal bytes for equal content; a broken write leaves the old one.
 
     Raises:
         ValueError: the name does not end in .safetensors.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"a policy's file is called NAME.safetensors, got {path}")
-    partial = path.with_suffix(".partial")
     metadata = {CARD: card, DIGEST: digest(tensors, card)}
-    partial.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
-    partial.replace(path)
+    content = _ordered(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # two writers must not meet in one file
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted, which are else in another order each time."""
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor], str]:
@@ -48,8 +65,10 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not safetensors, has no card, or was changed.
+        ValueError: it is a folder, not safetensors, has no card, or was changed.
     """
+    if path.is_dir():
+        raise ValueError("it is a folder; a run's policy is the file policy.safetensors in it")
     if not path.is_file():
         raise FileNotFoundError(f"no policy at {path} (looked from {Path.cwd()})")
     try:

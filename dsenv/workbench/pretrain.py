@@ -27,7 +27,7 @@ class Recipe:
     """How a policy is made, as it stands in its TOML.
 
     Raises:
-        ValueError: the agent does not learn.
+        ValueError: the agent does not learn, or a key is unknown or missing.
     """
 
     name: str
@@ -48,6 +48,8 @@ class Recipe:
         for entry in self.evaluate:
             for key in entry:
                 pick("key of [[evaluate]]", key, ("env", "set"))
+            if "env" not in entry:
+                raise ValueError(f"[[evaluate]] needs an env, got {dict(entry)}")
         if not self.agent_definition.build().learns:
             raise ValueError(f"the agent {self.agent['entry_point']} does not learn")
 
@@ -105,11 +107,18 @@ def pretrain(
         ValueError: a definition is wrong, or the training was interrupted.
     """
     from dsenv.policy.policy import Policy
-    from dsenv.workbench.policies import FILE, write_policy
+    from dsenv.workbench.policies import FILE, agent_definition, write_policy
     from dsenv.workbench.run import Run
     from dsenv.workbench.train import best_model, evaluate_run, make_vec_env, train
 
-    settings = [definition("envs", str(entry["env"])) for entry in recipe.evaluate]
+    number = recipe.seeds if seeds is None else seeds
+    if target.suffix != ".safetensors" or number < 1:  # now, not after the training
+        raise ValueError(
+            f"a policy's file is called NAME.safetensors, got {target}; seeds >= 1, got {number}"
+        )
+    wanted = _environments(recipe, device)
+    for name in recipe.compare:
+        agent_definition(name)
     agent = recipe.agent_definition.build()
     agent.check()
     if trained is not None:
@@ -125,14 +134,8 @@ def pretrain(
         model = agent.load(best_model(run.folder))
         write_policy(run, model, make_vec_env(run.env.with_overrides(agent.env), 1, device))
     policy = Policy.load(run.folder / FILE)
-    wanted: list[tuple[str, Definition]] = [("", run.env)]
-    for found, entry in zip(settings, recipe.evaluate, strict=True):
-        words = [found.name, *(f"{key}={value}" for key, value in entry.get("set", {}).items())]
-        prefix = "".join(re.sub(r"[^\w.=+-]+", "_", word) + "-" for word in words)
-        wanted.append((prefix, found.with_overrides(entry.get("set", {}))))
     results = {}
     for prefix, env in wanted:
-        number = recipe.seeds if seeds is None else seeds
         evaluation = evaluate_run(run, env, number, device, recipe.compare, prefix)
         results[prefix.rstrip("-") or env.name] = [
             {
@@ -147,6 +150,20 @@ def pretrain(
         ]
     card = replace(policy.card, trained={**policy.card.trained, "results": results})
     return Policy(policy.actor, card).save(target)
+
+
+def _environments(recipe: Recipe, device: str) -> list[tuple[str, Definition]]:
+    """Where a policy is evaluated, with the prefix of each result; built once, so that mistakes show now."""
+    agent = recipe.agent_definition.build()
+    wanted = [("", recipe.env_definition)]
+    for entry in recipe.evaluate:
+        found, settings = definition("envs", str(entry["env"])), entry.get("set", {})
+        words = [found.name, *(f"{key}={value}" for key, value in settings.items())]
+        prefix = "".join(re.sub(r"[^\w.=+-]+", "_", word) + "-" for word in words)
+        wanted.append((prefix, found.with_overrides(settings)))
+    for _, env in wanted:
+        env.with_overrides(agent.env).build(device=device)
+    return wanted
 
 
 def _checked(run: "Run", recipe: Recipe) -> "Run":
@@ -185,7 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     import torch
 
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.threads < 1:
+        parser.error(f"--threads must be at least 1, got {args.threads}")
     path = Path(args.name) if args.name.endswith(".toml") else FOLDER / f"{args.name}.toml"
     target = args.target or path.with_suffix(".safetensors")
     try:
@@ -194,6 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"pretrain: error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ninterrupted; a finished run in {args.out} is evaluated by --run RUN\n")
+        return 130
     sys.stdout.write(f"written: {written}\n")
     return 0
 

@@ -117,6 +117,26 @@ def rule_names(control: Any, action_space: Any) -> list[str]:
     return fitting
 
 
+def distinct_names(own: Definition, others: Sequence[Definition]) -> dict[str, Definition]:
+    """The others by a name that is theirs alone; one that is there already is left out.
+
+    Two policy files may have the same stem, or that of a rule: the later one gets a number.
+
+    Args:
+        own: keeps its name.
+        others: in order.
+    """
+    found = {own.name: own}
+    for other in others:
+        if any((rule.name, rule.as_dict()) == (other.name, other.as_dict()) for rule in found.values()):
+            continue
+        name, number = other.name, 2
+        while name in found:
+            name, number = f"{other.name}-{number}", number + 1
+        found[name] = other
+    return {name: rule for name, rule in found.items() if rule is not own}
+
+
 def evaluate_run(
     run: Run, env: Definition, seeds: int, device: str, compare: Sequence[str] = (), prefix: str = ""
 ) -> Evaluation:
@@ -142,7 +162,7 @@ def evaluate_run(
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
     plain = env.with_overrides({"actions": "box"}).build(device=device)  # as the rules need it
     rules = [agent_definition(name) for name in (*rule_names(plain.control, plain.action_space), *compare)]
-    others = {rule.name: rule.build() for rule in rules if rule.name != run.agent.name}
+    others = {name: rule.build() for name, rule in distinct_names(run.agent, rules).items()}
     learning = [name for name, other in others.items() if other.learns]
     if learning:
         raise ValueError(

@@ -48,8 +48,8 @@ def test_round_trip(control, tmp_path):
 
 def test_saving_twice_gives_the_same_bytes_and_draws_nothing(tmp_path):
     policy = new_policy()
-    first, second = (policy.save(tmp_path / f"{n}.safetensors").read_bytes() for n in "ab")
-    assert first == second
+    written = {policy.save(tmp_path / f"{n}.safetensors").read_bytes() for n in "abcdefgh"}
+    assert len(written) == 1
     before = torch.random.get_rng_state()
     Policy.load(tmp_path / "a.safetensors")
     assert torch.equal(before, torch.random.get_rng_state())
@@ -132,7 +132,7 @@ def test_a_foreign_card(card, match, path):
         ('activation = "tanh"', 'activation = "exec"', "no activation called 'exec'"),
         ('head = "gaussian"', 'head = "gausian"', "Did you mean 'gaussian'"),
         ('head = "gaussian"', 'head = "categorical"', "gives no box actions"),
-        ("outputs = 5", "outputs = 99999999999", "outputs must be from 1 to 65536"),
+        ("outputs = 5", "outputs = 99999999999", "outputs must be a number from 1 to 65536"),
         ("outputs = 5", "outputs = 6", r"has shape \(5,\), a network as the card describes it has \(6,\)"),
         (
             f"version = {VERSION}",

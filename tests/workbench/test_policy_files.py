@@ -11,7 +11,7 @@ from dsenv.policy import Policy
 from dsenv.policy.shipped import Pretrained
 from dsenv.workbench import main
 from dsenv.workbench.policies import agent_definition, environment_of
-from dsenv.workbench.train import best_model
+from dsenv.workbench.train import best_model, distinct_names
 from tests.policy.policies import ENVS, new_policy
 
 TRAIN = [
@@ -124,6 +124,48 @@ def test_names_of_policy_files(tmp_path):
         assert agent_definition(str(path)).name == name and environment_of(path) == "Tiny-Curriculum-v0"
 
 
+def test_policies_of_one_name_stay_apart(tmp_path):
+    """Two files with the same stem, a file that is called like a rule, and one thing given twice."""
+    paths = []
+    for folder, stem in (("a", "mine"), ("b", "mine"), ("a", "random")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        paths.append(str(new_policy(seed=len(paths)).save(tmp_path / folder / f"{stem}.safetensors")))
+    own, *others = (agent_definition(name) for name in (paths[0], "random", "random", *paths))
+    found = distinct_names(own, others)
+    assert list(found) == ["random", "mine-2", "random-2"]
+    assert found["random"].entry_point != found["random-2"].entry_point
+    assert found["mine-2"].kwargs["policy"] == paths[1]
+
+
+def test_a_policy_of_one_name_is_not_left_out_of_the_table(tmp_path, capsys):
+    paths = []
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        paths.append(str(new_policy(seed=len(paths)).save(tmp_path / folder / "mine.safetensors")))
+    command = [
+        "--agent",
+        paths[0],
+        "--compare",
+        paths[1],
+        "--env",
+        "dsenv/Tiny-Curriculum-v0",
+        "--seeds",
+        "1",
+    ]
+    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr().out
+    assert "| **mine** |" in shown and "| mine-2 |" in shown
+
+
+def test_a_policy_that_never_saw_the_validation_accuracy_is_not_shown_it():
+    agent = LearnedAgent(new_policy(validation_shown=0.0))
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", **agent.env)
+    env.reset(seed=0)
+    observation, *_ = env.step(env.action_space.sample())
+    assert observation[6] == 0 and env.observation_names[6] == "validation accuracy"
+    assert "validation_shown" not in LearnedAgent(new_policy(validation_shown=0.5)).env
+
+
 def test_pretrained_policies_by_name(tmp_path):
     for name in ("curriculum", "joint"):
         new_policy(name).save(tmp_path / f"{name}.safetensors")
@@ -133,6 +175,8 @@ def test_pretrained_policies_by_name(tmp_path):
     assert shelf("joint").digest == new_policy("joint").digest
     with pytest.raises(ValueError, match=r"Did you mean 'curriculum'\? There are: curriculum, joint"):
         shelf("curiculum")
+    with pytest.raises(ValueError, match="no pretrained policy called None"):
+        shelf(None)
     with pytest.raises(ValueError, match=r"no policy called 'ratio' is shipped.*pretrain ratio"):
         shelf("ratio")
 

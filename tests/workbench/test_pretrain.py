@@ -1,5 +1,6 @@
 """Recipes of policies that come with the package."""
 
+import re
 import tomllib
 
 import pytest
@@ -97,3 +98,35 @@ def test_shipped_recipes_are_sound(path):
         assert name in dsenv.names("agents")
     assert tomllib.loads(path.read_text())["env"]["kwargs"]["context"], "wide contexts"
     assert path.stem in dsenv.pretrained.recipes()
+
+
+@pytest.mark.parametrize(
+    ("options", "old", "new", "match"),
+    [
+        (["--target", "x.pt"], "", "", r"called NAME\.safetensors, got x\.pt"),
+        (["--seeds", "0"], "", "", "seeds >= 1, got 0"),
+        ([], 'compare = ["ucb"]', 'compare = ["ubc"]', "Did you mean 'ucb'"),
+        ([], "set = { ratio = 0.3 }", "set = { ratoi = 0.3 }", "Did you mean 'ratio'"),
+        ([], 'env = "Tiny-Curriculum-v0"', "", "needs an env"),
+    ],
+)
+def test_what_would_fail_after_the_training_fails_before(options, old, new, match, recipe, tmp_path, capsys):
+    recipe.write_text(TINY.replace(old, new, 1))
+    assert main([str(recipe), "--out", str(tmp_path / "runs"), "--device", "cpu", *options]) == 2
+    assert re.search(match, capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_threads_are_refused(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main([str(recipe), "--threads", "0"])
+    assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(recipe, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dsenv.workbench.pretrain.pretrain", interrupted)
+    assert main([str(recipe), "--out", str(tmp_path)]) == 130
+    assert "--run RUN" in capsys.readouterr().err
