@@ -9,18 +9,22 @@ import numpy as np
 from dsenv.agents.callbacks import past_evaluations
 from dsenv.catalogue import Definition, definition, names
 from dsenv.policy.policy import Policy
+from dsenv.policy.shipped import pretrained
 from dsenv.workbench.run import Run
 
 FILE = "policy.safetensors"
+LEARNED = "dsenv.agents.learned:LearnedAgent"
 
 
 def agent_definition(name: str) -> Definition:
-    """An agent's definition by its name, the path of its TOML, or the file of a trained policy.
+    """An agent's definition by its name, the path of its TOML, the file or the name of a trained policy.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the name is unknown.
     """
+    if name in pretrained.names() and name not in names("agents"):
+        return Definition("agents", name, LEARNED, {"policy": name})
     if not name.endswith(".safetensors"):
         return definition("agents", name)
     path = Path(name).expanduser().resolve()
@@ -29,7 +33,7 @@ def agent_definition(name: str) -> Definition:
     stem = (
         path.stem if path.stem != Path(FILE).stem else path.parent.name
     )  # a run's own is told by its folder
-    return Definition("agents", stem, "dsenv.agents.learned:LearnedAgent", {"policy": str(path)})
+    return Definition("agents", stem, LEARNED, {"policy": str(path)})
 
 
 def environment_of(path: Path) -> str:

@@ -187,3 +187,9 @@ def test_a_policy_that_is_not_shipped_yet_says_how_to_make_it():
             dsenv.pretrained(name)
     for name in dsenv.pretrained.names():
         assert dsenv.pretrained(name).card.trained
+
+
+def test_a_policy_that_comes_with_dsenv_is_an_agent_by_its_name():
+    found = agent_definition("curriculum")
+    assert found.name == "curriculum" and found.build().policy.card.control["name"] == "curriculum"
+    assert agent_definition("random").entry_point == "dsenv.agents.rules:Even"
