@@ -103,6 +103,17 @@ def import_entry_point(entry_point: str) -> Any:
     return getattr(module, attribute)
 
 
+def as_table(kind: str, choice: Choice) -> dict[str, Any]:
+    """The choice of a part as a fresh table with its name.
+
+    Raises:
+        ValueError: it is neither a name nor a table.
+    """
+    if not isinstance(choice, str | Mapping):
+        raise ValueError(f"{kind} must be a name or a table with a name, got {choice!r}")
+    return {"name": choice} if isinstance(choice, str) else {"name": None, **choice}
+
+
 def build_part(
     kind: str,
     known: Mapping[str, Any],
@@ -123,7 +134,7 @@ def build_part(
         ValueError: a name or setting is unknown, a needed one is missing, or the part is of another class.
     """
     given = given or {}
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    settings = as_table(kind, choice)
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")

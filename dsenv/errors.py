@@ -52,6 +52,13 @@ def check_positive(name: str, value: float) -> float:
     return value
 
 
+def check_count(name: str, value: int, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`, else raise a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
 def check_share(name: str, value: float, *, zero: bool = False) -> float:
     """Return `value` if it is a share in (0, 1] (in [0, 1] with `zero`), else raise a ValueError."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

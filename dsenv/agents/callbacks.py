@@ -10,14 +10,14 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm.auto import tqdm
 
-SCALARS = ("val_accuracy", "train_accuracy", "ratio", "wrong_labels", "label_noise", "diverged")
+SCALARS = ("val_accuracy", "train_accuracy", "ratio", "wrong_labels", "strength", "label_noise", "diverged")
 
 
 class EnvScalars(BaseCallback):
     """Log the inner trainings beside SB3's own scalars, as means over all steps since the last log.
 
-    Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., and `env/final_val_accuracy` over the
-    last hundred finished trainings.
+    Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., `env/strength` where the control decides
+    it, and `env/final_val_accuracy` over the last hundred finished trainings.
     """
 
     def __init__(self) -> None:

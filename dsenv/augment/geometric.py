@@ -55,7 +55,8 @@ def _source_positions(matrix: Tensor, height: int, width: int) -> Tensor:
     """Where each target pixel comes from, for `grid_sample`; (B, H, W, 2)."""
     x = torch.arange(width, device=matrix.device) - (width - 1) / 2
     y = torch.arange(height, device=matrix.device)[:, None] - (height - 1) / 2
-    scaled = matrix / matrix.new_tensor([[0.5 * width], [0.5 * height]])  # to -1..1, for each of x and y
+    # To -1..1, for each of x and y. Filled on the device: numbers copied to a GPU would wait for it.
+    scaled = matrix / torch.stack([matrix.new_full((1,), 0.5 * side) for side in (width, height)])
     by_x, by_y, shift = scaled[..., None, None].unbind(2)  # (B, 2, 1, 1) each
     planes = (by_x * x + by_y * y).add_(shift)  # (B, 2, H, W); torchvision's order: ties round alike
     return planes.permute(0, 2, 3, 1)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from dsenv.control.base import Actions, Control, Decision, Situation, spread
+from dsenv.errors import check_positive
 from dsenv.select.bins import bin_log_weights
 
 
@@ -24,9 +25,7 @@ class CurriculumControl(Control):
 
     def __init__(self, bins: int, target: float, sharpness: float = 5.0) -> None:
         del target
-        if not sharpness > 0:
-            raise ValueError(f"control.sharpness must be positive, got {sharpness}")
-        self.size, self.sharpness = bins, sharpness
+        self.size, self.sharpness = bins, check_positive("control.sharpness", sharpness)
         self.names = tuple(f"log weight of loss bin {b} / {sharpness:g}" for b in range(bins))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsenv.control.base import Actions, Control, Decision, Situation, spread
 from dsenv.control.candidates import FEATURES
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_share
 from dsenv.volume.budget import Counts
 
 LEAST, MOST = 8, 256
@@ -49,7 +49,7 @@ class MaskControl(Control):
         binary: bool = False,
     ) -> None:
         del bins
-        if not LEAST <= candidates <= MOST:
+        if not LEAST <= check_count("control.candidates", candidates) <= MOST:
             raise ValueError(
                 f"control.candidates must be from {LEAST} to {MOST}, got {candidates}; larger sets are shown "
                 "over more intervals"

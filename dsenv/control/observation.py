@@ -31,6 +31,8 @@ class Last:
     """(K, B) share of the selection that came from each bin."""
     wrong_labels: Tensor
     """(K,) share of the selection with a wrong label; for analysis, not observed."""
+    strength: Tensor
+    """(K,) mean augmentation strength of the selection, where the control decides it; not observed."""
     train_loss: Tensor
     """(K,) mean training loss in nats."""
     train_accuracy: Tensor
@@ -50,6 +52,7 @@ class Last:
             ratio=zeros,
             selected=zeros.new_zeros(replicas, bins),
             wrong_labels=zeros,
+            strength=zeros,
             train_loss=zeros + math.log(classes),
             train_accuracy=zeros,
             validation_accuracy=zeros,

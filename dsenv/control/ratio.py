@@ -3,7 +3,7 @@
 import numpy as np
 
 from dsenv.control.base import Actions, Control, Decision, Situation, from_unit, spread, to_unit
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_share
 
 
 class RatioControl(Control):
@@ -23,10 +23,8 @@ class RatioControl(Control):
 
     def __init__(self, bins: int, target: float, minimum: float = 0.1, levels: int = 9) -> None:
         del bins
-        if levels < 2:
-            raise ValueError(f"control.levels must be at least 2, got {levels}")
         self.least = self.minimum = min(check_share("control.minimum", minimum), target)
-        self.size, self.target, self.levels = 1, target, levels
+        self.size, self.target, self.levels = 1, target, check_count("control.levels", levels, 2)
         self.names = (f"ratio of the interval, from {self.least:g} at -1 to 1 at 1",)
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

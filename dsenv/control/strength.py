@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from dsenv.control.base import Actions, Control, Decision, Situation, from_unit, spread, to_unit
+from dsenv.errors import check_count
 
 
 class StrengthControl(Control):
@@ -25,12 +26,8 @@ class StrengthControl(Control):
 
     def __init__(self, bins: int, target: float, stability_bins: int | None = None, levels: int = 6) -> None:
         del target
-        self.size, self.levels = stability_bins or bins, levels
-        if self.size < 1 or levels < 2:
-            raise ValueError(
-                f"control needs stability_bins >= 1 and levels >= 2, got {stability_bins} and {levels}"
-            )
-        self.stability_bins = self.size
+        self.size = bins if stability_bins is None else check_count("control.stability_bins", stability_bins)
+        self.stability_bins, self.levels = self.size, check_count("control.levels", levels, 2)
         self.names = tuple(f"strength of stability bin {b}, from 0 at -1 to 1 at 1" for b in range(self.size))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

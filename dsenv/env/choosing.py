@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dsenv.augment import AugmentationController, make_controller
-from dsenv.catalogue import Choice, build_part
+from dsenv.augment import AugmentationController, GivenStrength, make_controller
+from dsenv.catalogue import Choice, as_table, build_part
+from dsenv.control.base import Decision
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection
 from dsenv.select.gumbel import gumbel_top_k, shuffled
@@ -141,6 +142,20 @@ def make_chooser(selector: Choice | None, trainer: Trainer) -> Chooser:
     return SelectorChooser(selector, replicas, trainer.task.dataset.classes, trainer.device)
 
 
+def evenly(pool: Tensor) -> Tensor:
+    """Log weights (K, N) of a choice among all samples of `pool`, (K, N) bool."""
+    return torch.zeros_like(pool, dtype=torch.float32).masked_fill_(~pool, -torch.inf)
+
+
+def give_strengths(decision: Decision, controllers: Sequence[AugmentationController] | None) -> None:
+    """Tell the augmentation the strength of each sample, where the control decides it."""
+    if decision.strength is None or controllers is None:
+        return
+    for controller, strength in zip(controllers, decision.strength, strict=True):
+        assert isinstance(controller, GivenStrength)
+        controller.strength.copy_(strength)
+
+
 def make_companion(
     chooser: Chooser, controllers: Sequence[AugmentationController] | None, trainer: Trainer, streams: Streams
 ) -> Companion | None:
@@ -160,8 +175,8 @@ def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> Augment
     Raises:
         ValueError: the controller learns from more than the training forward, as `DataPlan` can show it.
     """
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    name = str(settings.pop("name", ""))
+    settings = as_table("augment", choice)
+    name = str(settings.pop("name") or "")
     if name == "ada_augment" or settings.get("estimator") == "projection":
         raise ValueError(
             f"augment = {choice!r} looks at more than the training forward: use it in a loop of your own "
@@ -182,6 +197,7 @@ def make_controllers(choice: Choice | None, trainer: Trainer) -> list[Augmentati
     if len(dataset.sample_shape) != 3:
         raise ValueError(
             f"augmentation needs images (C, H, W), and {dataset.name} has samples of shape "
-            f"{dataset.sample_shape}"
+            f"{dataset.sample_shape}; leave augment out, and let no control decide strengths (the control "
+            "'joint' takes strength = false)"
         )
     return [make_augmentation(choice, trainer, replica) for replica in range(trainer.replicas.count)]

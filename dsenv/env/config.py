@@ -1,10 +1,11 @@
 """EnvConfig: every setting of an environment, with its default."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsenv.catalogue import Choice, build_part, merge
+from dsenv.catalogue import Choice, as_table, build_part, merge
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context_space import ContextSpace
@@ -72,12 +73,12 @@ class EnvConfig:
     labels (same kinds and shares, drawn anew for each episode), and neither rewards nor observations see a
     clean label. `info["val_accuracy"]` is then against the wrong labels too; the test split stays clean."""
     divergence_penalty: float = 1.0
-    """Loss of accuracy that the reward books when the loss is no longer finite."""
+    """Loss of accuracy that the reward books when the loss is no longer finite, >= 0."""
     validation_shown: float = 1.0
     """Share of the episodes whose observation shows the validation accuracy, [0, 1]; its two entries are 0 in
     the others. The reward may use the split all the same."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of `Trainer`: form, precision, channels_last, compile."""
+    """Further arguments of `Trainer`: form, precision, channels_last, compile, threads."""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -89,6 +90,8 @@ class EnvConfig:
             raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
         if not 2 <= self.bins <= 64:
             raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
+        if not 0 <= self.divergence_penalty < math.inf:
+            raise ValueError(f"divergence_penalty must be 0 or more, got {self.divergence_penalty}")
         self.make_reward()
         if self.train_on_validation and not self.trusted_validation:
             raise ValueError(
@@ -187,9 +190,14 @@ class EnvConfig:
         }
         for part, (is_decided, question) in decided.items():
             choice = getattr(self, part)
-            only_ops = isinstance(choice, Mapping) and choice.get("name") == "given"
+            only_ops = part == "augment" and choice is not None and as_table(part, choice)["name"] == "given"
             if choice is not None and is_decided and not only_ops:
                 raise ValueError(f"{part} = {choice!r}: the control {self.control!r} decides {question}")
+            if only_ops and not is_decided:
+                raise ValueError(
+                    f"augment = {choice!r} leaves strengths to the control, and {self.control!r} decides "
+                    "none; use the control 'strength' or 'joint', or augment = 'fixed'"
+                )
         if not self.spend_all and not control.decides_how_much:
             raise ValueError(
                 f"spend_all = false: the control {self.control!r} leaves to the volume schedule how much is "
@@ -253,4 +261,6 @@ class EnvConfig:
 
     def make_contexts(self) -> ContextSpace:
         """The distribution of contexts."""
-        return ContextSpace(**{**self.context, "datasets": self.dataset_names()})
+        if "datasets" in self.context:
+            raise ValueError("datasets is a setting of the environment; context.dataset says which to draw")
+        return ContextSpace(datasets=self.dataset_names(), **self.context)

@@ -85,5 +85,6 @@ class Episodes(ABC):
 
     def signature(self) -> dict[str, Any]:
         """What two `Episodes` must have in common for the state of one to fit the other."""
-        settings = {name: value for name, value in vars(self.config).items() if name != "task"}
-        return settings | {"num_envs": self.count}
+        own = {"task", "datasets"}  # they may hold tensors, which have no single truth
+        settings = {name: value for name, value in vars(self.config).items() if name not in own}
+        return settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}

@@ -5,14 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIELDS = ("ratio", "val_accuracy", "train_accuracy", "wrong_labels")
+from dsenv.control.base import Control
+
+FIELDS = ("ratio", "val_accuracy", "train_accuracy", "wrong_labels", "strength")
 
 
 class History:
     """Records of K episodes of at most T intervals; NaN where an interval has not happened.
 
     Attributes:
-        scalars: by name, (K, T): ratio, val_accuracy, train_accuracy, wrong_labels.
+        scalars: by name, (K, T): ratio, val_accuracy, train_accuracy, wrong_labels; strength, NaN where the
+            control does not decide it.
         selected: (K, T, B) share of each selection that came from each loss-rank bin.
         actions: (K, T, A) in [-1, 1].
     """
@@ -21,6 +24,13 @@ class History:
         self.scalars = {name: np.full((replicas, intervals), np.nan, np.float32) for name in FIELDS}
         self.selected = np.full((replicas, intervals, bins), np.nan, np.float32)
         self.actions = np.full((replicas, intervals, actions), np.nan, np.float32)
+
+    def strengths(self, control: Control) -> NDArray[np.float32]:
+        """Strength (K, T, S) asked for in each stability bin; S is 0 where `control` asks for none."""
+        replicas, intervals, size = self.actions.shape
+        if not control.decides_how_strong:
+            return np.zeros((replicas, intervals, 0), np.float32)
+        return control.decode(self.actions.reshape(-1, size))["strength"].reshape(replicas, intervals, -1)
 
     def clear(self, replica: int) -> None:
         """Begin a new episode."""
@@ -44,6 +54,7 @@ class History:
         """
         rows = np.flatnonzero(running)
         for name, record in self.scalars.items():
-            record[rows, interval[rows]] = info[name][rows]
+            if name in info:
+                record[rows, interval[rows]] = info[name][rows]
         self.selected[rows, interval[rows]] = info["selected_bins"][rows]
         self.actions[rows, interval[rows]] = actions[rows]

@@ -31,6 +31,8 @@ class Mixture(Episodes):
 
     def __init__(self, config: EnvConfig, count: int, device: torch.device, *, draws: bool = False) -> None:
         assert count == 1 or not draws, count
+        if count < 1:
+            raise ValueError(f"num_envs must be at least 1, got {count}")
         self.config, self.count, self._device, self._draws = config, count, device, draws
         self._contexts = config.make_contexts()
         self._drawable = self._contexts.drawable_datasets()

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from dsenv.env.session import Session
 
 
@@ -20,18 +22,25 @@ def summarise(session: "Session", replica: int) -> str:
             f"  ratio {scalars['ratio']:.2f}  train acc {scalars['train_accuracy']:.3f}"
             f"  val acc {scalars['val_accuracy']:.3f}  wrong labels selected {scalars['wrong_labels']:.0%}"
         )
+        if session.control.decides_how_strong:
+            line += f"  strength {scalars['strength']:.2f}"
     return line + f"  budget left {session.budget.left[replica]}/{session.budget.total[replica]}"
 
 
 def draw(session: "Session", replica: int) -> NDArray[np.uint8]:
-    """A figure (H, W, 3): what was selected by loss-rank bin, how much, and the validation curve."""
+    """A figure (H, W, 3): what was selected by loss-rank bin, how much, and the validation curve.
+
+    Where the control decides it, the strength of each stability bin too.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     history, intervals = session.history, session.config.intervals
-    figure = Figure(figsize=(9.6, 3.2), dpi=100, layout="constrained")
+    shows_strength = session.control.decides_how_strong
+    panels = 4 if shows_strength else 3
+    figure = Figure(figsize=(3.2 * panels, 3.2), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    selected, ratio, accuracy = figure.subplots(1, 3)
+    selected, ratio, accuracy, *rest = axes = figure.subplots(1, panels)
     time = np.arange(1, intervals + 1)
     shares = np.nan_to_num(history.selected[replica])
     bottom = np.zeros(intervals)
@@ -45,15 +54,26 @@ def draw(session: "Session", replica: int) -> NDArray[np.uint8]:
     accuracy.plot(time, history.scalars["val_accuracy"][replica], "o-", label="validation accuracy")
     accuracy.plot(time, history.scalars["wrong_labels"][replica], "x--", label="wrong labels selected")
     accuracy.set(title="training", ylim=(0, 1.02))
-    for axis in (selected, ratio, accuracy):
+    if shows_strength:
+        draw_strengths(rest[0], history.strengths(session.control)[replica])
+        rest[0].plot(time, history.scalars["strength"][replica], "k--", label="mean over the samples")
+    for axis in axes:
         axis.set(xlabel="interval", xlim=(0.4, intervals + 0.6))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in (ratio, accuracy):
+    for axis in (ratio, accuracy, *rest):
         axis.legend(fontsize=8)
     figure.suptitle(summarise(session, replica), fontsize=8)
     canvas.draw()  # type: ignore[no-untyped-call]
     image: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     return image
+
+
+def draw_strengths(axis: "Axes", strengths: NDArray[np.float32]) -> None:
+    """Draw the strength (T, S) of each stability bin over the intervals."""
+    time = np.arange(1, len(strengths) + 1)
+    for b, color in enumerate(bin_colors(strengths.shape[1])):
+        axis.plot(time, strengths[:, b], ".-", color=color)
+    axis.set(title="strength, by stability bin", ylim=(-0.02, 1.02), ylabel="strength (dark: steady)")
 
 
 def bin_colors(bins: int) -> list[tuple[float, float, float, float]]:

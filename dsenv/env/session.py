@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.augment import GivenStrength
 from dsenv.control.base import Actions, Decision, Situation
 from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
 from dsenv.env.acting import to_box
 from dsenv.env.choosing import (
+    evenly,
+    give_strengths,
     make_augmentation,
     make_chooser,
     make_companion,
@@ -162,13 +163,13 @@ class Session(Episodes):
         decision = self.control.decide(actions, situation)
         wanted = situation.planned if decision.counts is None else decision.counts
         number = np.where(running, wanted, 0)
-        log_weight = self._log_weight(decision)
+        log_weight = evenly(self.pool) if decision.log_weight is None else decision.log_weight
         selection = self.chooser.choose(log_weight, number.tolist(), self.trainer, self.streams)
-        self._give_strengths(decision)
+        give_strengths(decision, self.controllers)
         done = self._train(selection)
         score = self.trainer.evaluate("validation")
         rows = torch.from_numpy(running).to(self.device)
-        self.last = self.last.updated(self._measure(actions, number, selection, done, score), rows)
+        self.last = self.last.updated(self._measure(actions, decision, number, selection, done, score), rows)
         self.budget.spend(number)
         self.showing.book(running)
         self.interval = self.interval + running
@@ -178,20 +179,6 @@ class Session(Episodes):
         standing = Standing(score, self.trainer.signals, self.pool)
         paid = self.ledger.pay(standing, rows, torch.from_numpy(number).to(self.device), is_last)
         return self._result(paid, running)
-
-    def _log_weight(self, decision: Decision) -> Tensor:
-        """(K, N) log weights; uniform over the pool where the control leaves that open."""
-        if decision.log_weight is not None:
-            return decision.log_weight
-        return torch.zeros_like(self.pool, dtype=torch.float32).masked_fill_(~self.pool, -torch.inf)
-
-    def _give_strengths(self, decision: Decision) -> None:
-        """Tell the augmentation the strength of each sample, where the control decides it."""
-        if decision.strength is None or self.controllers is None:
-            return
-        for controller, strength in zip(self.controllers, decision.strength, strict=True):
-            assert isinstance(controller, GivenStrength)
-            controller.strength.copy_(strength)
 
     def _situation(self) -> Situation:
         coming = np.minimum(self.interval, self.config.intervals - 1)
@@ -218,7 +205,13 @@ class Session(Episodes):
         return done
 
     def _measure(
-        self, actions: Actions, number: Counts, selection: StackedSelection, done: Interval, score: Score
+        self,
+        actions: Actions,
+        decision: Decision,
+        number: Counts,
+        selection: StackedSelection,
+        done: Interval,
+        score: Score,
     ) -> Last:
         """What the interval did, for every episode."""
         chosen = selection.index < self.trainer.size
@@ -227,11 +220,15 @@ class Session(Episodes):
         from_bin = torch.zeros_like(self.last.selected)
         from_bin.scatter_add_(1, self.bins.gather(1, index), chosen.float())
         wrong = self.trainer.labels.gather(1, index) != self.trainer.split("train").labels[index]
+        strength = torch.zeros_like(self.last.strength)
+        if decision.strength is not None:
+            strength = (decision.strength.gather(1, index) * chosen).sum(1) / selected
         ratio = (number / self.budget.capacity).astype(np.float32)
         return Last(
             ratio=torch.from_numpy(ratio).to(self.device),
             selected=from_bin / selected[:, None],
             wrong_labels=(wrong & chosen).sum(1) / selected,
+            strength=strength,
             train_loss=done.loss,
             train_accuracy=done.accuracy,
             validation_accuracy=score.accuracy,
@@ -281,6 +278,8 @@ class Session(Episodes):
             "wrong_labels": last.wrong_labels,
             "ratio": last.ratio,
         }
+        if self.control.decides_how_strong:
+            scalars["strength"] = last.strength
         parts = [torch.stack(list(scalars.values()), 1), last.selected, observe(self.view(), self.control)]
         packed: Floats = torch.cat(parts, 1).cpu().numpy()
         values, selected, observation = np.split(packed, np.cumsum([p.shape[1] for p in parts[:-1]]), axis=1)

@@ -4,6 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
+from gymnasium import Space
+
 from dsenv.env.mixture import Mixture
 from dsenv.env.session import Session
 
@@ -61,5 +63,8 @@ class Forkable:
     def fork(self) -> Self:
         """Another environment in the same state, which goes its own way."""
         twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Space):  # spaces draw too
+                setattr(twin, name, copy.deepcopy(value))
         twin.restore_state(self.save_state())
         return twin

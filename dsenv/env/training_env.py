@@ -30,6 +30,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
       actions = "binary" it is MultiBinary(M), a yes or no for each.
     - "strength": the augmentation strength of each stability bin (bin 0 holds the steadiest samples).
     - "joint": curriculum, ratio and strength, one after the other.
+    - "rule": ignored; the environment follows its `selector` and `volume`.
 
     `action_names` says it in words, and `control.encode` and `control.decode` translate. With actions =
     "discrete" it is Discrete(n); `control.choices()` lists what each number stands for.
@@ -50,7 +51,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
 
     **Info**: the context, ratio, train_loss, train_accuracy, val_accuracy, wrong_labels (share of the
     selected samples with a wrong label; for analysis, the agent does not see it), selected_bins,
-    samples_used, budget_left and diverged.
+    samples_used, budget_left, extra_forwards (samples looked at without training) and diverged; strength, the
+    mean over the selected samples, where the control decides it.
 
     Args:
         render_mode: "rgb_array" for a figure of the training so far, "ansi" for a line of text.

@@ -18,7 +18,6 @@ from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.config import EnvConfig
-from dsenv.env.session import Session
 from dsenv.env.vector_env import TrainingVectorEnv
 from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
@@ -139,7 +138,7 @@ class Outcome:
                 selected=session.history.selected.copy(),
                 ratio=session.history.scalars["ratio"].copy(),
                 wrong=session.history.scalars["wrong_labels"].copy(),
-                strengths=_strengths(session),
+                strengths=session.history.strengths(session.control),
                 diverged=diverged[rows],
                 extra_forwards=extra_forwards[rows],
             )
@@ -169,15 +168,6 @@ def run_episodes(
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
     return Outcome.of(env, diverged, info["extra_forwards"])
-
-
-def _strengths(session: Session) -> NDArray[np.float32]:
-    """Strengths (S, T, bins) that the agent asked for."""
-    actions = session.history.actions
-    if not session.control.decides_how_strong:
-        return np.zeros((*actions.shape[:2], 0), np.float32)
-    decoded = session.control.decode(actions.reshape(-1, actions.shape[2]))["strength"]
-    return decoded.reshape(*actions.shape[:2], -1)
 
 
 def evaluate(

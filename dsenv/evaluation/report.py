@@ -21,7 +21,7 @@ def context_label(context: Mapping[str, Any]) -> str:
 def _value_label(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    return f"lr x {value:g}" if name == "lr" else f"{name.replace('_', ' ')} {value:.0%}"
+    return f"lr x {value:g}" if name == "lr" else f"{name.replace('_', ' ')} {100 * value:.4g}%"
 
 
 def _by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
@@ -127,6 +127,11 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
     return figure
 
 
+def wrong_share(context: Mapping[str, Any]) -> float:
+    """Share of the training labels that a context makes wrong."""
+    return float(context.get("label_noise", 0) + context.get("pair_flip", 0))
+
+
 def noise_figure(evaluation: Evaluation) -> "Figure | None":
     """How often right and wrong labels are trained on, over time; None where no context has label noise.
 
@@ -135,7 +140,8 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
     """
     from matplotlib.figure import Figure
 
-    noisy = [n for n, context in enumerate(evaluation.contexts) if context.get("label_noise", 0) > 0]
+    rates = [wrong_share(context) for context in evaluation.contexts]
+    noisy = [n for n, rate in enumerate(rates) if rate > 0]
     if not noisy:
         return None
     wrong, ratio = evaluation.wrong[evaluation.agent], evaluation.ratios[evaluation.agent]
@@ -143,8 +149,9 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
     axes = figure.subplots(1, len(noisy), sharey=True, squeeze=False)[0]
     time = np.arange(1, wrong.shape[1] + 1)
     for axis, number in zip(axes, noisy, strict=True):
-        rate = evaluation.contexts[number]["label_noise"]
-        axis.plot(time, ratio[number] * (1 - wrong[number]) / (1 - rate), label="right label")
+        rate = rates[number]
+        if rate < 1:
+            axis.plot(time, ratio[number] * (1 - wrong[number]) / (1 - rate), label="right label")
         axis.plot(time, ratio[number] * wrong[number] / rate, label="wrong label")
         axis.plot(time, ratio[number], "k:", label="all")
         axis.set(title=context_label(evaluation.contexts[number]), xlabel="interval", ylim=(0, 1.02))
@@ -182,13 +189,14 @@ def strength_figure(evaluation: Evaluation) -> "Figure | None":
 
 def wrong_label_table(evaluation: Evaluation) -> str:
     """Share of wrong labels among the samples of the last third of training, in percent; "" without noise."""
-    noisy = [context for context in evaluation.contexts if context.get("label_noise", 0) > 0]
+    noisy = [context for context in evaluation.contexts if wrong_share(context) > 0]
     if not noisy:
         return ""
     labels = [context_label(context) for context in noisy]
     lines = [f"| agent | {' | '.join(labels)} |", "|" + "---|" * (1 + len(labels))]
     for agent, rows in _by_context(evaluation).items():
-        cells = [f"{100 * (rows[label].wrong_late or 0):.1f}" for label in labels]
+        late = [rows[label].wrong_late for label in labels]
+        cells = ["-" if share is None else f"{100 * share:.1f}" for share in late]
         name = f"**{agent}**" if agent == evaluation.agent else agent
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsenv.tasks.task import Task
 
@@ -88,6 +88,12 @@ class Replicas(ABC):
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else nullcontext()
+
+
+def no_features(model: nn.Module) -> str:
+    """What to tell a user whose model has nothing to show as features."""
+    name = type(model).__name__
+    return f"the method needs features, and the model {name} has no linear layer to take them from"
 
 
 def cloned(state: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
-from dsenv.training.base import Outputs, Replicas, State, cloned
+from dsenv.training.base import Outputs, Replicas, State, cloned, no_features
 from dsenv.training.optim import make_optimizer
 
 Found = TypeVar("Found")
@@ -129,10 +129,7 @@ class LoopReplicas(Replicas):
         """Note what the last linear layer of a replica is given, until the handle is removed."""
         linear = [layer for layer in self._models[replica].modules() if isinstance(layer, nn.Linear)]
         if not linear:
-            name = type(self._models[replica]).__name__
-            raise ValueError(
-                f"the method needs features, and the model {name} has no linear layer to take them from"
-            )
+            raise ValueError(no_features(self._models[replica]))
         return linear[-1].register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
 
     def step(

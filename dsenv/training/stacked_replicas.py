@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
-from dsenv.training.base import Outputs, Replicas, State, cloned
+from dsenv.training.base import Outputs, Replicas, State, cloned, no_features
 from dsenv.training.optim import StackedOptimizer, make_optimizer
 from dsenv.training.stacked import stacked_forward
 
@@ -45,6 +45,8 @@ class StackedReplicas(Replicas):
         with self._precision():
             if not self._by_vmap:
                 logits, features = stacked_forward(self._model, self._parameters, samples)
+                if self.features_wanted and features is None:
+                    raise ValueError(no_features(self._model))
                 return logits.float(), features if self.features_wanted else None
 
             def call(own: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -73,7 +75,8 @@ class StackedReplicas(Replicas):
         batch = loss.shape[1]
         if all(size == batch for size in sizes):
             return (loss * weight).sum() / batch, None
-        size = torch.tensor(sizes, device=self.device)
+        is_on_gpu = self.device.type == "cuda"  # pinned numbers get there without a wait
+        size = torch.tensor(sizes, pin_memory=is_on_gpu).to(self.device, non_blocking=True)
         is_sample = torch.arange(batch, device=self.device) < size[:, None]
         weighted = torch.where(is_sample, loss * weight, torch.zeros_like(loss)).sum(1)
         return (weighted / size.clamp(min=1)).sum(), None if min(sizes) > 0 else size > 0

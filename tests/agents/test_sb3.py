@@ -226,3 +226,24 @@ def test_a_custom_algorithm_and_policy_by_entry_point():
     )
     model = agent.build(stacked(), seed=0)
     assert model.learning_rate(1.0) == 1e-3
+
+
+def test_strength_is_logged_where_the_control_decides_it():
+    from stable_baselines3.common.logger import KVWriter, Logger
+
+    from dsenv.agents.callbacks import EnvScalars
+
+    logged = []
+
+    class Kept(KVWriter):
+        def write(self, key_values, *_):
+            logged.append(dict(key_values))
+
+    settings = {"hyperparameters": SHORT["dqn"], "num_envs": 4}
+    for name in ("Tiny-Strength-v0", "Tiny-Curriculum-v0"):
+        env = StackedVecEnv(load_vector(name, 4, autoreset_mode="SameStep", actions="discrete"))
+        model = definition("agents", "dqn").with_overrides(settings).build().build(env, seed=0)
+        model.set_logger(Logger(None, [Kept()]))
+        model.learn(16, callback=EnvScalars(), log_interval=4)
+        assert ("env/strength" in logged[-1]) == (name == "Tiny-Strength-v0")
+    assert 0 < logged[0]["env/strength"] < 1

@@ -131,3 +131,84 @@ def test_small_losses_of_candidates_hold_fewer_wrong_labels():
         infos = run(env, lambda o, a=agent: a.predict(o)[0], {"label_noise": 0.4})
         late[name] = np.mean([info["wrong_labels"] for info in infos[-50:]])
     assert late["small_loss"] < late["random"] - 0.05 < late["hard_first"] - 0.1
+
+
+def test_the_strength_of_the_trained_samples_is_reported():
+    env = dsenv.load("envs", "Tiny-Joint-v0", intervals=8, render_mode="ansi")
+    env.reset(seed=0)
+    for _ in range(5):
+        *_, info = env.step(env.control.encode(ratio=0.2, strength=0.25))
+        assert info["strength"] == pytest.approx(0.25)
+    strength = np.array([0.0, 0.0, 0.0, 0.0, 1.0])  # of the last stability bin alone
+    bins, before = env.session.stability[0].clone(), env.session.trainer.signals.times_trained[0].clone()
+    *_, info = env.step(env.control.encode(ratio=0.5, strength=strength))
+    trained = env.session.trainer.signals.times_trained[0] > before
+    assert info["strength"] == pytest.approx(float((bins[trained] == 4).float().mean()))
+    assert 0 < info["strength"] < 1
+    history = env.session.history
+    assert history.scalars["strength"][0, :6].tolist() == pytest.approx([0.25] * 5 + [info["strength"]])
+    assert history.strengths(env.control)[0, 5].tolist() == pytest.approx(strength.tolist())
+    assert f"strength {info['strength']:.2f}" in env.render()
+
+
+def test_strength_is_reported_only_where_it_is_decided():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", augment="trivial", render_mode="ansi")
+    env.reset(seed=0)
+    assert "strength" not in env.step(np.zeros(5, np.float32))[4] and "strength" not in env.render()
+
+
+@pytest.mark.parametrize(("name", "panels"), [("Strength", 4), ("Joint", 4), ("Curriculum", 3), ("Mask", 3)])
+def test_the_figure_has_a_panel_for_strengths_that_are_decided(name, panels):
+    env = dsenv.load("envs", f"Tiny-{name}-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    blank = env.render()
+    env.step(np.ones(env.action_space.shape, np.float32))
+    image = env.render()
+    assert image.shape == (320, 320 * panels, 3)
+    for panel in range(panels):
+        part = np.s_[40:, panel * 320 : (panel + 1) * 320]
+        assert (image[part] != blank[part]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("Curriculum", {"augment": "given"}, "decides none; use the control 'strength' or 'joint'"),
+        ("Curriculum", {"augment": 3}, "augment must be a name or a table with a name, got 3"),
+        ("Ratio", {"selector": 3}, "selector must be a name or a table with a name, got 3"),
+        ("Joint", {"task": {"dataset": {"name": "iris"}}}, "'joint' takes strength = false"),
+        ("Mask", {"control": {"candidates": 16.5}}, "candidates must be a whole number .* got 16.5"),
+        ("Strength", {"control": {"name": "strength", "levels": 2.5}}, "levels must be a whole number"),
+        ("Strength", {"control": {"name": "strength", "stability_bins": 0}}, "at least 1, got 0"),
+        ("Curriculum", {"control": {"name": "curriculum", "sharpness": np.inf}}, "above 0, got inf"),
+    ],
+)
+def test_bad_settings_of_parts_are_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        dsenv.load("envs", f"Tiny-{name}-v0", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "action", "message"),
+    [
+        ("Mask", "binary", np.full(32, -1), "binary actions must be 0 or 1"),
+        ("Mask", "binary", np.full(32, np.nan), "binary actions must be 0 or 1"),
+        ("Mask", "binary", np.ones(31), r"must have shape \(1, 32\), got \(1, 31\)"),
+        ("Strength", "discrete", 0.5, r"1 choices from 0 to 7, got \[0.5\]"),
+        ("Strength", "discrete", None, r"1 choices from 0 to 7, got \[None\]"),
+        ("Strength", "discrete", 8, r"1 choices from 0 to 7, got \[8\]"),
+    ],
+)
+def test_actions_that_mean_nothing_are_refused(name, kind, action, message):
+    env = dsenv.load("envs", f"Tiny-{name}-v0", actions=kind)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step(action)
+
+
+@pytest.mark.parametrize("mask", [0, 1])
+def test_masks_of_one_value_spend_the_budget_or_the_floor(mask):
+    free = dsenv.load("envs", "Tiny-Mask-v0", actions="binary", spend_all=False, reward="cost_aware")
+    forced = dsenv.load("envs", "Tiny-Mask-v0", actions="binary")
+    spent = [run(env, lambda _: np.full(32, mask, np.int8))[-1]["samples_used"] for env in (free, forced)]
+    assert spent == ([25 * 16] * 2 if mask else [25 * 3, 25 * 16])

@@ -1,12 +1,16 @@
 """Environments over several data sets."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 import dsenv
 from dsenv.catalogue import definition, load_vector
+from dsenv.env import TrainingEnv
 from dsenv.evaluation.compare import run_episodes
 from dsenv.tasks import Task
+from dsenv.tasks.digits import digits
 
 ENV = "Tiny-Datasets-v0"  # digits, breast_cancer and iris; wine is held out
 NAMES = ("digits", "breast_cancer", "wine", "iris")
@@ -173,3 +177,24 @@ def test_features_of_models_of_other_sizes_are_refused():
     control = {"name": "mask", "candidates": 8, "embedding": True}
     with pytest.raises(ValueError, match="the control shows the models' features"):
         load_vector("Tiny-Curriculum-v0", 2, control=control, datasets=sets)
+
+
+def test_no_environments_are_refused():
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        load_vector(ENV, 0)
+
+
+def test_a_pickled_state_over_data_sets_of_tensors_is_restored():
+    table = dict(definition("envs", "Tiny-Curriculum-v0").kwargs)
+    task = {name: value for name, value in table.pop("task").items() if name != "dataset"}
+    sets = [{"name": f"digits {n}", "dataset": digits(train=n, validation=30, test=30)} for n in (50, 60)]
+    env = TrainingEnv(**table, task=task, datasets=sets)
+    env.reset(seed=0)
+    env.step(noughts(env))
+    state = pickle.dumps(env.save_state())
+    first = env.step(noughts(env))[0]
+    env.restore_state(pickle.loads(state))
+    np.testing.assert_array_equal(env.step(noughts(env))[0], first)
+    other = TrainingEnv(**table, task=task, datasets=sets[:1])
+    with pytest.raises(ValueError, match=r"datasets = \['digits 50', 'digits 60'\]"):
+        other.restore_state(pickle.loads(state))

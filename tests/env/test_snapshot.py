@@ -13,6 +13,9 @@ SETTINGS = [
     {"control": "rule", "selector": "data_agent", "augment": "sada"},
     {"control": "rule", "selector": "moderate", "volume": "linear"},
     {"task": {"model": {"name": "small_cnn", "width": 8}, "recipe": {"optimizer": "adamw", "lr": 0.01}}},
+    {"control": {"name": "mask", "candidates": 16, "look": True}},
+    {"control": {"name": "mask", "candidates": 16}, "context": {"subset": 0.05}},
+    {"control": "joint"},
 ]
 
 
@@ -92,3 +95,15 @@ def test_a_state_of_other_settings_is_refused():
         load_vector(ENV, 2).restore_state(state)
     with pytest.raises(ValueError, match="with parameters = "):
         dsenv.load("envs", ENV, task={"model": {"hidden": [5]}}).restore_state(state)
+
+
+def test_a_fork_draws_its_own_random_actions():
+    env = dsenv.load("envs", ENV)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    alone = [env.action_space.sample() for _ in range(3)]
+    env.action_space.seed(0)
+    twin = env.fork()
+    for action in alone:
+        np.testing.assert_array_equal(env.action_space.sample(), action)
+        np.testing.assert_array_equal(twin.action_space.sample(), action)

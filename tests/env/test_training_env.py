@@ -214,6 +214,9 @@ def test_actions_beyond_the_box_are_clipped_and_nonsense_is_refused():
         ({"evaluation_contexts": [0.1]}, "must be a list of tables, got 0.1 in it"),
         ({"volume": {"name": "constant", "target": 0.8}}, "leave volume.target out and set ratio"),
         ({"control": {"name": "ratio", "minimum": 0}}, r"control.minimum must be in \(0, 1\], got 0"),
+        ({"divergence_penalty": -1}, "divergence_penalty must be 0 or more, got -1"),
+        ({"divergence_penalty": float("nan")}, "divergence_penalty must be 0 or more, got nan"),
+        ({"context": {"datasets": ["digits"]}}, "datasets is a setting of the environment"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

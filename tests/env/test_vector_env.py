@@ -174,3 +174,28 @@ def test_stacked_environment_on_a_gpu():
     for _ in range(4):
         observation, reward, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
     assert terminated.all() and np.isfinite(observation).all() and np.isfinite(reward).all()
+
+
+LOOKING = {"control": {"look": True}, "intervals": 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("Tiny-Mask-v0", {"intervals": 6}), ("Tiny-Mask-v0", LOOKING), ("Tiny-Joint-v0", {})],
+)
+def test_a_partial_reset_leaves_the_random_streams_of_the_others(name, settings):
+    envs, others = (vector(name, autoreset_mode="Disabled", **settings) for _ in range(2))
+    actions = random_actions(envs, 4)
+    for each in (envs, others):
+        each.reset(seed=5)
+    for t, action in enumerate(actions):
+        found, wanted = envs.step(action)[0], others.step(action)[0]
+        np.testing.assert_allclose(found[[0, 2]], wanted[[0, 2]], atol=1e-5)
+        if t == 1:
+            mask = np.array([False, True, False])
+            found, _ = envs.reset(seed=[None, 77, None], options={"reset_mask": mask})
+            np.testing.assert_array_equal(found[[0, 2]], wanted[[0, 2]])
+            assert not np.array_equal(found[1], wanted[1])
+    for k in (0, 2):
+        streams = [each.session.streams[k].get_state() for each in (envs, others)]
+        assert torch.equal(*streams)

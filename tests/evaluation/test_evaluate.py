@@ -7,7 +7,14 @@ import dsenv
 from dsenv.catalogue import definition
 from dsenv.evaluation import Contender, evaluate, markdown_table, write_report
 from dsenv.evaluation.compare import interval
-from dsenv.evaluation.report import accuracy_figure, gains, schedule_figure
+from dsenv.evaluation.report import (
+    accuracy_figure,
+    gains,
+    noise_figure,
+    schedule_figure,
+    strength_figure,
+    wrong_label_table,
+)
 
 ENV = definition("envs", "Tiny-Curriculum-v0")
 
@@ -124,3 +131,36 @@ def test_a_diverged_training_counts_as_a_guess():
     broken = ENV.with_overrides({"task": {"recipe": {"lr": 1e12}}})
     rows = evaluate(broken, contenders("random"), "random", seeds=2, progress=False).rows
     assert all(row.diverged == 2 and row.accuracy_mean == pytest.approx(0.1) for row in rows)
+
+
+def test_wrong_labels_of_both_kinds_count_as_noise():
+    contexts = [{"label_noise": 0.2, "pair_flip": 0.3}, {"pair_flip": 0.4}, {"label_noise": 1.0}]
+    env = ENV.with_overrides({"context": {"label_noise": 0.0}, "evaluation_contexts": contexts})
+    found = evaluate(env, contenders("random"), "random", seeds=2, progress=False)
+    axes = noise_figure(found).axes
+    assert len(axes) == 3
+    for axis in axes[:2]:  # a random choice takes right and wrong labels alike
+        for line in axis.lines:
+            np.testing.assert_allclose(line.get_ydata(), 0.5, atol=0.15)
+    assert [line.get_label() for line in axes[2].lines] == ["wrong label", "all"]
+    assert "label noise 20%, pair flip 30%" in wrong_label_table(found)
+
+
+def test_contexts_that_round_alike_keep_their_columns():
+    contexts = [{"label_noise": 0.121}, {"label_noise": 0.124}]
+    env = ENV.with_overrides({"evaluation_contexts": contexts})
+    found = evaluate(env, contenders("random"), "random", seeds=2, progress=False)
+    assert "| label noise 12.1% | label noise 12.4% |" in markdown_table(found)
+
+
+def test_strengths_are_drawn_over_several_data_sets():
+    data = {"name": "digits", "validation": 100, "test": 100}
+    sets = [{"name": f"of {size}", "dataset": {**data, "train": size}} for size in (100, 200)]
+    env = definition("envs", "Tiny-Strength-v0").with_overrides({"datasets": sets})
+    found = evaluate(env, contenders("random", "strength_40"), "strength_40", seeds=3, progress=False)
+    np.testing.assert_allclose(found.strengths["strength_40"], 0.4, atol=1e-6)
+    assert not found.strengths["random"].any()
+    axes = strength_figure(found).axes
+    assert len(axes) == 2 and all(len(axis.lines) == 5 for axis in axes)
+    late = [row.wrong_late for row in found.rows if row.agent == "strength_40"]
+    assert late[0] == 0 and late[1] == pytest.approx(0.4, abs=0.1)

@@ -250,7 +250,7 @@ def test_logits_are_asked_for_at_the_first_batch(name: str) -> None:
         ({"policy": POLICIES["ratio"], "volume": "pods"}, "volume='pods' was given"),
         ({"policy": POLICIES["joint"], "augment": "sada"}, "augment='sada' was given"),
         ({"policy": new_policy("rule"), "selector": "ucb"}, r"decides nothing \(control 'rule'\)"),
-        ({"policy": "curriculm"}, "no policy called 'curriculm' is shipped"),
+        ({"policy": "curriculm"}, "no pretrained policy called 'curriculm'. Did you mean 'curriculum'"),
         ({"selector": "learned"}, "needs the setting 'policy'"),
         ({"selector": {"name": "learned", "policy": POLICIES["ratio"]}}, r"use dsenv\.volume\.Learned"),
         ({"volume": {"name": "learned", "policy": POLICIES["mask"]}}, r"use dsenv\.select\.Learned"),

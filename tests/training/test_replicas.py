@@ -5,6 +5,7 @@ from torch import nn
 from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.tasks.models import mlp, small_cnn
 from dsenv.training.replicas import choose_form, make_replicas
+from dsenv.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -210,3 +211,13 @@ def test_threads_are_refused_where_they_cannot_be_exact():
         make_replicas(images_task(model), 2, CPU, "loop", threads=2)
     with pytest.raises(ValueError, match="at least 1"):
         make_replicas(images_task(MODELS["mlp"]), 2, CPU, "loop", threads=0)
+
+
+@pytest.mark.parametrize("form", ["stacked", "loop"])
+def test_a_model_without_a_linear_layer_has_no_features(form):
+    def model():
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    trainer = Trainer(images_task(model), 2, form=form)
+    with pytest.raises(ValueError, match="needs features, and the model Sequential has no linear layer"):
+        trainer.look_at(torch.zeros(2, 3, dtype=torch.int64), features=True)
