@@ -27,7 +27,7 @@ ENV = "FashionMNIST-Curriculum-v0"
 CNN = {
     "dataset": {"train": 2000, "validation": 500},
     "model": {"name": "small_cnn", "width": 8, "norm": "none"},
-    "recipe": {"lr": 0.05, "batch_size": 64},
+    "recipe": {"optimizer": "adamw", "lr": 5e-3, "batch_size": 32},
 }
 Setting = tuple[dict[str, Any], list[dict[str, float]]]
 
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Setting] = {
     "MLP, pair flips": ({}, [{"label_noise": 0.0, "pair_flip": rate} for rate in (0.2, 0.4)]),
     "MLP, long tail 1:50": ({}, [{"imbalance": 0.02, "label_noise": rate} for rate in (0.0, 0.2)]),
     "CNN, 2,000 images": (
-        {"task": CNN, "trainer": {"precision": "bf16", "channels_last": True}},
+        {"task": CNN, "intervals": 24, "trainer": {"precision": "bf16", "channels_last": True}},
         [{"label_noise": rate} for rate in (0.0, 0.2, 0.4)],
     ),
 }
