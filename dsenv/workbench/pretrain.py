@@ -40,6 +40,8 @@ class Recipe:
     """Further environments: `env`, a name or path, and `set`, settings laid over it."""
     compare: Sequence[str] = ()
     """Agents to evaluate beside it."""
+    notes: str = ""
+    """Where the policy helps and where it fails, for its card."""
     seed: int = 0
     seeds: int = 64
     """Trainings of each agent in each context, at the evaluations."""
@@ -148,7 +150,7 @@ def pretrain(
             for row in evaluation.rows
             if row.agent == evaluation.agent
         ]
-    card = replace(policy.card, trained={**policy.card.trained, "results": results})
+    card = replace(policy.card, trained={**policy.card.trained, "notes": recipe.notes, "results": results})
     return Policy(policy.actor, card).save(target)
 
 
