@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 CARD, DIGEST = "dsenv.card", "dsenv.sha256"  # keys of the file's metadata
@@ -72,9 +72,10 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
     if not path.is_file():
         raise FileNotFoundError(f"no policy at {path} (looked from {Path.cwd()})")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        content = path.read_bytes()  # once: the file may be replaced meanwhile
+        tensors = load(content)
+        (length,) = struct.unpack_from("<Q", content)
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "

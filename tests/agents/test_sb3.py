@@ -43,7 +43,21 @@ def test_each_algorithm_learns_on_both_controls(agent, control):
 
 def test_every_learning_agent_is_run_by_a_test():
     learning = {name for name in dsenv.names("agents") if dsenv.load("agents", name).learns}
-    assert learning == {*SHORT, "ppo_set"}
+    assert learning == {*SHORT, "ppo_set", "ppo_data_agent"}
+
+
+def test_data_agent_learns_in_the_environment_without_a_clean_label():
+    found = definition("agents", "ppo_data_agent")
+    few = {"hyperparameters": {"n_steps": 4, "batch_size": 16}, "env": {"control": {"candidates": 32}}}
+    agent = found.with_overrides(few).build()
+    env = stacked("Tiny-Mask-v0", **agent.env)
+    model = agent.build(env, seed=0)
+    before = [value.clone() for value in model.policy.parameters()]
+    model.learn(32)
+    assert any(bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True))
+    session = env.env.session
+    assert session.showing.embedding == 16 and not session.shows_validation.any()
+    assert session.config.reward == "composite"
 
 
 def test_ppo_set_learns_where_candidates_are_shown():

@@ -30,11 +30,13 @@ def returns(log_weight, replicas=32, action=0.0, context=None, **settings):
     envs = load_vector("Tiny-Curriculum-v0", replicas, context=context, autoreset_mode="Disabled", **settings)
     session = envs.session
 
-    def seeing(_):
-        wrong = session.trainer.labels != session.trainer.split("train").labels
-        return (log_weight * wrong).masked_fill(~session.pool, -torch.inf)
+    choose = session.chooser.choose
 
-    session._log_weight = seeing
+    def seeing(_, *rest):
+        wrong = session.trainer.labels != session.trainer.split("train").labels
+        return choose((log_weight * wrong).masked_fill(~session.pool, -torch.inf), *rest)
+
+    session.chooser.choose = seeing
     envs.reset(seed=0)
     total, terminated = np.zeros(replicas), np.zeros(replicas, bool)
     while not terminated.all():
