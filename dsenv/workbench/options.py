@@ -20,6 +20,8 @@ examples:
   python train_agent.py                                          the main job
   python train_agent.py --list                                   environments and agents
   python train_agent.py --env dsenv/Digits-Ratio-v0 --agent sac  how much instead of what, by SAC
+  python train_agent.py --env dsenv/Digits-Mask-v0 --agent ppo_set
+                                                                 which samples, one by one
   python train_agent.py --agent-set hyperparameters.gamma=0.99 --env-set context.label_noise=0.4
   python train_agent.py --env my_env.toml --agent my_agent.toml  own definitions
   python train_agent.py --resume runs/RUN --steps 300000         go on after Ctrl-C, or for longer
@@ -35,7 +37,7 @@ examples:
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
 (versions, seed, command), TensorBoard events, best_model.zip (by validation reward), the same policy as
 policy.safetensors for dsenv.DataPlan(policy=...), last_model.zip, evaluations.npz, and after the evaluation
-evaluation.json, accuracy.png and schedule.png."""
+evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any."""
 
 
 def make_parser() -> argparse.ArgumentParser:
