@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dsenv import kernels
-from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
 from dsenv.tasks.corruption import symmetric_noise
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.fashion_mnist import fashion_mnist

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.digits import digits
 from dsenv.tasks.fashion_mnist import fashion_mnist

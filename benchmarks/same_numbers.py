@@ -33,7 +33,7 @@ from torch.utils.data import Dataset
 
 import dsenv
 from dsenv.catalogue import load, load_vector
-from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
 from dsenv.select.registry import SELECTORS
 from dsenv.workbench.cli import main as train_agent
 

@@ -30,7 +30,7 @@ from methods import RECIPE, SELECTORS, light_cnn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dsenv.integrations import DataPlan
+from dsenv.plan import DataPlan
 from dsenv.tasks.dataset import Dataset, Split
 from dsenv.tasks.digits import digits
 from dsenv.tasks.fashion_mnist import fashion_mnist

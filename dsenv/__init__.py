@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dsenv.catalogue import import_entry_point, load, names, register_envs
 
 if TYPE_CHECKING:
-    from dsenv.integrations import DataPlan
+    from dsenv.plan import DataPlan
     from dsenv.policy import Policy
     from dsenv.policy.shipped import pretrained
 
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["DataPlan", "Policy", "load", "names", "pretrained"]
 
 _LAZY = {
-    "DataPlan": "dsenv.integrations:DataPlan",
+    "DataPlan": "dsenv.plan:DataPlan",
     "Policy": "dsenv.policy:Policy",
     "pretrained": "dsenv.policy.shipped:pretrained",
 }

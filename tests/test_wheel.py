@@ -24,8 +24,8 @@ def test_the_wheel_holds_the_package_and_the_catalogues(wheel):
     tops = {name.split("/")[0] for name in held if ".dist-info" not in name}
     assert tops == {"dsenv"}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "dsenv").rglob("*.py")} | {"dsenv/py.typed"}
-    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "dsenv/pretrained").iterdir()}
-    assert "dsenv/pretrained/curriculum.toml" in sources
+    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "dsenv/_policies").iterdir()}
+    assert "dsenv/_policies/curriculum.toml" in sources
     shipped = {
         f"dsenv/_catalogue/{kind}/{p.name}"
         for kind in ("envs", "agents")

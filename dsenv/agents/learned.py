@@ -6,7 +6,7 @@ from typing import Any
 from gymnasium import spaces
 
 from dsenv.control.base import Control
-from dsenv.policy.part import PolicyChoice, resolve
+from dsenv.policy.parts import PolicyChoice, resolve
 from dsenv.policy.policy import Policy
 
 SIZES = ("size", "candidates", "stability_bins", "decides_what", "decides_how_much", "decides_how_strong")

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from dsenv.augment.given import GivenStrength
-from dsenv.policy.driver import Driver
-from dsenv.policy.part import LearnedPart, PolicyChoice
+from dsenv.policy.parts import LearnedPart, PolicyChoice
+from dsenv.policy.runner import Driver
 from dsenv.signals import SampleSignals
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dsenv.env.acting import to_box
+from dsenv.env.actions import to_box
 from dsenv.env.config import EnvConfig
 from dsenv.env.episodes import Episodes, Rows
 from dsenv.env.result import Flags, Floats, Info, StepResult

@@ -11,8 +11,17 @@ from torch import Tensor
 
 from dsenv.control.base import Actions, Decision, Situation
 from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
-from dsenv.env.acting import to_box
-from dsenv.env.choosing import (
+from dsenv.env.actions import to_box
+from dsenv.env.candidate_sampler import Showing
+from dsenv.env.config import EnvConfig
+from dsenv.env.context import Context, realise
+from dsenv.env.episodes import Episodes, Rows
+from dsenv.env.history import History
+from dsenv.env.result import Flags, Floats, Info, StepResult
+from dsenv.env.rewards.base import Standing
+from dsenv.env.rewards.tracker import Ledger
+from dsenv.env.spending import looked_share, make_budget, progress
+from dsenv.env.stacked_selector import (
     evenly,
     give_strengths,
     make_augmentation,
@@ -20,15 +29,6 @@ from dsenv.env.choosing import (
     make_companion,
     make_controllers,
 )
-from dsenv.env.config import EnvConfig
-from dsenv.env.context import Context, realise
-from dsenv.env.episodes import Episodes, Rows
-from dsenv.env.history import History
-from dsenv.env.result import Flags, Floats, Info, StepResult
-from dsenv.env.rewards.base import Standing
-from dsenv.env.rewards.ledger import Ledger
-from dsenv.env.showing import Showing
-from dsenv.env.spending import looked_share, make_budget, progress
 from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection

@@ -3,8 +3,8 @@
 import numpy as np
 
 from dsenv.control.base import Control
-from dsenv.env.choosing import Chooser
 from dsenv.env.config import EnvConfig
+from dsenv.env.stacked_selector import Chooser
 from dsenv.training.trainer import Trainer
 from dsenv.volume.budget import Budget, Counts
 

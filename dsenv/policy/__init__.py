@@ -1,8 +1,8 @@
 """Trained policies in plain torch: one file each, used without Stable-Baselines3."""
 
 from dsenv.policy.card import PolicyCard
-from dsenv.policy.driver import Driver
 from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork
 from dsenv.policy.policy import Policy
+from dsenv.policy.runner import Driver
 
 __all__ = ["Driver", "MlpNetwork", "Policy", "PolicyCard", "SetBetaNetwork", "SetNetwork"]

@@ -10,14 +10,14 @@ SUFFIX = ".safetensors"
 
 
 class Pretrained:
-    """Loads policies of `dsenv/pretrained/`: `dsenv.pretrained("curriculum")`.
+    """Loads policies of `dsenv/_policies/`: `dsenv.pretrained("curriculum")`.
 
     Args:
         folder: where the files are; None for the package's own.
     """
 
     def __init__(self, folder: Traversable | None = None) -> None:
-        self.folder = files("dsenv") / "pretrained" if folder is None else folder
+        self.folder = files("dsenv") / "_policies" if folder is None else folder
 
     def names(self) -> list[str]:
         """Names of the policies that are there, sorted."""

@@ -2,8 +2,8 @@
 
 import torch
 
-from dsenv.policy.driver import Driver
-from dsenv.policy.part import LearnedPart, PolicyChoice
+from dsenv.policy.parts import LearnedPart, PolicyChoice
+from dsenv.policy.runner import Driver
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector
 from dsenv.select.gumbel import gumbel_top_k

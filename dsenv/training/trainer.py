@@ -12,8 +12,8 @@ from dsenv.select.base import Forward, StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
 from dsenv.training.base import Outputs, State, cloned
-from dsenv.training.companion import Companion
 from dsenv.training.data import ResidentSplit
+from dsenv.training.hooks import Companion
 from dsenv.training.replicas import make_replicas
 from dsenv.training.totals import Totals
 

@@ -1,7 +1,7 @@
 """HOW MUCH, by a trained policy."""
 
-from dsenv.policy.driver import Driver
-from dsenv.policy.part import LearnedPart, PolicyChoice
+from dsenv.policy.parts import LearnedPart, PolicyChoice
+from dsenv.policy.runner import Driver
 from dsenv.signals import SampleSignals
 
 

@@ -1,7 +1,7 @@
-"""Make a policy that comes with the package, from its recipe `dsenv/pretrained/NAME.toml`.
+"""Make a policy that comes with the package, from its recipe `dsenv/_policies/NAME.toml`.
 
 python -m dsenv.workbench.pretrain NAME trains it, evaluates it on fresh seeds in its own environment and in
-those that the recipe lists, and writes `dsenv/pretrained/NAME.safetensors`, with the results on its card.
+those that the recipe lists, and writes `dsenv/_policies/NAME.safetensors`, with the results on its card.
 """
 
 import argparse
@@ -182,7 +182,7 @@ def _checked(run: "Run", recipe: Recipe) -> "Run":
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m dsenv.workbench.pretrain", description=__doc__)
-    parser.add_argument("name", help="of the recipe, dsenv/pretrained/NAME.toml, or the path of another TOML")
+    parser.add_argument("name", help="of the recipe, dsenv/_policies/NAME.toml, or the path of another TOML")
     parser.add_argument("--device", default="auto", help="where models train (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
     parser.add_argument(

@@ -8,7 +8,7 @@ from dsenv.rng import Streams
 from dsenv.select.base import Forward, Selector
 from dsenv.signals import SampleSignals
 from dsenv.training.base import Outputs
-from dsenv.training.companion import Companion
+from dsenv.training.hooks import Companion
 
 REPLICAS, SIZE, BATCH = 3, 40, 12
 ALONE = ("ada_augment",)  # not for stacked training

@@ -108,7 +108,7 @@ def check_outputs(
 
 HINTS = {
     "logits": "the model's outputs (B, C)",
-    "features": "the inputs (B, D) of its last layer, by dsenv.integrations.FeatureForward(model, head)",
+    "features": "the inputs (B, D) of its last layer, by dsenv.plan.FeatureForward(model, head)",
 }
 
 

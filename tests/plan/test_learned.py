@@ -8,14 +8,14 @@ import torch
 import dsenv
 from dsenv.augment import CONTROLLERS
 from dsenv.augment.learned import Learned as LearnedStrength
-from dsenv.integrations import DataPlan
-from dsenv.integrations.timetable import Timetable
+from dsenv.plan import DataPlan
+from dsenv.plan.epoch_schedule import Timetable
 from dsenv.policy import Driver, Policy
 from dsenv.select.learned import Learned as LearnedSelector
 from dsenv.signals import SampleSignals
 from dsenv.volume.learned import Learned as LearnedVolume
-from tests.integrations.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
-from tests.integrations.test_resume import resumed
+from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
+from tests.plan.test_resume import resumed
 from tests.policy.policies import new_policy
 
 SIZE = len(TRAIN[1])

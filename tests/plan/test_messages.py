@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
 from dsenv.volume.constant import Constant
-from tests.integrations.loops import HIDDEN, TRAIN, Loop, new_model, new_plan
+from tests.plan.loops import HIDDEN, TRAIN, Loop, new_model, new_plan
 
 
 def first_batch(plan: DataPlan) -> Any:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from dsenv.integrations.arrays import ArrayPair, in_memory, read_ahead
-from dsenv.integrations.batch import split_sample, to_device
+from dsenv.plan.arrays import ArrayPair, in_memory, read_ahead
+from dsenv.plan.batch import split_sample, to_device
 
 READ = 1024  # samples read at a time, where nobody says otherwise
 

@@ -1,4 +1,4 @@
-"""Every code block of docs/plug-in.md runs, from top to bottom."""
+"""Every code block of docs/plan.md runs, from top to bottom."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "plug-in.md"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
 
 
 def test_code_blocks_run(capsys: Any) -> None:
@@ -15,7 +15,7 @@ def test_code_blocks_run(capsys: Any) -> None:
     names: dict[str, Any] = {"__name__": "plug_in"}
     with torch.random.fork_rng():
         for number, block in enumerate(blocks):
-            exec(compile(block, f"docs/plug-in.md block {number}", "exec"), names)
+            exec(compile(block, f"docs/plan.md block {number}", "exec"), names)
     assert "Cost(trained=8985" in capsys.readouterr().out
 
 

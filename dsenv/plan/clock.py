@@ -6,9 +6,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dsenv.integrations import checks
-from dsenv.integrations.course import Course
-from dsenv.integrations.timetable import Timetable
+from dsenv.plan import checks
+from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.epoch_schedule import Timetable
 
 
 class Clock:

@@ -9,18 +9,18 @@ from torch import Tensor
 from dsenv.augment import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.errors import check_share
-from dsenv.integrations import checks, sources
-from dsenv.integrations.assembly import Choices, assemble
-from dsenv.integrations.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
-from dsenv.integrations.clock import Clock
-from dsenv.integrations.course import Course
-from dsenv.integrations.finish import Finisher, Transform
-from dsenv.integrations.loader import PlanLoader, PlanSampler
-from dsenv.integrations.look import ForwardFunction, SampleLoss, full_pass
-from dsenv.integrations.observer import Observer
-from dsenv.integrations.parts import VolumeChoice
-from dsenv.integrations.records import Cost, PlanSignals
-from dsenv.policy.part import PolicyChoice
+from dsenv.plan import checks, sources
+from dsenv.plan.assembly import Choices, assemble
+from dsenv.plan.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
+from dsenv.plan.build import VolumeChoice
+from dsenv.plan.clock import Clock
+from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.feedback import Observer
+from dsenv.plan.finish import Finisher, Transform
+from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
+from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.records import Cost, PlanSignals
+from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
 

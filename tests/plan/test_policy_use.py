@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dsenv.integrations import DataPlan
+from dsenv.plan import DataPlan
 from dsenv.policy import Policy
-from tests.integrations.loops import TRAIN, Loop, new_plan, same_batches, scale
+from tests.plan.loops import TRAIN, Loop, new_plan, same_batches, scale
 from tests.policy.policies import new_policy
 
 POLICY = new_policy(validation_shown=0.5)

@@ -12,17 +12,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
-from dsenv.integrations import DataPlan
-from dsenv.integrations.look import full_pass
-from dsenv.integrations.records import FLUSH_ELEMENTS, Inbox, PlanSignals
-from dsenv.integrations.sources import READ, open_source
+from dsenv.plan import DataPlan
+from dsenv.plan.forward import full_pass
+from dsenv.plan.records import FLUSH_ELEMENTS, Inbox, PlanSignals
+from dsenv.plan.sources import READ, open_source
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
 from dsenv.select.registry import SELECTORS
 from dsenv.volume.base import VolumeSchedule, counts
 from dsenv.volume.pods import Pods
 from dsenv.volume.registry import SCHEDULES
-from tests.integrations.loops import (
+from tests.plan.loops import (
     CHOICES,
     HELD_OUT,
     HIDDEN,

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from dsenv.augment import AdaAugment, AugmentationController
-from dsenv.integrations.batch import Batch, ViewBatch
-from dsenv.integrations.course import Course
-from dsenv.integrations.records import Cost
+from dsenv.plan.batch import Batch, ViewBatch
+from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.records import Cost
 
 Transform = Callable[[Any], Any]
 

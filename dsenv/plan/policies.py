@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dsenv.augment import AugmentationController
 from dsenv.augment.learned import Learned as LearnedStrength
-from dsenv.policy.driver import Driver
-from dsenv.policy.part import LearnedPart
+from dsenv.policy.parts import LearnedPart
+from dsenv.policy.runner import Driver
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
 from dsenv.volume.learned import Learned as LearnedVolume

@@ -6,10 +6,10 @@ from typing import Any
 
 from dsenv.augment import AugmentationController
 from dsenv.catalogue import Choice
-from dsenv.integrations import parts
-from dsenv.integrations.guidance import Guidance, default_ratio, make_guidance
-from dsenv.integrations.timetable import Timetable
-from dsenv.policy.part import PolicyChoice
+from dsenv.plan import build as parts
+from dsenv.plan.epoch_schedule import Timetable
+from dsenv.plan.policies import Guidance, default_ratio, make_guidance
+from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 from dsenv.volume.base import VolumeSchedule
 from dsenv.volume.learned import Learned as LearnedVolume

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from dsenv.integrations.batch import Batch, IndexedCollate, ViewBatch
+from dsenv.plan.batch import Batch, IndexedCollate, ViewBatch
 
 if TYPE_CHECKING:
-    from dsenv.integrations.plan import DataPlan
+    from dsenv.plan.data_plan import DataPlan
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
 

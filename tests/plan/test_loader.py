@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from dsenv.integrations import DataPlan
-from dsenv.integrations.batch import IndexedCollate
-from tests.integrations.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
+from dsenv.plan import DataPlan
+from dsenv.plan.batch import IndexedCollate
+from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
 
 
 class Numbers:

@@ -6,7 +6,7 @@ from typing import Any
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
 from dsenv.catalogue import Choice, build_part
 from dsenv.errors import check_share
-from dsenv.policy.part import LearnedPart, PolicyChoice, resolve
+from dsenv.policy.parts import LearnedPart, PolicyChoice, resolve
 from dsenv.select.base import Selector
 from dsenv.select.registry import SELECTORS
 from dsenv.volume.base import VolumeSchedule, counts

@@ -8,7 +8,7 @@ import dsenv
 from dsenv.control.candidates import Candidates
 from dsenv.control.observation import observe
 from dsenv.policy import Driver
-from dsenv.policy.driver import ranks
+from dsenv.policy.runner import ranks
 from dsenv.signals import SampleSignals
 from tests.policy.policies import ENVS, new_policy
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from dsenv.integrations import DataPlan, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
 from dsenv.select.registry import SELECTORS
 from dsenv.tasks.digits import digits
 

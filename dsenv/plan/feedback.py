@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dsenv.augment import AdaAugment, AugmentationController
-from dsenv.integrations import checks
-from dsenv.integrations.batch import Batch, ViewBatch, to_device
-from dsenv.integrations.course import Course
-from dsenv.integrations.look import ForwardFunction, outputs
-from dsenv.integrations.records import Cost, Inbox, PlanSignals
 from dsenv.kernels import cross_entropy
+from dsenv.plan import checks
+from dsenv.plan.batch import Batch, ViewBatch, to_device
+from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.forward import ForwardFunction, outputs
+from dsenv.plan.records import Cost, Inbox, PlanSignals
 from dsenv.select.base import Forward, Selector
 from dsenv.volume.learned import Learned as LearnedVolume
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsenv.integrations.guidance import Guidance
-from dsenv.integrations.timetable import Timetable
+from dsenv.plan.epoch_schedule import Timetable
+from dsenv.plan.policies import Guidance
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import pruning_is_on
 from dsenv.select.random import UniformRandom

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from dsenv.integrations import DataPlan
+from dsenv.plan import DataPlan
 from dsenv.select.registry import SELECTORS
-from tests.integrations.loops import (
+from tests.plan.loops import (
     CHOICES,
     HIDDEN,
     Digits,

@@ -13,7 +13,7 @@ from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection
 from dsenv.select.gumbel import gumbel_top_k, shuffled
 from dsenv.select.registry import SELECTORS
-from dsenv.training.companion import Companion
+from dsenv.training.hooks import Companion
 from dsenv.training.trainer import Trainer
 
 LOOK_AFTER = 1  # intervals of random samples before a selector's pass over the data

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dsenv.integrations import DataPlan
-from dsenv.integrations.arrays import ArrayPair, read_ahead
-from tests.integrations.loops import HELD_OUT, TRAIN, Loop, new_plan, scale
+from dsenv.plan import DataPlan
+from dsenv.plan.arrays import ArrayPair, read_ahead
+from tests.plan.loops import HELD_OUT, TRAIN, Loop, new_plan, scale
 
 
 @pytest.fixture

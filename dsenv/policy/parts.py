@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dsenv.policy.driver import Driver
 from dsenv.policy.policy import Policy
+from dsenv.policy.runner import Driver
 from dsenv.policy.shipped import pretrained
 
 PolicyChoice = Policy | str | Path
