@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsenv.select.base import Forward, top
+from dsenv.select.base import ModelOutputs, top
 from dsenv.select.data_agent import DataAgent
 from dsenv.signals import SampleSignals
 from dsenv.tasks.corruption import symmetric_noise
@@ -46,7 +46,7 @@ def separation(seeds: int = 5) -> None:
                 scale = torch.where(hard[index], 1.0, 3.0)
                 loss = torch.where(hard[index], 1.5, 0.5) + 0.5 * torch.randn(64, generator=g).abs()
                 logits = scale[:, None] * torch.randn(64, 10, generator=g)
-                agent.observe(Forward(index, torch.zeros_like(index), loss, logits, features[index]))
+                agent.observe(ModelOutputs(index, torch.zeros_like(index), loss, logits, features[index]))
             areas.append(roc_area(agent.score, hard))
         print(f"{variant:9} AUC {statistics.mean(areas):.3f} (min {min(areas):.3f}, {seeds} seeds)")
 
@@ -65,7 +65,7 @@ def starved(variant: str, ratio: float, size: int = 5000, epochs: int = 100) -> 
         for index in chosen[torch.randperm(len(chosen), generator=g)].split(128):
             loss = base[index] + 0.3 * torch.rand(len(index), generator=g)
             logits = torch.randn(len(index), 10, generator=g) / base[index, None]
-            agent.observe(Forward(index, torch.zeros_like(index), loss, logits, features[index]))
+            agent.observe(ModelOutputs(index, torch.zeros_like(index), loss, logits, features[index]))
     return 1 - float(seen.float().mean())
 
 
@@ -105,7 +105,7 @@ def train_digits(kind: str, noise: float, seed: int, epochs: int = 40) -> tuple[
             logits = head(features)
             loss = functional.cross_entropy(logits, labels[index], reduction="none")
             if kind == "agent":
-                agent.observe(Forward(index, labels[index], loss, logits, features))
+                agent.observe(ModelOutputs(index, labels[index], loss, logits, features))
             optimizer.zero_grad()
             loss.mean().backward()
             optimizer.step()
@@ -143,7 +143,7 @@ def cost(batch: int = 128, steps: int = 500) -> None:
             spent = 0.0
             for step in range(steps + 20):
                 index = torch.randint(5000, (batch,), generator=g)
-                forward = Forward(index, index, loss[index], logits[index], features[index])
+                forward = ModelOutputs(index, index, loss[index], logits[index], features[index])
                 start = time.process_time()
                 agent.observe(forward)
                 spent += (time.process_time() - start) * (step >= 20)

@@ -147,7 +147,7 @@ def train(plan: DataPlan, forward: FeatureForward, validation: tuple[Tensor, Ten
     for epoch in plan.epochs_left():
         if epoch == 1 and plan.selector.needs_pass:
             with autocast():
-                plan.look(forward, validation)
+                plan.score(forward, validation)
         for batch in plan.batches():
             with autocast():
                 logits, features = forward(batch.inputs)

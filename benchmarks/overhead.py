@@ -159,7 +159,7 @@ def planned(setting: Setting, epochs: int, once: dict[str, float], name: str, **
         batch_size=BATCH,
         transform=setting.normalise,
         uniform_epochs=0 if name == "data_agent" else 1,
-        looks=0,
+        scoring_passes=0,
         **parts,
     )
     epoch_numbers = plan.epochs_left()
@@ -172,7 +172,7 @@ def planned(setting: Setting, epochs: int, once: dict[str, float], name: str, **
         number = clock.timed(lambda: next(epoch_numbers))  # ends the epoch before
         if number == 1 and plan.selector.needs_pass:
             looking = Clock(setting.device)
-            looking.timed(lambda: plan.look(setting.forward, setting.held_out))
+            looking.timed(lambda: plan.score(setting.forward, setting.held_out))
             once[name] = looking.total
         spent = run_epoch(setting, plan.batches, loss)
         return spent + 1e3 * clock.total / plan.steps_in_epoch(number)

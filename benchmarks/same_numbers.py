@@ -301,7 +301,7 @@ def train_with(source: str, settings: dict[str, Any]) -> Iterator[dict[str, Any]
     looked = False
     for epoch in plan.epochs_left():
         if plan.selector.needs_pass and not looked:
-            plan.look(forward, samples())
+            plan.score(forward, samples())
             looked = True
         for step, batch in enumerate(plan.batches()):
             yield train_on(batch, plan, forward, optimizer)

@@ -21,7 +21,7 @@ from common import choose_device, facts, parser, report
 import dsenv
 from dsenv.agents.learned import LearnedAgent
 from dsenv.catalogue import definition
-from dsenv.evaluation.compare import Contender, Row, evaluate
+from dsenv.evaluation.compare import Entry, Row, evaluate
 
 ENV = "FashionMNIST-Curriculum-v0"
 CNN = {
@@ -50,12 +50,12 @@ def main() -> int:
     torch.set_num_threads(1)
     device = choose_device(args.device)
     policy = args.policy or "curriculum"
-    contenders = [Contender(name, dsenv.load("agents", name)) for name in args.rivals]
-    contenders += [
-        Contender("policy", LearnedAgent(policy, {"validation_shown": 1.0})),
-        Contender("policy without validation", LearnedAgent(policy, {"validation_shown": 0.0})),
+    entries = [Entry(name, dsenv.load("agents", name)) for name in args.rivals]
+    entries += [
+        Entry("policy", LearnedAgent(policy, {"validation_shown": 1.0})),
+        Entry("policy without validation", LearnedAgent(policy, {"validation_shown": 0.0})),
     ]
-    names = [contender.name for contender in contenders]
+    names = [entry.name for entry in entries]
     rows = []
     for setting in args.settings:
         overrides, contexts = SETTINGS[setting]
@@ -63,7 +63,7 @@ def main() -> int:
             overrides, contexts = merge_quick(overrides), contexts[:1]
         env = definition("envs", ENV).with_overrides({**overrides, "evaluation_contexts": contexts})
         seeds = 2 if args.quick else args.cnn_seeds if setting.startswith("CNN") else args.seeds
-        found = evaluate(env, contenders, "policy", seeds=seeds, device=str(device))
+        found = evaluate(env, entries, "policy", seeds=seeds, device=str(device))
         for number, context in enumerate(found.contexts):
             own = {row.agent: row for row in found.rows[number * len(names) : (number + 1) * len(names)]}
             rows.append(line(setting, context, own, names))

@@ -25,7 +25,7 @@ def test_load_by_name_and_by_id(name):
 
 def test_load_by_path(tmp_path):
     path = tmp_path / "mine.toml"
-    text = 'entry_point = "dsenv.agents.rules:Ranked"\n[kwargs]\nkeep = "small"\n'
+    text = 'entry_point = "dsenv.agents.rules:LossRankRule"\n[kwargs]\nkeep = "small"\n'
     path.write_text(text)
     assert not dsenv.load("agents", str(path)).learns
 
@@ -74,7 +74,7 @@ def test_missing_file_and_broken_files_say_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'entry_point'"):
         definition("envs", str(path))
     path.write_text('entry_point = "dsenv.agents.rules:Evn"')
-    with pytest.raises(ValueError, match="Did you mean 'Even'"):
+    with pytest.raises(ValueError, match="Did you mean 'NeutralRule'"):
         definition("agents", str(path)).build()
     path.write_text('entry_point = "no_such_module_here:x"')
     with pytest.raises(ValueError, match="PYTHONPATH"):
@@ -89,7 +89,7 @@ def test_merge_goes_into_tables_and_replaces_other_parts():
 
 
 def test_a_definition_needs_no_kwargs():
-    assert Definition("agents", "x", "dsenv.agents.rules:Even").build().learns is False
+    assert Definition("agents", "x", "dsenv.agents.rules:NeutralRule").build().learns is False
 
 
 @pytest.mark.parametrize("name", dsenv.names("agents"))

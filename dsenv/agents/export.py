@@ -80,7 +80,7 @@ def make_card(actor: Actor, session: Any, trained: Mapping[str, Any]) -> PolicyC
         intervals=config.intervals,
         interval=config.interval,
         validation_shown=config.validation_shown,
-        embedding=parts[0].showing.embedding,
+        embedding=parts[0].candidate_sampler.embedding,
         trained={
             "datasets": [part.task.dataset.name for part in parts],
             "samples": [part.trainer.size for part in parts],

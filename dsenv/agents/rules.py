@@ -76,7 +76,7 @@ class Rule(ABC):
         return (actions if observation.ndim == 2 else actions[0]), state
 
 
-class Even(Rule):
+class NeutralRule(Rule):
     """No preference of its own: every sample alike, the ratio at its target, no augmentation.
 
     All data where the target ratio is 1, a fresh random subset where not; and with the control "rule"
@@ -97,8 +97,8 @@ class Even(Rule):
         return control.encode()
 
 
-class Fixed(Rule):
-    """The same answer all the time; what it does not name is as in `Even`.
+class FixedRule(Rule):
+    """The same answer all the time; what it does not name is as in `NeutralRule`.
 
     Args:
         answers: values by the names of the control's answers, in their own units: {"strength": 0.4}.
@@ -125,7 +125,7 @@ class Fixed(Rule):
         return control.encode(**self._answers)
 
 
-class Ranked(Rule):
+class LossRankRule(Rule):
     """The samples at one end of the loss ranking, all the time.
 
     Args:
@@ -146,7 +146,7 @@ class Ranked(Rule):
         return graded(control, self._sign)
 
 
-class EasyFirst(Rule):
+class EasyFirstRule(Rule):
     """Small losses at first, then gradually everything alike (curriculum learning, Bengio et al., 2009).
 
     The preference for small losses falls linearly and is gone at three quarters of the training.

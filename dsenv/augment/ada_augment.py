@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.ops import apply_ops, draw_ops
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 EDGE = 1e-3  # actions are kept this far from 0 and 1, where the density of a Beta is 0
@@ -53,7 +53,7 @@ class AdaAugment(AugmentationController):
 
     Args:
         size: N, the number of training samples.
-        features: D, the width of `Forward.features`.
+        features: D, the width of `ModelOutputs.features`.
         epochs: length of the training, over which b falls to 0.
         device: where the memory and the agent live.
         learning_rate: Adam's step size for actor and critic.
@@ -108,7 +108,7 @@ class AdaAugment(AugmentationController):
         return current, apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
 
     def observe_views(
-        self, plain: Forward, current: Forward, full: Forward, generator: torch.Generator
+        self, plain: ModelOutputs, current: ModelOutputs, full: ModelOutputs, generator: torch.Generator
     ) -> None:
         """Learn from the three views of one batch, and choose its samples' next strengths.
 
@@ -119,7 +119,7 @@ class AdaAugment(AugmentationController):
             generator: draws the next strengths.
         """
         if plain.features is None or current.features is None:
-            raise ValueError("AdaAugment needs Forward.features of the plain and the current view")
+            raise ValueError("AdaAugment needs ModelOutputs.features of the plain and the current view")
         state, next_state = plain.features.detach().float(), current.features.detach().float()
         reward = view_reward(plain.loss, current.loss, full.loss, self.balance).detach()
         loss = self._loss(state, self._memory["strength"][plain.index], reward, next_state)

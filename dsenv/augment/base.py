@@ -10,7 +10,7 @@ from torch import Tensor
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
 from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 
@@ -27,9 +27,9 @@ class AugmentationController(ABC):
     """
 
     needs_logits: bool = False
-    """`Forward.logits` must be given to `observe`."""
+    """`ModelOutputs.logits` must be given to `observe`."""
     needs_features: bool = False
-    """`Forward.features` must be given."""
+    """`ModelOutputs.features` must be given."""
     ops_per_sample: int = 1
     """Ops that `augment` applies to each sample, one after another."""
 
@@ -68,7 +68,7 @@ class AugmentationController(ABC):
             images = self._one_op(images, strength, generator)
         return images
 
-    def observe(self, batch: Forward) -> None:
+    def observe(self, batch: ModelOutputs) -> None:
         """Take in one training batch, after its forward pass; each sample at most once."""
         del batch
 

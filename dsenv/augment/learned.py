@@ -6,7 +6,7 @@ import torch
 
 from dsenv.augment.given import GivenStrength
 from dsenv.policy.parts import LearnedPart, PolicyChoice
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 from dsenv.signals import SampleSignals
 
 
@@ -22,7 +22,7 @@ class Learned(LearnedPart, GivenStrength):
     Cost: once an epoch, as for `dsenv.select.Learned`, and the ops. Source: our own.
 
     Args:
-        policy: a `Policy`, its file, the name of a pretrained one, or a `Driver`.
+        policy: a `Policy`, its file, the name of a pretrained one, or a `PolicyRunner`.
         size: N, the number of training samples.
         device: where the strengths live.
         settings: `ops` and `magnitudes` of `AugmentationController`.
@@ -35,13 +35,17 @@ class Learned(LearnedPart, GivenStrength):
     needs_logits = True
 
     def __init__(
-        self, policy: PolicyChoice | Driver, size: int, device: torch.device | str = "cpu", **settings: Any
+        self,
+        policy: PolicyChoice | PolicyRunner,
+        size: int,
+        device: torch.device | str = "cpu",
+        **settings: Any,
     ) -> None:
         LearnedPart.__init__(self, policy)
         GivenStrength.__init__(self, size, device, **settings)
 
     def begin_epoch(self, signals: SampleSignals) -> None:
         """Take over the strengths of the next epoch, given the (N,) signals of those before."""
-        strength = self.driver.decide(signals).strength
+        strength = self.runner.decide(signals).strength
         assert strength is not None
         self.strength.copy_(strength[0])

@@ -9,7 +9,7 @@ from dsenv.augment.base import AugmentationController
 from dsenv.augment.influence import kl_change, tdds_change
 from dsenv.augment.trivial import random_levels
 from dsenv.errors import pick
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 ESTIMATORS = ("loss", "kl", "tdds", "projection")
@@ -109,13 +109,13 @@ class SADA(AugmentationController):
         return torch.where(strength.isnan(), level, strength)
 
     @torch.no_grad()
-    def observe(self, batch: Forward) -> None:
+    def observe(self, batch: ModelOutputs) -> None:
         """Estimate each sample's influence from this visit and the one before, and record it."""
         if self.estimator == "projection":
             return
         if self.needs_logits and batch.logits is None:
             raise ValueError(
-                f"SADA with estimator {self.estimator!r} needs Forward.logits; or use estimator='loss'"
+                f"SADA with estimator {self.estimator!r} needs ModelOutputs.logits; or use estimator='loss'"
             )
         index, last, seen = batch.index, self._memory["last"], self._memory["seen"]
         outputs = batch.loss if batch.logits is None or not self.needs_logits else batch.logits

@@ -58,7 +58,7 @@ class Control(ABC):
     """Smallest ratio an interval gets; None where the volume schedule decides."""
     candidates: int = 0
     """M, samples that the agent is shown before each action; 0 for none. They are all an interval offers."""
-    looks: bool = False
+    rescores: bool = False
     """Whether the candidates are looked at by a forward pass, which the budget pays for."""
     embedding: bool = False
     """Whether the model's features of the candidates are shown."""

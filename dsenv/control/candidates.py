@@ -29,7 +29,7 @@ FEATURES = (
 
 
 @dataclass(frozen=True)
-class Look:
+class CandidateScores:
     """What the models say now about (K, M) candidates."""
 
     loss: Tensor
@@ -46,7 +46,7 @@ class Candidates:
 
     index: Tensor
     """(K, M) int64; N is padding."""
-    look: Look | None = None
+    scores: CandidateScores | None = None
     """A fresh look at them; None for their values at the last visit."""
 
 
@@ -72,10 +72,10 @@ def describe(
     index, classes = shown.index, signals.classes
     exists = (index < signals.size).float()
     of = {name: signals.gather(name, index) for name in signals.names}
-    if shown.look is not None:
-        of |= {"loss": shown.look.loss, **shown.look.outputs}
+    if shown.scores is not None:
+        of |= {"loss": shown.scores.loss, **shown.scores.outputs}
     unseen = (of["times_trained"] == 0).float()
-    known = exists if shown.look is not None else exists * (1 - unseen)
+    known = exists if shown.scores is not None else exists * (1 - unseen)
     age = (interval[:, None] - 1 - of["last_step"]) / intervals
     times, forgotten = of["times_trained"].float(), of["forgetting_events"].float()
     columns = [
@@ -97,8 +97,8 @@ def describe(
         of["influence_variance"].sqrt().tanh(),
     ]
     features = torch.stack(columns, -1)
-    if shown.look is not None and shown.look.embedding is not None:
-        scaled = standardised(shown.look.embedding.transpose(1, 2), exists[:, None]).transpose(1, 2)
+    if shown.scores is not None and shown.scores.embedding is not None:
+        scaled = standardised(shown.scores.embedding.transpose(1, 2), exists[:, None]).transpose(1, 2)
         features = torch.cat([features, scaled / 3], -1)
     return features.nan_to_num(0.0).clamp(-1, 1) * exists[..., None]
 

@@ -23,9 +23,9 @@ class MaskControl(Control):
         bins: B of the observation; the action does not depend on it.
         target: target ratio of the environment, (0, 1].
         candidates: M, from 8 to 256. Larger actions do not learn: PPO's ratio of probabilities explodes.
-        look: show the candidates' features as the model sees them now, by a forward pass that costs the
+        rescore: show the candidates' features as the model sees them now, by a forward pass that costs the
             budget a third of a presentation each, instead of their values at their last visit.
-        embedding: show the model's features of the candidates as well; implies `look`.
+        embedding: show the model's features of the candidates as well; implies `rescore`.
         minimum: smallest ratio of an interval with binary actions, (0, 1].
         binary: whether actions are masks: above 0 for yes.
 
@@ -43,7 +43,7 @@ class MaskControl(Control):
         bins: int,
         target: float,
         candidates: int = 128,
-        look: bool = False,
+        rescore: bool = False,
         embedding: bool = False,
         minimum: float = 0.1,
         binary: bool = False,
@@ -55,7 +55,7 @@ class MaskControl(Control):
                 "over more intervals"
             )
         self.size = self.candidates = candidates
-        self.looks, self.embedding = look or embedding, embedding
+        self.rescores, self.embedding = rescore or embedding, embedding
         self.minimum = min(check_share("control.minimum", minimum), target) if binary else None
         self.decides_how_much = self._binary = binary
         self.names = tuple(f"score of candidate {m}" for m in range(candidates))

@@ -1,4 +1,4 @@
-"""Showing: the candidate samples that agents are shown before they act."""
+"""CandidateSampler: the candidate samples that agents are shown before they act."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from dsenv.control.base import Control
-from dsenv.control.candidates import Candidates, Look
+from dsenv.control.candidates import Candidates, CandidateScores
 from dsenv.rng import Streams
 from dsenv.signals import read_outputs
 from dsenv.training.trainer import Trainer
 
 
-class Showing:
+class CandidateSampler:
     """Draws M candidates for each of K episodes, and looks at them where the control asks for it.
 
     Args:
@@ -27,18 +27,18 @@ class Showing:
         replicas = trainer.replicas.count
         blank = torch.full((replicas, control.candidates), trainer.size, device=trainer.device)
         self.shown = Candidates(blank)
-        self.looked = np.zeros(replicas, np.int64)
+        self.extra_forwards = np.zeros(replicas, np.int64)
         """(K,) samples looked at without training, in this episode."""
         self.embedding = 0
         """D, length of the features that are shown."""
         if control.embedding:
-            self._look()
-            assert self.shown.look is not None and self.shown.look.embedding is not None
-            self.embedding = self.shown.look.embedding.shape[2]
+            self._score()
+            assert self.shown.scores is not None and self.shown.scores.embedding is not None
+            self.embedding = self.shown.scores.embedding.shape[2]
 
     def restart(self, replica: int) -> None:
         """Begin a new episode."""
-        self.looked[replica] = 0
+        self.extra_forwards[replica] = 0
 
     def draw(self, rows: Sequence[int], pool: Tensor) -> None:
         """Show new candidates in the episodes `rows`, drawn uniformly from `pool` (K, N) bool."""
@@ -54,17 +54,17 @@ class Showing:
         index[where] = size
         index[where, : best.indices.shape[1]] = best.indices.masked_fill(best.values < 0, size)
         self.shown = Candidates(index)
-        if self._control.looks:
-            self._look()
+        if self._control.rescores:
+            self._score()
 
-    def _look(self) -> None:
-        out, labels = self._trainer.look_at(self.shown.index, features=self._control.embedding)
+    def _score(self) -> None:
+        out, labels = self._trainer.score_candidates(self.shown.index, features=self._control.embedding)
         assert out.loss is not None
-        look = Look(out.loss, read_outputs(out.logits, labels), out.features)
-        self.shown = Candidates(self.shown.index, look)
+        scores = CandidateScores(out.loss, read_outputs(out.logits, labels), out.features)
+        self.shown = Candidates(self.shown.index, scores)
 
     def book(self, running: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
         """Count the looks that the running episodes' actions were based on."""
-        if self._control.looks:
+        if self._control.rescores:
             exists = (self.shown.index < self._trainer.size).sum(1).cpu().numpy()
-            self.looked += exists * running
+            self.extra_forwards += exists * running

@@ -212,28 +212,28 @@ class EnvConfig:
             ValueError: it prices presentations that have to be made all the same.
         """
         reward = make_reward(self.reward)
-        if reward.prices_presentations and self.spend_all:
+        if reward.prices_samples and self.spend_all:
             raise ValueError(
                 f"reward {self.reward!r} prices presentations, and the budget is spent in any case; set "
                 "spend_all = false with a control that decides how much"
             )
         return reward
 
-    def ratio_after(self, looked: float) -> float:
+    def ratio_after(self, extra: float) -> float:
         """Ratio left for training when the budget pays for forward passes without training.
 
         Args:
-            looked: samples of those passes over all presentations that the intervals could hold; each costs
+            extra: samples of those passes over all presentations that the intervals could hold; each costs
                 a third of a presentation.
 
         Raises:
             ValueError: nothing is left.
         """
-        left = self.ratio - FORWARD_COST * looked
+        left = self.ratio - FORWARD_COST * extra
         if left <= 0:
             raise ValueError(
                 f"ratio {self.ratio} over {self.intervals} intervals does not pay for looking at "
-                f"{looked:.0%} of the presentations without training, at a third of one each; raise the "
+                f"{extra:.0%} of the presentations without training, at a third of one each; raise the "
                 "ratio or the number of intervals"
             )
         return left

@@ -12,22 +12,22 @@ from torch import Tensor
 from dsenv.control.base import Actions, Decision, Situation
 from dsenv.control.observation import Last, View, candidate_names, feature_names, observe, stability_bins
 from dsenv.env.actions import to_box
-from dsenv.env.candidate_sampler import Showing
+from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import Context, realise
 from dsenv.env.episodes import Episodes, Rows
 from dsenv.env.history import History
 from dsenv.env.result import Flags, Floats, Info, StepResult
-from dsenv.env.rewards.base import Standing
-from dsenv.env.rewards.tracker import Ledger
-from dsenv.env.spending import looked_share, make_budget, progress
+from dsenv.env.rewards.base import RewardInputs
+from dsenv.env.rewards.tracker import RewardTracker
+from dsenv.env.spending import extra_forward_share, make_budget, progress
 from dsenv.env.stacked_selector import (
     evenly,
     give_strengths,
     make_augmentation,
-    make_chooser,
-    make_companion,
     make_controllers,
+    make_hooks,
+    make_stacked_selector,
 )
 from dsenv.errors import check_keywords, pick
 from dsenv.rng import Streams
@@ -59,7 +59,7 @@ class Session(Episodes):
         self.config, self.count, self.device = config, replicas, device
         self.task, self._dataset = config.make_task(dataset), dataset
         self.control = config.make_control()
-        self.ledger = Ledger(config.make_reward(), replicas, device)
+        self.reward_tracker = RewardTracker(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
         if config.sets_width():
             narrow_parameters(self.task, seed=0, width=0.5)  # a model without narrow forms must show at once
@@ -68,9 +68,11 @@ class Session(Episodes):
         pick("signal to rank by", config.rank_by, self.trainer.signals.names)
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
-        self.chooser = make_chooser(config.selector, self.trainer)
-        self.showing = Showing(self.control, self.trainer, self.streams)
-        self.ratio = config.ratio_after(looked_share(config, self.control, self.chooser, self.trainer))
+        self.stacked_selector = make_stacked_selector(config.selector, self.trainer)
+        self.candidate_sampler = CandidateSampler(self.control, self.trainer, self.streams)
+        self.ratio = config.ratio_after(
+            extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
+        )
         self.schedule = config.make_schedule(self.ratio)
         self.augment = config.augment or ("given" if self.control.decides_how_strong else None)
         self.controllers = make_controllers(self.augment, self.trainer)
@@ -91,11 +93,14 @@ class Session(Episodes):
 
     @property
     def observation_names(self) -> list[str]:
-        return feature_names(self.config.bins, self.control, self.showing.embedding)
+        return feature_names(self.config.bins, self.control, self.candidate_sampler.embedding)
 
     @property
     def candidate_shape(self) -> tuple[int, int] | None:
-        shown, features = self.control.candidates, candidate_names(self.control, self.showing.embedding)
+        shown, features = (
+            self.control.candidates,
+            candidate_names(self.control, self.candidate_sampler.embedding),
+        )
         return (shown, len(features)) if shown else None
 
     def reset(
@@ -113,9 +118,9 @@ class Session(Episodes):
         rows[list(replicas)] = True
         rows = rows.to(self.device)
         self.last = self.last.updated(fresh, rows)
-        self.ledger.restart(Standing(score, self.trainer.signals, self.pool), rows)
+        self.reward_tracker.restart(RewardInputs(score, self.trainer.signals, self.pool), rows)
         self._rank()
-        self.showing.draw(list(replicas), self.pool)
+        self.candidate_sampler.draw(list(replicas), self.pool)
 
     def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, Any] | None) -> None:
         dataset = self.task.dataset
@@ -128,8 +133,8 @@ class Session(Episodes):
         own_validation = None if self.config.trusted_validation else self._corrupted(context, rng)
         self.trainer.start(replica, model_seed, labels, own_validation, width=context.width, lr=context.lr)
         self.streams.seed(replica, stream_seed)
-        self.chooser.restart(replica, stream_seed, pool.to(self.device))
-        self.showing.restart(replica)
+        self.stacked_selector.restart(replica, stream_seed, pool.to(self.device))
+        self.candidate_sampler.restart(replica)
         if self.controllers is not None and self.augment is not None:
             self.controllers[replica] = make_augmentation(self.augment, self.trainer, replica)
         self.context[replica] = context
@@ -164,20 +169,20 @@ class Session(Episodes):
         wanted = situation.planned if decision.counts is None else decision.counts
         number = np.where(running, wanted, 0)
         log_weight = evenly(self.pool) if decision.log_weight is None else decision.log_weight
-        selection = self.chooser.choose(log_weight, number.tolist(), self.trainer, self.streams)
+        selection = self.stacked_selector.choose(log_weight, number.tolist(), self.trainer, self.streams)
         give_strengths(decision, self.controllers)
         done = self._train(selection)
         score = self.trainer.evaluate("validation")
         rows = torch.from_numpy(running).to(self.device)
         self.last = self.last.updated(self._measure(actions, decision, number, selection, done, score), rows)
         self.budget.spend(number)
-        self.showing.book(running)
+        self.candidate_sampler.book(running)
         self.interval = self.interval + running
         self._rank()
-        self.showing.draw(np.flatnonzero(running).tolist(), self.pool)
+        self.candidate_sampler.draw(np.flatnonzero(running).tolist(), self.pool)
         is_last = torch.from_numpy(self.interval >= self.config.intervals).to(self.device)
-        standing = Standing(score, self.trainer.signals, self.pool)
-        paid = self.ledger.pay(standing, rows, torch.from_numpy(number).to(self.device), is_last)
+        inputs = RewardInputs(score, self.trainer.signals, self.pool)
+        paid = self.reward_tracker.compute(inputs, rows, torch.from_numpy(number).to(self.device), is_last)
         return self._result(paid, running)
 
     def _situation(self) -> Situation:
@@ -187,7 +192,7 @@ class Session(Episodes):
             bins=self.bins,
             stability=self.stability,
             pool=self.pool,
-            candidates=self.showing.shown.index,
+            candidates=self.candidate_sampler.shown.index,
             budget=self.budget,
             planned=planned,
             interval=self.interval,
@@ -195,10 +200,10 @@ class Session(Episodes):
 
     def _train(self, selection: StackedSelection) -> Interval:
         """Train on the selected samples, augmented and watched as the settings say."""
-        companion = make_companion(self.chooser, self.controllers, self.trainer, self.streams)
+        hooks = make_hooks(self.stacked_selector, self.controllers, self.trainer, self.streams)
         at = torch.from_numpy(self.interval).to(self.device)
         spent, total = progress(self.budget, self.interval, np.array(selection.counts))
-        done = self.trainer.train(selection, at, spent, total, companion)
+        done = self.trainer.train(selection, at, spent, total, hooks)
         for controller, size in zip(self.controllers or (), selection.counts, strict=False):
             if size:
                 controller.end_epoch()
@@ -254,7 +259,7 @@ class Session(Episodes):
             pool=self.pool,
             bins=self.bins,
             stability=self.stability,
-            candidates=self.showing.shown,
+            candidates=self.candidate_sampler.shown,
             interval=torch.from_numpy(self.interval.astype(np.float32)).to(self.device),
             intervals=self.config.intervals,
             budget_left=torch.from_numpy(left).to(self.device),
@@ -296,4 +301,11 @@ class Session(Episodes):
     def info(self) -> Info:
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in vars(Context())}
         spent = {"samples_used": self.budget.spent.copy(), "budget_left": self.budget.left.copy()}
-        return context | spent | {"extra_forwards": np.array(self.chooser.looked) + self.showing.looked}
+        return (
+            context
+            | spent
+            | {
+                "extra_forwards": np.array(self.stacked_selector.extra_forwards)
+                + self.candidate_sampler.extra_forwards
+            }
+        )

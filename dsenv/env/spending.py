@@ -4,16 +4,18 @@ import numpy as np
 
 from dsenv.control.base import Control
 from dsenv.env.config import EnvConfig
-from dsenv.env.stacked_selector import Chooser
+from dsenv.env.stacked_selector import StackedSelector
 from dsenv.training.trainer import Trainer
 from dsenv.volume.budget import Budget, Counts
 
 
-def looked_share(config: EnvConfig, control: Control, chooser: Chooser, trainer: Trainer) -> float:
+def extra_forward_share(
+    config: EnvConfig, control: Control, stacked_selector: StackedSelector, trainer: Trainer
+) -> float:
     """Samples looked at without training over the presentations that all intervals could hold."""
-    if control.looks:
+    if control.rescores:
         return 1.0
-    return chooser.passes(trainer) / (config.intervals * config.interval)
+    return stacked_selector.passes(trainer) / (config.intervals * config.interval)
 
 
 def make_budget(config: EnvConfig, control: Control, ratio: float, members: Counts) -> Budget:

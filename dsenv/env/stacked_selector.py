@@ -13,13 +13,13 @@ from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection
 from dsenv.select.gumbel import gumbel_top_k, shuffled
 from dsenv.select.registry import SELECTORS
-from dsenv.training.hooks import Companion
+from dsenv.training.hooks import BatchHooks
 from dsenv.training.trainer import Trainer
 
-LOOK_AFTER = 1  # intervals of random samples before a selector's pass over the data
+SCORE_AFTER = 1  # intervals of random samples before a selector's pass over the data
 
 
-class Chooser(ABC):
+class StackedSelector(ABC):
     """Turns a decision into samples.
 
     Args:
@@ -27,7 +27,7 @@ class Chooser(ABC):
     """
 
     def __init__(self, replicas: int) -> None:
-        self.looked = [0] * replicas
+        self.extra_forwards = [0] * replicas
         """For each episode the samples it looked at in forward passes without training."""
 
     def passes(self, trainer: Trainer) -> float:
@@ -53,7 +53,7 @@ class Chooser(ABC):
         """
 
 
-class WeightedChooser(Chooser):
+class WeightedSelector(StackedSelector):
     """Draws by the decision's weights, without replacement."""
 
     def choose(
@@ -63,7 +63,7 @@ class WeightedChooser(Chooser):
         return gumbel_top_k(log_weight, counts, streams)
 
 
-class SelectorChooser(Chooser):
+class ReplicaSelectors(StackedSelector):
     """Leaves the choice to a selector of `dsenv.select`, one for each episode.
 
     A selector that needs a pass over the training set gets it after the first interval, from the model as
@@ -96,13 +96,13 @@ class SelectorChooser(Chooser):
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:
         self.selectors[replica] = self._build(seed)
         self.positions[replica] = pool.nonzero().squeeze(1)
-        self.looked[replica] = self._intervals[replica] = 0
+        self.extra_forwards[replica] = self._intervals[replica] = 0
 
     def choose(
         self, log_weight: Tensor, counts: Sequence[int], trainer: Trainer, streams: Streams
     ) -> StackedSelection:
         del log_weight
-        self._look(counts, trainer)
+        self._score(counts, trainer)
         picks = [self._pick(k, count, trainer, streams) for k, count in enumerate(counts)]
         for k, count in enumerate(counts):
             self._intervals[k] += count > 0
@@ -113,33 +113,36 @@ class SelectorChooser(Chooser):
         if count == 0:
             return Selection(where[:0], where[:0].float())
         selector = self.selectors[replica]
-        if selector.needs_pass and not self.looked[replica]:
+        if selector.needs_pass and not self.extra_forwards[replica]:
             drawn = torch.randperm(len(where), generator=streams[replica], device=where.device)[:count]
             return Selection(where[drawn], torch.ones_like(drawn, dtype=torch.float32))
         found = selector.select(trainer.signals.of_replica(replica, where), count, streams[replica])
         return Selection(where[found.index], found.weight)
 
-    def _look(self, counts: Sequence[int], trainer: Trainer) -> None:
+    def _score(self, counts: Sequence[int], trainer: Trainer) -> None:
         """Give the selectors that are due their pass over the training and the validation split."""
         due = [
             k
             for k, selector in enumerate(self.selectors)
-            if selector.needs_pass and counts[k] and not self.looked[k] and self._intervals[k] >= LOOK_AFTER
+            if selector.needs_pass
+            and counts[k]
+            and not self.extra_forwards[k]
+            and self._intervals[k] >= SCORE_AFTER
         ]
         if not due:
             return
-        train, validation = trainer.look("train"), trainer.look("validation")
+        train, validation = trainer.scoring_pass("train"), trainer.scoring_pass("validation")
         for k in due:
             self.selectors[k].prepare(train[k].at(self.positions[k]), validation[k])
-            self.looked[k] += len(self.positions[k]) + len(validation[k].index)
+            self.extra_forwards[k] += len(self.positions[k]) + len(validation[k].index)
 
 
-def make_chooser(selector: Choice | None, trainer: Trainer) -> Chooser:
+def make_stacked_selector(selector: Choice | None, trainer: Trainer) -> StackedSelector:
     """What chooses samples: a selector, or the weights of the control where there is none."""
     replicas = trainer.replicas.count
     if selector is None:
-        return WeightedChooser(replicas)
-    return SelectorChooser(selector, replicas, trainer.task.dataset.classes, trainer.device)
+        return WeightedSelector(replicas)
+    return ReplicaSelectors(selector, replicas, trainer.task.dataset.classes, trainer.device)
 
 
 def evenly(pool: Tensor) -> Tensor:
@@ -156,17 +159,22 @@ def give_strengths(decision: Decision, controllers: Sequence[AugmentationControl
         controller.strength.copy_(strength)
 
 
-def make_companion(
-    chooser: Chooser, controllers: Sequence[AugmentationController] | None, trainer: Trainer, streams: Streams
-) -> Companion | None:
+def make_hooks(
+    stacked_selector: StackedSelector,
+    controllers: Sequence[AugmentationController] | None,
+    trainer: Trainer,
+    streams: Streams,
+) -> BatchHooks | None:
     """What works inside the training loop: selectors that watch it, and augmentation."""
     selectors, positions = None, []
-    if isinstance(chooser, SelectorChooser):
-        watches = any(type(s).observe is not Selector.observe for s in chooser.selectors)
-        selectors, positions = (chooser.selectors, chooser.positions) if watches else (None, [])
+    if isinstance(stacked_selector, ReplicaSelectors):
+        watches = any(type(s).observe is not Selector.observe for s in stacked_selector.selectors)
+        selectors, positions = (
+            (stacked_selector.selectors, stacked_selector.positions) if watches else (None, [])
+        )
     if selectors is None and controllers is None:
         return None
-    return Companion(trainer.signals, streams, selectors, controllers, positions)
+    return BatchHooks(trainer.signals, streams, selectors, controllers, positions)
 
 
 def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> AugmentationController:

@@ -1,6 +1,6 @@
 """Evaluation: equal-budget comparison on fresh seeds, as table, figures and TensorBoard."""
 
-from dsenv.evaluation.compare import Contender, Evaluation, Row, evaluate
+from dsenv.evaluation.compare import Entry, Evaluation, Row, evaluate
 from dsenv.evaluation.report import markdown_table, write_report
 
-__all__ = ["Contender", "Evaluation", "Row", "evaluate", "markdown_table", "write_report"]
+__all__ = ["Entry", "Evaluation", "Row", "evaluate", "markdown_table", "write_report"]

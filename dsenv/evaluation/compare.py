@@ -30,7 +30,7 @@ Accuracies = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Contender:
+class Entry:
     """An agent as evaluation sees it."""
 
     name: str
@@ -104,7 +104,7 @@ def interval(values: Accuracies) -> tuple[float, float]:
 
 
 @dataclass
-class Outcome:
+class Runs:
     """What one agent did in one context, over S seeds."""
 
     accuracy: Accuracies
@@ -126,7 +126,7 @@ class Outcome:
     @classmethod
     def of(
         cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
-    ) -> "Outcome":
+    ) -> "Runs":
         """What the finished trainings of an environment came to; a diverged one is as good as a guess."""
         parts, order = [], []
         for session, rows in env.session.parts():
@@ -150,7 +150,7 @@ class Outcome:
 
 def run_episodes(
     env: TrainingVectorEnv, agent: Agent, seeds: Sequence[int], context: Mapping[str, Any]
-) -> Outcome:
+) -> Runs:
     """Run one episode a seed to its end and test the trained models.
 
     Args:
@@ -167,12 +167,12 @@ def run_episodes(
         start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
-    return Outcome.of(env, diverged, info["extra_forwards"])
+    return Runs.of(env, diverged, info["extra_forwards"])
 
 
 def evaluate(
     env: Definition,
-    contenders: Sequence[Contender],
+    entries: Sequence[Entry],
     about: str,
     *,
     seeds: int = 64,
@@ -183,7 +183,7 @@ def evaluate(
 
     Args:
         env: the environment; an agent's own settings are laid over it.
-        contenders: the agents.
+        entries: the agents.
         about: name of the agent that the evaluation is about.
         seeds: trainings of each agent in each context.
         device: where the trainings run.
@@ -192,38 +192,36 @@ def evaluate(
     Raises:
         ValueError: an agent does not fit the environment.
     """
-    outcomes: dict[tuple[str, int], Outcome] = {}
+    runs: dict[tuple[str, int], Runs] = {}
     contexts, shared = _contexts(env), _share_task(env)
-    bar = tqdm(total=len(contenders) * len(contexts) * seeds, unit="training", disable=not progress)
-    for contender in contenders:
-        bar.set_description(f"evaluating {contender.name}")
-        settings = (env if "task" in contender.agent.env else shared).with_overrides(contender.agent.env)
+    bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="training", disable=not progress)
+    for entry in entries:
+        bar.set_description(f"evaluating {entry.name}")
+        settings = (env if "task" in entry.agent.env else shared).with_overrides(entry.agent.env)
         sizes = [min(MOST_REPLICAS, seeds - start) for start in range(0, seeds, MOST_REPLICAS)]
-        parts: dict[int, list[Outcome]] = {number: [] for number in range(len(contexts))}
+        parts: dict[int, list[Runs]] = {number: [] for number in range(len(contexts))}
         for chunk, size in enumerate(sizes):
             vector = settings.build_vector(size, autoreset_mode="Disabled", device=device)
-            agent = contender.model or contender.agent.bind(vector.control, vector.single_action_space)
+            agent = entry.model or entry.agent.bind(vector.control, vector.single_action_space)
             first = FIRST_SEED + chunk * MOST_REPLICAS
             for number, context in enumerate(contexts):
                 parts[number].append(run_episodes(vector, agent, range(first, first + size), context))
                 bar.update(size)
         for number, found in parts.items():
-            outcomes[contender.name, number] = _joined(found)
+            runs[entry.name, number] = _joined(found)
     bar.close()
-    names = [contender.name for contender in contenders]
+    names = [entry.name for entry in entries]
     return Evaluation(
         env=f"{NAMESPACE}/{env.name}" if env.name in names_of("envs") else env.name,
         agent=about,
-        rows=[
-            _row(outcomes, name, number, context) for number, context in enumerate(contexts) for name in names
-        ],
-        schedules={name: _means(outcomes, name, "selected", len(contexts)) for name in names},
-        ratios={name: _means(outcomes, name, "ratio", len(contexts)) for name in names},
-        wrong={name: _means(outcomes, name, "wrong", len(contexts)) for name in names},
+        rows=[_row(runs, name, number, context) for number, context in enumerate(contexts) for name in names],
+        schedules={name: _means(runs, name, "selected", len(contexts)) for name in names},
+        ratios={name: _means(runs, name, "ratio", len(contexts)) for name in names},
+        wrong={name: _means(runs, name, "wrong", len(contexts)) for name in names},
         strengths={
-            name: _means(outcomes, name, "strengths", len(contexts))
+            name: _means(runs, name, "strengths", len(contexts))
             for name in names
-            if outcomes[name, 0].strengths.shape[2]
+            if runs[name, 0].strengths.shape[2]
         },
         contexts=contexts,
     )
@@ -243,31 +241,27 @@ def _contexts(env: Definition) -> list[dict[str, Any]]:
     return EnvConfig(**settings).evaluation()
 
 
-def _joined(parts: Sequence[Outcome]) -> Outcome:
+def _joined(parts: Sequence[Runs]) -> Runs:
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
-    return Outcome(**columns)
+    return Runs(**columns)
 
 
-def _means(
-    outcomes: Mapping[tuple[str, int], Outcome], name: str, what: str, contexts: int
-) -> NDArray[np.float32]:
+def _means(runs: Mapping[tuple[str, int], Runs], name: str, what: str, contexts: int) -> NDArray[np.float32]:
     """Mean over seeds for each context; NaN where no seed got that far."""
-    rows = [getattr(outcomes[name, number], what) for number in range(contexts)]
+    rows = [getattr(runs[name, number], what) for number in range(contexts)]
     return np.stack([np.ma.masked_invalid(row).mean(0).filled(np.nan) for row in rows]).astype(np.float32)
 
 
-def _wrong_late(found: Outcome) -> float | None:
+def _wrong_late(found: Runs) -> float | None:
     """Share of wrong labels in the last third of the intervals; None where no training got that far."""
     last = found.wrong[:, -max(1, found.wrong.shape[1] // 3) :]
     return float(np.nanmean(last)) if np.isfinite(last).any() else None
 
 
-def _row(
-    outcomes: Mapping[tuple[str, int], Outcome], name: str, number: int, context: Mapping[str, Any]
-) -> Row:
-    found = outcomes[name, number]
+def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: Mapping[str, Any]) -> Row:
+    found = runs[name, number]
     low, high = interval(found.accuracy)
-    reference = outcomes.get((REFERENCE, number))
+    reference = runs.get((REFERENCE, number))
     gain = None if reference is None else found.accuracy - reference.accuracy
     gain_low, gain_high = (None, None) if gain is None else interval(gain)
     own_full = (reference or found).full

@@ -7,8 +7,8 @@ from typing import Any
 from dsenv.augment import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.plan import build as parts
-from dsenv.plan.epoch_schedule import Timetable
-from dsenv.plan.policies import Guidance, default_ratio, make_guidance
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.policies import PlanPolicies, default_ratio, make_policies
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 from dsenv.volume.base import VolumeSchedule
@@ -24,7 +24,7 @@ class Choices:
     augment: Choice | AugmentationController | None
     policy: PolicyChoice | None
     ratio: float | None
-    looks: int | None
+    scoring_passes: int | None
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Assembly:
     controller: AugmentationController | None
     volume: LearnedVolume | None
     """None where a schedule decides."""
-    timetable: Timetable
-    guidance: Guidance | None
+    epoch_schedule: EpochSchedule
+    policies: PlanPolicies | None
     """Runs the policies behind learned parts; None where there are none."""
     described: dict[str, str]
     """What a state can be continued under."""
 
 
 def assemble(choices: Choices, given: Mapping[str, Any], batch_size: int, drop_last: bool) -> Assembly:
-    """Build the parts and their timetable.
+    """Build the parts and their epoch schedule.
 
     Args:
         choices: as the user made them.
@@ -68,33 +68,33 @@ def assemble(choices: Choices, given: Mapping[str, Any], batch_size: int, drop_l
     ratio, epochs, size = choices.ratio, given["epochs"], given["size"]
     if ratio is None and not isinstance(volume_choice, VolumeSchedule):
         ratio = default_ratio((volume, selector))
-    looks = int(selector.needs_pass) if choices.looks is None else choices.looks
+    scoring_passes = int(selector.needs_pass) if choices.scoring_passes is None else choices.scoring_passes
     counts = None
     if not isinstance(volume_choice, LearnedVolume) and volume is None:
-        counts = parts.make_counts(volume_choice, ratio, selector, size, epochs, looks)
-    guidance = _guidance((selector, volume, controller), volume_choice, ratio, counts, looks, given)
-    decides = guidance is not None and guidance.decides_count
-    total, least = (guidance.total, guidance.least) if guidance is not None and decides else (None, 1)
-    timetable = Timetable(size, epochs, batch_size, drop_last, counts, total, least)
-    return Assembly(selector, controller, volume, timetable, guidance, described)
+        counts = parts.make_counts(volume_choice, ratio, selector, size, epochs, scoring_passes)
+    policies = _policies((selector, volume, controller), volume_choice, ratio, counts, scoring_passes, given)
+    decides = policies is not None and policies.decides_count
+    total, least = (policies.total, policies.least) if policies is not None and decides else (None, 1)
+    epoch_schedule = EpochSchedule(size, epochs, batch_size, drop_last, counts, total, least)
+    return Assembly(selector, controller, volume, epoch_schedule, policies, described)
 
 
-def _guidance(
+def _policies(
     built: tuple[Any, ...],
     volume: parts.VolumeChoice,
     ratio: float | None,
     counts: tuple[int, ...] | None,
-    looks: int,
+    scoring_passes: int,
     given: Mapping[str, Any],
-) -> Guidance | None:
+) -> PlanPolicies | None:
     """Drivers for the learned parts among `built`, under the plan's budget."""
     if isinstance(volume, VolumeSchedule):
         target: float | None = volume.target
         paid = volume.target
     else:
         target = 1.0 if ratio is None and counts is not None else ratio
-        paid = 1.0 if target is None else parts.paid_ratio(target, given["epochs"], looks)
-    return make_guidance(
+        paid = 1.0 if target is None else parts.paid_ratio(target, given["epochs"], scoring_passes)
+    return make_policies(
         built,
         size=given["size"],
         classes=given["classes"],

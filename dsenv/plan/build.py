@@ -105,22 +105,23 @@ def make_volume(choice: VolumeChoice) -> LearnedVolume | None:
     return choice if isinstance(choice, LearnedVolume) else None
 
 
-def paid_ratio(ratio: float, epochs: int, looks: int) -> float:
+def paid_ratio(ratio: float, epochs: int, scoring_passes: int) -> float:
     """Mean share of the training set that is left for training.
 
     Args:
         ratio: mean share that training and passes may cost together, (0, 1].
         epochs: number of epochs.
-        looks: passes over the training set that the budget pays for.
+        scoring_passes: passes over the training set that the budget pays for.
 
     Raises:
         ValueError: nothing is left.
     """
-    target = check_share("ratio", ratio) - looks * FORWARD_COST / epochs
+    target = check_share("ratio", ratio) - scoring_passes * FORWARD_COST / epochs
     if target <= 0:
         raise ValueError(
-            f"{ratio} of {epochs} epochs does not pay for {looks} passes over the data at {FORWARD_COST:.2f} "
-            "epochs each; raise the ratio, train longer, or set looks=0 to leave them unpaid"
+            f"{ratio} of {epochs} epochs does not pay for {scoring_passes} passes over the data at "
+            f"{FORWARD_COST:.2f} epochs each; raise the ratio, train longer, or set scoring_passes=0 to "
+            "leave them unpaid"
         )
     return target
 
@@ -131,7 +132,7 @@ def make_counts(
     selector: Selector,
     size: int,
     epochs: int,
-    looks: int,
+    scoring_passes: int,
 ) -> tuple[int, ...] | None:
     """Samples of each epoch; None where the selector is to set its own number.
 
@@ -142,7 +143,7 @@ def make_counts(
         selector: says whether it has a count of its own.
         size: N.
         epochs: number of epochs.
-        looks: passes over the training set that the budget pays for.
+        scoring_passes: passes over the training set that the budget pays for.
     """
     if isinstance(choice, VolumeSchedule):
         if ratio is not None and ratio != choice.target:
@@ -154,6 +155,6 @@ def make_counts(
         if hasattr(selector, "count"):
             return None
         ratio = 1.0
-    known = {"target": paid_ratio(ratio, epochs, looks)}
+    known = {"target": paid_ratio(ratio, epochs, scoring_passes)}
     schedule: VolumeSchedule = build_part("volume", SCHEDULES, choice or "constant", known, VolumeSchedule)
     return tuple(counts(schedule, size, epochs))

@@ -7,35 +7,35 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from dsenv.plan import checks
-from dsenv.plan.epoch_sampler import Course
-from dsenv.plan.epoch_schedule import Timetable
+from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.epoch_schedule import EpochSchedule
 
 
 class Clock:
     """Epochs, steps and progress of a training."""
 
-    course: Course
-    timetable: Timetable
+    epoch_sampler: EpochSampler
+    epoch_schedule: EpochSchedule
 
     @property
     def epochs(self) -> int:
         """Length of the training."""
-        return self.timetable.epochs
+        return self.epoch_schedule.epochs
 
     @property
     def batch_size(self) -> int:
         """Samples a step."""
-        return self.timetable.batch_size
+        return self.epoch_schedule.batch_size
 
     @property
     def epoch(self) -> int:
         """Number of the present epoch, as many as there are after the last."""
-        return self.course.epoch
+        return self.epoch_sampler.epoch
 
     @property
     def progress(self) -> float:
         """Share of the training that is over, in [0, 1]: that of the budget of sample presentations."""
-        return self.course.progress
+        return self.epoch_sampler.progress
 
     @property
     def total_steps(self) -> int:
@@ -44,14 +44,14 @@ class Clock:
         Raises:
             ValueError: numbers of samples are decided as the training goes.
         """
-        return self.timetable.total_steps
+        return self.epoch_schedule.total_steps
 
     def steps_in_epoch(self, epoch: int | None = None) -> int:
         """Optimiser steps of an epoch; None for the present one."""
-        epoch = self.course.epoch if epoch is None else epoch
-        if epoch == self.course.epoch and self.timetable.counts is None:
-            return self.timetable.steps(len(self.course.chosen.index))
-        return self.timetable.steps_in(epoch)
+        epoch = self.epoch_sampler.epoch if epoch is None else epoch
+        if epoch == self.epoch_sampler.epoch and self.epoch_schedule.counts is None:
+            return self.epoch_schedule.steps(len(self.epoch_sampler.chosen.index))
+        return self.epoch_schedule.steps_in(epoch)
 
     def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
         """A scheduler to step after each optimiser step, which ends when the plan does.

@@ -14,9 +14,9 @@ from dsenv.plan.assembly import Choices, assemble
 from dsenv.plan.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
 from dsenv.plan.build import VolumeChoice
 from dsenv.plan.clock import Clock
-from dsenv.plan.epoch_sampler import Course
-from dsenv.plan.feedback import Observer
-from dsenv.plan.finish import Finisher, Transform
+from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.feedback import Feedback
+from dsenv.plan.finish import BatchTransform, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.records import Cost, PlanSignals
@@ -61,9 +61,9 @@ class DataPlan(Clock):
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
-            selectors that must `look` at a model that has learnt something.
-        looks: passes over the data (`look`) that the budget pays for, at a third of an epoch each; None
-            for one where the selector needs it. With a schedule object they come on top of its budget.
+            selectors that must be shown a model that has learnt something (`score`).
+        scoring_passes: passes over the data (`score`) that the budget pays for, at a third of an epoch each;
+            None for one where the selector needs it. With a schedule object they come on top of its budget.
         tail: share of the epochs, at the end, on all data where the selector sets its own count, [0, 1].
         device: where batches and signals live; None for that of the tensors, or the CPU.
         seed: decides every random choice, >= 0; global streams are not touched.
@@ -87,7 +87,7 @@ class DataPlan(Clock):
         transform: Transform | None = None,
         drop_last: bool = False,
         uniform_epochs: int = 0,
-        looks: int | None = None,
+        scoring_passes: int | None = None,
         tail: float = 0.125,
         device: torch.device | str | None = None,
         seed: int = 0,
@@ -96,34 +96,38 @@ class DataPlan(Clock):
         size, self.device = len(self._source.dataset), self._source.device
         self.classes = self._source.classes if classes is None else classes
         given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
-        choices = Choices(selector, volume, augment, policy, ratio, looks)
+        choices = Choices(selector, volume, augment, policy, ratio, scoring_passes)
         made = assemble(choices, given, batch_size, drop_last)
-        self.selector, self.controller, self.timetable = made.selector, made.controller, made.timetable
+        self.selector, self.controller, self.epoch_schedule = (
+            made.selector,
+            made.controller,
+            made.epoch_schedule,
+        )
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
         tail = check_share("tail", tail, zero=True)
-        self.course = Course(
-            self.selector, self.signals, self.timetable, uniform_epochs, tail, seed, made.guidance
+        self.epoch_sampler = EpochSampler(
+            self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, made.policies
         )
         self.transform, self.cost, self._described = transform, Cost(), made.described
-        self._finish = Finisher(self.controller, transform, self.course, self.cost)
-        self._observer = Observer(self.selector, self.controller, self.signals, self.cost, made.volume)
+        self._transform_batch = BatchTransform(self.controller, transform, self.epoch_sampler, self.cost)
+        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, made.volume)
         self.dataset = IndexedDataset(self._source.dataset)
         """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
         self.sampler = PlanSampler(self)
 
     def epochs_left(self) -> Iterator[int]:
         """Numbers of the epochs to train, from the present one on; each is ended after its loop body."""
-        if self.course.is_done:  # the state was saved after an epoch's last batch
+        if self.epoch_sampler.is_done:  # the state was saved after an epoch's last batch
             self._end_epoch()
-        while self.course.epoch < self.epochs:
-            epoch = self.course.epoch
+        while self.epoch_sampler.epoch < self.epochs:
+            epoch = self.epoch_sampler.epoch
             yield epoch
-            if self.course.epoch == epoch:
+            if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()
 
     def start_epoch(self, epoch: int) -> None:
         """Go to epoch `epoch`, the present or the next one: for loops that count epochs themselves."""
-        present = self.course.epoch
+        present = self.epoch_sampler.epoch
         if epoch not in (present, present + 1):
             raise ValueError(
                 f"the plan is in epoch {present} and can go on to {present + 1}, not to {epoch}; signals "
@@ -133,21 +137,21 @@ class DataPlan(Clock):
             self._end_epoch()
 
     def _end_epoch(self) -> None:
-        checks.check_epoch(self.course.epoch, self.course.done)
-        self._observer.end_epoch(self.course.epoch)
-        self.course.finish()
+        checks.check_epoch(self.epoch_sampler.epoch, self.epoch_sampler.done)
+        self._feedback.end_epoch(self.epoch_sampler.epoch)
+        self.epoch_sampler.finish()
 
     def batches(self) -> Iterator[Batch | ViewBatch]:
         """What is left of the present epoch, as batches; a map-style data set is read in this process."""
         if not self._source.gathers:
             return iter(self.loader())
         with self.cost.timed("select"):
-            left = self.course.left()
-        first = self.course.done // self.batch_size
+            left = self.epoch_sampler.left()
+        first = self.epoch_sampler.done // self.batch_size
         indices, weights = (torch.split(part, self.batch_size) for part in (left.index, left.weight))
         cut = zip(indices, weights, self._source.gathered(indices), strict=True)
         return (
-            self._finish(index, inputs, labels, weight, first + number)
+            self._transform_batch(index, inputs, labels, weight, first + number)
             for number, (index, weight, (inputs, labels)) in enumerate(cut)
         )
 
@@ -170,11 +174,11 @@ class DataPlan(Clock):
         Raises:
             ValueError: a sample is not among those of this epoch, or the loader's batches have another size.
         """
-        weight = self.course.weights_of(index)
-        checks.check_batch_size(len(index), self.batch_size, self.course.end)
-        number = self.course.done // self.batch_size if number is None else number
+        weight = self.epoch_sampler.weights_of(index)
+        checks.check_batch_size(len(index), self.batch_size, self.epoch_sampler.end)
+        number = self.epoch_sampler.done // self.batch_size if number is None else number
         inputs, labels = split_sample(to_device(sample, self.device))
-        return self._finish(index.to(self.device), inputs, labels, weight, number)
+        return self._transform_batch(index.to(self.device), inputs, labels, weight, number)
 
     def loss(
         self,
@@ -199,15 +203,15 @@ class DataPlan(Clock):
         Raises:
             ValueError: the losses are a scalar, or something that a part needs is missing.
         """
-        seen = self._observer.checked(batch, losses, logits, features, self.classes)
-        self.course.check_room(len(losses))
-        views = self._observer.look_at_views(batch, forward)
-        self._observer.take_in(seen, views, self.course)
-        self.course.done += len(losses)
+        seen = self._feedback.checked(batch, losses, logits, features, self.classes)
+        self.epoch_sampler.check_room(len(losses))
+        views = self._feedback.forward_views(batch, forward)
+        self._feedback.take_in(seen, views, self.epoch_sampler)
+        self.epoch_sampler.done += len(losses)
         self.cost.trained += len(losses)
         return (losses * batch.weight).mean()
 
-    def look(
+    def score(
         self,
         forward: ForwardFunction,
         validation: Any = None,
@@ -215,7 +219,7 @@ class DataPlan(Clock):
         sample_loss: SampleLoss | None = None,
         **loader: Any,
     ) -> None:
-        """Show the selector one pass over the training set; `cost.looked` counts its samples.
+        """Show the selector one pass over the training set; `cost.extra_forwards` counts its samples.
 
         For selectors that rank the samples by such a pass (`needs_pass`), before the first batch of the
         epoch that is to follow it.
@@ -234,14 +238,14 @@ class DataPlan(Clock):
         data = [self._source]
         if validation is not None:
             data.append(sources.open_source(validation, self.device))
-        with self.cost.timed("look"):
+        with self.cost.timed("score"):
             passes = [
                 full_pass(forward, source.batches(self.transform, **loader), sample_loss) for source in data
             ]
-        self.cost.looked += sum(len(source.dataset) for source in data)
+        self.cost.extra_forwards += sum(len(source.dataset) for source in data)
         with self.cost.timed("select"):
             self.selector.prepare(*passes)
-        self.course.looks += 1
+        self.epoch_sampler.scoring_passes += 1
 
     def report_validation(self, accuracy: float) -> None:
         """Report the accuracy on a trusted validation split, for policies that were trained with it in sight.
@@ -252,15 +256,15 @@ class DataPlan(Clock):
             accuracy: share of the split's samples that the model predicts as labelled, in [0, 1].
         """
         check_share("validation accuracy", float(accuracy), zero=True)
-        if self.course.guidance is not None:
-            self.course.guidance.validated(accuracy)
+        if self.epoch_sampler.policies is not None:
+            self.epoch_sampler.policies.validated(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on from the next batch: tensors, numbers and strings."""
         return {
             "plan": self._settings(),
-            "course": self.course.state_dict(),
-            "learnt": self._observer.state_dict(),
+            "epoch_sampler": self.epoch_sampler.state_dict(),
+            "feedback": self._feedback.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -270,9 +274,9 @@ class DataPlan(Clock):
             ValueError: the state is of a plan with other settings.
         """
         checks.check_state(state, self._settings())
-        self.course.load_state_dict(state["course"])
-        self._observer.load_state_dict(state["learnt"])
+        self.epoch_sampler.load_state_dict(state["epoch_sampler"])
+        self._feedback.load_state_dict(state["feedback"])
 
     def _settings(self) -> dict[str, Any]:
         """What a state can be continued under."""
-        return {**self.timetable.as_dict(), **self.course.settings(), **self._described}
+        return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._described}

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsenv.plan.epoch_schedule import Timetable
-from dsenv.plan.policies import Guidance
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.policies import PlanPolicies
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import pruning_is_on
 from dsenv.select.random import UniformRandom
@@ -17,38 +17,38 @@ from dsenv.signals import SampleSignals
 STREAMS = ("loader", "augment", "views")  # what draws random numbers batch by batch
 
 
-class Course:
-    """Goes through the epochs of a timetable and chooses the samples of each.
+class EpochSampler:
+    """Goes through the epochs of a schedule and chooses the samples of each.
 
     Args:
         selector: chooses them.
         signals: what it reads.
-        timetable: how many, and in which steps.
+        epoch_schedule: how many, and in which steps.
         uniform_epochs: first epochs whose samples are drawn uniformly instead.
         tail: share of the epochs, at the end, on all data where the selector sets its own count.
         seed: decides the choices, their order, and the streams of `generator_for`.
-        guidance: the policies behind learned parts; None where there are none.
+        policies: the policies behind learned parts; None where there are none.
     """
 
     def __init__(
         self,
         selector: Selector,
         signals: SampleSignals,
-        timetable: Timetable,
+        epoch_schedule: EpochSchedule,
         uniform_epochs: int,
         tail: float,
         seed: int,
-        guidance: Guidance | None = None,
+        policies: PlanPolicies | None = None,
     ) -> None:
         if seed < 0 or uniform_epochs < 0:
             raise ValueError(f"seed and uniform_epochs must be at least 0, got {seed} and {uniform_epochs}")
-        self.selector, self.signals, self.timetable = selector, signals, timetable
-        self.uniform_epochs, self.tail, self.seed, self.guidance = uniform_epochs, tail, seed, guidance
+        self.selector, self.signals, self.epoch_schedule = selector, signals, epoch_schedule
+        self.uniform_epochs, self.tail, self.seed, self.policies = uniform_epochs, tail, seed, policies
         self.epoch = 0
         """Number of the present epoch; as many as there are after the last."""
         self.done = 0
         """Samples of the present epoch that are trained on."""
-        self.looks = 0
+        self.scoring_passes = 0
         """Passes that the selector was given."""
         self._chosen: Selection | None = None
         self._before = 0  # samples chosen in the epochs before
@@ -64,14 +64,14 @@ class Course:
             ValueError: the training is over.
         """
         if self._chosen is None:
-            if self.epoch >= self.timetable.epochs:
-                raise ValueError(f"the plan's {self.timetable.epochs} epochs are over")
+            if self.epoch >= self.epoch_schedule.epochs:
+                raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
             count = self._count()
-            if self.guidance is not None:
-                self.guidance.begin(self.signals, count)
+            if self.policies is not None:
+                self.policies.begin(self.signals, count)
             selection = self._choose(count)
-            if self.guidance is not None:
-                self.guidance.chose(selection.index)
+            if self.policies is not None:
+                self.policies.chose(selection.index)
             order = torch.randperm(
                 len(selection.index), generator=self._generator, device=self._generator.device
             )
@@ -87,21 +87,21 @@ class Course:
 
     def _count(self) -> int:
         """How many samples the present epoch is to have."""
-        size, table = self.timetable.size, self.timetable
+        size, table = self.epoch_schedule.size, self.epoch_schedule
         if table.counts is not None:
             return table.counts[self.epoch]
-        if self.guidance is not None and self.guidance.decides_count:
-            return self.guidance.count(self.signals)
+        if self.policies is not None and self.policies.decides_count:
+            return self.policies.count(self.signals)
         if not pruning_is_on(self.epoch, table.epochs, 1 - self.tail):
             return size
-        count: int = self.selector.count(self.signals)  # type: ignore[attr-defined]  # the timetable's None says so
+        count: int = self.selector.count(self.signals)  # type: ignore[attr-defined]  # the epoch_schedule's None says so
         return count
 
     def _choose(self, count: int) -> Selection:
         """Selection of `count` samples, unshuffled."""
         if self.epoch < self.uniform_epochs:
             return UniformRandom().select(self.signals, count, self._generator)
-        unready = self.selector.needs_pass and not self.looks
+        unready = self.selector.needs_pass and not self.scoring_passes
         if unready and count == self.signals.size:  # nothing to choose, so nothing to rank
             return UniformRandom().select(self.signals, count, self._generator)
         try:
@@ -111,14 +111,14 @@ class Course:
                 raise
             raise ValueError(
                 f"{type(self.selector).__name__} ranks the samples in a pass over them: call "
-                f"plan.look(forward) before the first batch of epoch {self.epoch}; or train a little first, "
-                f"with DataPlan(uniform_epochs=1) and plan.look(forward) in epoch 1 ({error})"
+                f"plan.score(forward) before the first batch of epoch {self.epoch}; or train a little first, "
+                f"with DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1 ({error})"
             ) from error
 
     @property
     def end(self) -> int:
         """Samples that the present epoch trains on."""
-        return self.timetable.trained(len(self.chosen.index))
+        return self.epoch_schedule.trained(len(self.chosen.index))
 
     @property
     def is_done(self) -> bool:
@@ -176,15 +176,15 @@ class Course:
 
     def finish(self) -> None:
         """Go to the next epoch."""
-        if self.guidance is not None:  # an epoch without training counts for a policy too
+        if self.policies is not None:  # an epoch without training counts for a policy too
             self._before += len(self.chosen.index)
         self.epoch, self.done, self._chosen = self.epoch + 1, 0, None
 
     @property
     def progress(self) -> float:
-        """Share of the training that is over, see `Timetable.progress`."""
-        count = self.timetable.size if self._chosen is None else len(self._chosen.index)
-        return self.timetable.progress(self.epoch, self.done, count, self._before)
+        """Share of the training that is over, see `EpochSchedule.progress`."""
+        count = self.epoch_schedule.size if self._chosen is None else len(self._chosen.index)
+        return self.epoch_schedule.progress(self.epoch, self.done, count, self._before)
 
     def seed_for(self, stream: str, number: int = 0) -> int:
         """Seed of a stream of random numbers in batch `number` of the present epoch.
@@ -204,9 +204,9 @@ class Course:
         return {
             "epoch": self.epoch,
             "done": self.done,
-            "looks": self.looks,
+            "scoring_passes": self.scoring_passes,
             "before": self._before,
-            "guidance": None if self.guidance is None else self.guidance.state_dict(),
+            "policies": None if self.policies is None else self.policies.state_dict(),
             "generator": self._generator.get_state(),
             "index": None if chosen is None else chosen.index.clone(),
             "weight": None if chosen is None else chosen.weight.clone(),
@@ -214,10 +214,10 @@ class Course:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.epoch, self.done, self.looks = state["epoch"], state["done"], state["looks"]
+        self.epoch, self.done, self.scoring_passes = state["epoch"], state["done"], state["scoring_passes"]
         self._before = state["before"]
-        if self.guidance is not None:
-            self.guidance.load_state_dict(state["guidance"])
+        if self.policies is not None:
+            self.policies.load_state_dict(state["policies"])
         self._generator.set_state(state["generator"].cpu())
         self._chosen = None
         if state["index"] is not None:

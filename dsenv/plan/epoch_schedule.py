@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Timetable:
+class EpochSchedule:
     """Samples and optimiser steps of each epoch.
 
     Args:
@@ -126,8 +126,8 @@ class Timetable:
         if self.total is not None:
             raise ValueError(
                 f"a policy sets the number of samples of each epoch as it goes: {self.total} in all, in at "
-                f"most {self.most_steps} steps (timetable.most_steps); let the schedule follow plan.progress "
-                "(plan.lr_scheduler)"
+                f"most {self.most_steps} steps (epoch_schedule.most_steps); let the schedule follow "
+                "plan.progress (plan.lr_scheduler)"
             )
         if self.counts is None:
             raise ValueError(

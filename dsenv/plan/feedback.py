@@ -11,17 +11,17 @@ from dsenv.augment import AdaAugment, AugmentationController
 from dsenv.kernels import cross_entropy
 from dsenv.plan import checks
 from dsenv.plan.batch import Batch, ViewBatch, to_device
-from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
-from dsenv.plan.records import Cost, Inbox, PlanSignals
-from dsenv.select.base import Forward, Selector
+from dsenv.plan.records import Cost, EpochBuffer, PlanSignals
+from dsenv.select.base import ModelOutputs, Selector
 from dsenv.volume.learned import Learned as LearnedVolume
 
-Views = tuple[Forward, Forward]
+Views = tuple[ModelOutputs, ModelOutputs]
 """Forwards of the plain and of the fully augmented view."""
 
 
-class Observer:
+class Feedback:
     """Hands every training batch to those who learn from it, and knows what they need.
 
     Args:
@@ -42,7 +42,7 @@ class Observer:
     ) -> None:
         self.selector, self.controller, self.signals, self.cost = selector, controller, signals, cost
         self._needing = (selector, controller, volume)
-        self._inbox = Inbox()
+        self._buffer = EpochBuffer()
 
     def checked(
         self,
@@ -51,7 +51,7 @@ class Observer:
         logits: Tensor | None,
         features: Tensor | None,
         classes: int | None,
-    ) -> Forward:
+    ) -> ModelOutputs:
         """The batch's training forward, detached.
 
         Raises:
@@ -61,9 +61,9 @@ class Observer:
         checks.check_losses(losses, size, batch.weight.device)
         checks.check_outputs(self._needing, size, classes, logits, features, batch.labels)
         found = (None if value is None else value.detach() for value in (logits, features))
-        return Forward(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
+        return ModelOutputs(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
 
-    def look_at_views(self, batch: Batch | ViewBatch, forward: ForwardFunction | None) -> Views | None:
+    def forward_views(self, batch: Batch | ViewBatch, forward: ForwardFunction | None) -> Views | None:
         """Forwards of the batch's other views, where the controller compares them."""
         if not isinstance(self.controller, AdaAugment):
             return None
@@ -74,31 +74,33 @@ class Observer:
             )
         if not isinstance(batch, ViewBatch):
             raise ValueError("AdaAugment needs the batch as the plan made it, with its views")
-        self.cost.looked += 2 * len(batch.index)
-        with self.cost.timed("look"):
+        self.cost.extra_forwards += 2 * len(batch.index)
+        with self.cost.timed("score"):
             found = []
             for view in (batch.plain, batch.full):
                 logits, features = outputs(forward, view)
                 losses = cross_entropy(logits.float(), batch.labels)
-                found.append(Forward(batch.index, batch.labels, losses, logits, features))
+                found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
         return found[0], found[1]
 
-    def take_in(self, seen: Forward, views: Views | None, course: Course) -> None:
+    def take_in(self, seen: ModelOutputs, views: Views | None, epoch_sampler: EpochSampler) -> None:
         """Learn from a training batch.
 
         Args:
             seen: its forward.
             views: those of its other views.
-            course: where the training stands.
+            epoch_sampler: where the training stands.
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         with self.cost.timed("observe"), full:
             more = () if seen.logits is None else (seen.logits, seen.labels)
-            self._inbox.add(self.signals, course.epoch, seen.index, seen.loss, *more)
+            self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)
             self.selector.observe(seen)
             if isinstance(self.controller, AdaAugment) and views is not None:
-                generator = course.generator_for("views", course.done // course.timetable.batch_size)
+                generator = epoch_sampler.generator_for(
+                    "views", epoch_sampler.done // epoch_sampler.epoch_schedule.batch_size
+                )
                 self.controller.observe_views(views[0], seen, views[1], generator)
             elif self.controller is not None:
                 self.controller.observe(seen)
@@ -106,7 +108,7 @@ class Observer:
     def end_epoch(self, epoch: int) -> None:
         """Let the signals take in the epoch."""
         with self.cost.timed("observe"):
-            self._inbox.flush(self.signals, epoch)
+            self._buffer.flush(self.signals, epoch)
             if self.controller is not None:
                 self.controller.end_epoch()
 
@@ -115,7 +117,7 @@ class Observer:
         return {
             "signals": self.signals.state_dict(),
             "blind": self.signals.blind,
-            "inbox": self._inbox.state_dict(),
+            "buffer": self._buffer.state_dict(),
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
             "cost": self.cost.state_dict(),
@@ -125,7 +127,7 @@ class Observer:
         """Continue from `state_dict()`."""
         self.signals.load_state_dict(state["signals"])
         self.signals.blind = state["blind"]
-        self._inbox.load_state_dict(state["inbox"], self.signals.device)
+        self._buffer.load_state_dict(state["buffer"], self.signals.device)
         # A state read with map_location="cpu" goes on where the plan is.
         self.selector.load_state_dict(to_device(state["selector"], self.signals.device))
         if self.controller is not None:

@@ -7,19 +7,19 @@ from torch import Tensor
 
 from dsenv.augment import AdaAugment, AugmentationController
 from dsenv.plan.batch import Batch, ViewBatch
-from dsenv.plan.epoch_sampler import Course
+from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.records import Cost
 
 Transform = Callable[[Any], Any]
 
 
-class Finisher:
+class BatchTransform:
     """Augments the inputs of a batch and transforms them.
 
     Args:
         controller: augments; None for no augmentation.
         transform: applied after it; None for none.
-        course: gives signals and random streams.
+        epoch_sampler: gives signals and random streams.
         cost: where the time is written down.
     """
 
@@ -27,11 +27,11 @@ class Finisher:
         self,
         controller: AugmentationController | None,
         transform: Transform | None,
-        course: Course,
+        epoch_sampler: EpochSampler,
         cost: Cost,
     ) -> None:
         self.controller, self.transform = controller, transform or _same
-        self.course, self.cost = course, cost
+        self.epoch_sampler, self.cost = epoch_sampler, cost
 
     def __call__(
         self, index: Tensor, inputs: Any, labels: Any, weight: Tensor, number: int
@@ -43,11 +43,11 @@ class Finisher:
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
         with self.cost.timed("augment"):
-            generator = self.course.generator_for("augment", number)
+            generator = self.epoch_sampler.generator_for("augment", number)
             if isinstance(self.controller, AdaAugment):
                 current, full = self.controller.views(inputs, index, generator)
                 return ViewBatch(change(current), labels, index, weight, change(inputs), change(full))
-            augmented = self.controller.augment(inputs, self.course.signals, index, generator)
+            augmented = self.controller.augment(inputs, self.epoch_sampler.signals, index, generator)
         return Batch(change(augmented), labels, index, weight)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsenv import kernels
 from dsenv.augment.influence import evaluation_mode
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""
@@ -35,7 +35,7 @@ def full_pass(
     forward: ForwardFunction,
     batches: Iterable[tuple[Any, Tensor]],
     sample_loss: SampleLoss | None = None,
-) -> Forward:
+) -> ModelOutputs:
     """Run a model over a split, in evaluation mode where the model is known.
 
     Args:
@@ -56,7 +56,7 @@ def full_pass(
     all_labels = torch.cat(labels)
     index = torch.arange(len(all_labels), device=all_labels.device)
     joined = torch.cat(features) if features else None
-    return Forward(index, all_labels, torch.cat(losses), torch.cat(logits), joined)
+    return ModelOutputs(index, all_labels, torch.cat(losses), torch.cat(logits), joined)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -29,11 +29,11 @@ class PlanSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         with self.plan.cost.timed("select"):
-            return iter(self.plan.course.left().index.tolist())
+            return iter(self.plan.epoch_sampler.left().index.tolist())
 
     def __len__(self) -> int:
         """Samples that the next iteration gives."""
-        return self.plan.course.end - self.plan.course.done
+        return self.plan.epoch_sampler.end - self.plan.epoch_sampler.done
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the next epoch, or stay in the present one; frameworks call this."""
@@ -72,9 +72,9 @@ class PlanLoader:
         )
 
     def __iter__(self) -> Iterator[Batch | ViewBatch]:
-        self._generator.manual_seed(self.plan.course.seed_for("loader"))
-        first = self.plan.course.done // self.plan.batch_size
-        self.plan.course.left()  # says now, not at the first batch, that an epoch is over
+        self._generator.manual_seed(self.plan.epoch_sampler.seed_for("loader"))
+        first = self.plan.epoch_sampler.done // self.plan.batch_size
+        self.plan.epoch_sampler.left()  # says now, not at the first batch, that an epoch is over
         raw = iter(self.loader)
         return (self.plan.batch(index, sample, number) for number, (index, sample) in enumerate(raw, first))
 

@@ -1,4 +1,4 @@
-"""Learned parts of a plan: the policies behind them, each run by one driver."""
+"""Learned parts of a plan: the policies behind them, each run by one runner."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,42 +9,42 @@ from torch import Tensor
 from dsenv.augment import AugmentationController
 from dsenv.augment.learned import Learned as LearnedStrength
 from dsenv.policy.parts import LearnedPart
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
 from dsenv.volume.learned import Learned as LearnedVolume
 
 
-class Guidance:
+class PlanPolicies:
     """Asks the policies of a plan's learned parts at the begin of each epoch.
 
-    Parts of the same policy share one driver, so that the policy sees one training and its answers fit each
-    other. Every driver is told which samples an epoch trains on, whoever chose them.
+    Parts of the same policy share one runner, so that the policy sees one training and its answers fit each
+    other. Every runner is told which samples an epoch trains on, whoever chose them.
 
     Args:
         parts: the plan's selector, volume and controller, learned ones among others.
-        settings: `size`, `classes`, `intervals`, `ratio`, `budget`, `seed` and `device` of the drivers.
+        settings: `size`, `classes`, `intervals`, `ratio`, `budget`, `seed` and `device` of the runners.
 
     Raises:
-        ValueError: a driver that was built before the plan is of another training.
+        ValueError: a runner that was built before the plan is of another training.
     """
 
     def __init__(
         self, parts: Sequence[Selector | LearnedVolume | AugmentationController | None], **settings: Any
     ) -> None:
         self.learned: list[Any] = [part for part in parts if isinstance(part, LearnedPart)]
-        drivers: dict[str, Driver] = {}
+        runners: dict[str, PolicyRunner] = {}
         for part in self.learned:
             if part.is_connected:
                 raise ValueError(
-                    f"{type(part).__module__}.{type(part).__name__} has a driver already, and a plan "
+                    f"{type(part).__module__}.{type(part).__name__} has a runner already, and a plan "
                     "brings its own: build the part from the policy, and anew for each plan"
                 )
             digest = part.policy.digest
-            if digest not in drivers:
-                drivers[digest] = Driver(part.policy, **settings)
-            part.connect(drivers[digest])
-        self.drivers = list(drivers.values())
+            if digest not in runners:
+                runners[digest] = PolicyRunner(part.policy, **settings)
+            part.connect(runners[digest])
+        self.runners = list(runners.values())
         self._volume = next((part for part in self.learned if isinstance(part, LearnedVolume)), None)
 
     @property
@@ -55,12 +55,12 @@ class Guidance:
     @property
     def total(self) -> int:
         """Samples chosen in the whole training."""
-        return int(self.drivers[0].budget.total[0])
+        return int(self.runners[0].budget.total[0])
 
     @property
     def least(self) -> int:
         """Fewest samples that an epoch may get where a policy says how many."""
-        return int(self._volume.driver.budget.floor[0]) if self._volume else 0
+        return int(self._volume.runner.budget.floor[0]) if self._volume else 0
 
     def count(self, signals: SampleSignals) -> int:
         """Samples of the coming epoch, where a policy says how many."""
@@ -69,31 +69,31 @@ class Guidance:
 
     def begin(self, signals: SampleSignals, count: int) -> None:
         """Ask every policy about the coming epoch, which has `count` samples."""
-        for driver in self.drivers:
-            driver.decide(signals, count)
+        for runner in self.runners:
+            runner.decide(signals, count)
         for part in self.learned:
             if isinstance(part, LearnedStrength):
                 part.begin_epoch(signals)
 
     def chose(self, index: Tensor) -> None:
-        """Tell those drivers which samples (M,) the epoch trains on that do not know yet."""
-        for driver in self.drivers:
-            if driver.is_waiting:
-                driver.chose(index)
+        """Tell those runners which samples (M,) the epoch trains on that do not know yet."""
+        for runner in self.runners:
+            if runner.is_waiting:
+                runner.chose(index)
 
     def validated(self, accuracy: float) -> None:
         """Report a validation accuracy to all policies."""
-        for driver in self.drivers:
-            driver.validated(accuracy)
+        for runner in self.runners:
+            runner.validated(accuracy)
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all drivers, by the digest of their policies."""
-        return {driver.policy.digest: driver.state_dict() for driver in self.drivers}
+        """States of all runners, by the digest of their policies."""
+        return {runner.policy.digest: runner.state_dict() for runner in self.runners}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        for driver in self.drivers:
-            driver.load_state_dict(state[driver.policy.digest])
+        for runner in self.runners:
+            runner.load_state_dict(state[runner.policy.digest])
 
 
 def has_learned(parts: Sequence[object]) -> bool:
@@ -109,7 +109,7 @@ def default_ratio(parts: Sequence[object]) -> float | None:
     return None
 
 
-def make_guidance(
+def make_policies(
     parts: Sequence[Any],
     *,
     size: int,
@@ -119,8 +119,8 @@ def make_guidance(
     budget: float,
     seed: int,
     device: torch.device,
-) -> Guidance | None:
-    """The guidance of a plan; None where no part is learned.
+) -> PlanPolicies | None:
+    """The policies of a plan; None where no part is learned.
 
     Args:
         parts: selector, volume and controller.
@@ -148,4 +148,4 @@ def make_guidance(
             "epoch as it goes; give DataPlan(ratio=...)"
         )
     settings = {"size": size, "classes": classes, "intervals": epochs, "ratio": ratio, "budget": budget}
-    return Guidance(parts, **settings, seed=seed, device=device)
+    return PlanPolicies(parts, **settings, seed=seed, device=device)

@@ -14,7 +14,7 @@ from dsenv.volume.budget import FORWARD_COST
 
 FROM_LOGITS = ("confidence", "entropy", "margin", "correct", "forgetting_events")
 FLUSH_ELEMENTS = 1 << 24  # logits, samples x classes, kept before the signals take them in
-PARTS = ("select", "augment", "observe", "look")
+PARTS = ("select", "augment", "observe", "score")
 
 
 @dataclass
@@ -23,15 +23,15 @@ class Cost:
 
     trained: int = 0
     """Samples trained on (forward and backward)."""
-    looked: int = 0
+    extra_forwards: int = 0
     """Samples of further forward passes, over the training set, a validation split or other views."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    """Time on the host in "select", "augment", "observe" and "look"."""
+    """Time on the host in "select", "augment", "observe" and "score"."""
 
     @property
     def presentations(self) -> float:
         """All of it in training presentations; a forward pass counts as a third."""
-        return self.trained + FORWARD_COST * self.looked
+        return self.trained + FORWARD_COST * self.extra_forwards
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -44,11 +44,15 @@ class Cost:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all of it."""
-        return {"trained": self.trained, "looked": self.looked, "seconds": dict(self.seconds)}
+        return {"trained": self.trained, "extra_forwards": self.extra_forwards, "seconds": dict(self.seconds)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.trained, self.looked, self.seconds = state["trained"], state["looked"], dict(state["seconds"])
+        self.trained, self.extra_forwards, self.seconds = (
+            state["trained"],
+            state["extra_forwards"],
+            dict(state["seconds"]),
+        )
 
 
 class PlanSignals(SampleSignals):
@@ -75,7 +79,7 @@ class PlanSignals(SampleSignals):
         self.update(index, loss, nothing, torch.zeros_like(index), step)
 
 
-class Inbox:
+class EpochBuffer:
     """One epoch's training forwards, until the signals take them in together.
 
     A sample comes once an epoch and is chosen between epochs, so nobody needs them earlier; ranks are

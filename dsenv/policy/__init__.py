@@ -3,6 +3,6 @@
 from dsenv.policy.card import PolicyCard
 from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork
 from dsenv.policy.policy import Policy
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 
-__all__ = ["Driver", "MlpNetwork", "Policy", "PolicyCard", "SetBetaNetwork", "SetNetwork"]
+__all__ = ["MlpNetwork", "Policy", "PolicyCard", "PolicyRunner", "SetBetaNetwork", "SetNetwork"]

@@ -1,9 +1,9 @@
-"""What the learned selector, volume and augmentation share: a policy, and the driver that runs it."""
+"""What the learned selector, volume and augmentation share: a policy, and the runner that runs it."""
 
 from pathlib import Path
 
 from dsenv.policy.policy import Policy
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 from dsenv.policy.shipped import pretrained
 
 PolicyChoice = Policy | str | Path
@@ -38,10 +38,10 @@ def resolve(choice: PolicyChoice) -> Policy:
 class LearnedPart:
     """One of a policy's answers, as a part of a plan.
 
-    A plan gives parts of the same policy one driver; outside of a plan, build the part from a `Driver`.
+    A plan gives parts of the same policy one runner; outside of a plan, build the part from a `PolicyRunner`.
 
     Args:
-        policy: a policy, its file, the name of a pretrained one, or a driver.
+        policy: a policy, its file, the name of a pretrained one, or a runner.
 
     Raises:
         ValueError: the policy does not answer this part's question.
@@ -49,9 +49,9 @@ class LearnedPart:
 
     question = "what"
 
-    def __init__(self, policy: PolicyChoice | Driver) -> None:
-        self._driver = policy if isinstance(policy, Driver) else None
-        self.policy = policy.policy if isinstance(policy, Driver) else resolve(policy)
+    def __init__(self, policy: PolicyChoice | PolicyRunner) -> None:
+        self._runner = policy if isinstance(policy, PolicyRunner) else None
+        self.policy = policy.policy if isinstance(policy, PolicyRunner) else resolve(policy)
         answers = [name for name in QUESTIONS if getattr(self.policy.control, f"decides_{name}")]
         if self.question not in answers:
             given = " and ".join(QUESTIONS[name][0] for name in answers) or "nothing"
@@ -62,26 +62,26 @@ class LearnedPart:
             )
 
     @property
-    def driver(self) -> Driver:
+    def runner(self) -> PolicyRunner:
         """Runs the policy.
 
         Raises:
             ValueError: there is none yet.
         """
-        if self._driver is None:
+        if self._runner is None:
             raise ValueError(
                 f"{QUESTIONS[self.question][1]} decides within a training of known length: give it to a "
-                "dsenv.DataPlan, or build it from a dsenv.policy.Driver; in an environment, use the agent "
-                "dsenv.agents.learned:LearnedAgent"
+                "dsenv.DataPlan, or build it from a dsenv.policy.PolicyRunner; in an environment, use the "
+                "agent dsenv.agents.learned:LearnedAgent"
             )
-        return self._driver
+        return self._runner
 
-    def connect(self, driver: Driver) -> None:
-        """Let `driver`, which runs this part's policy, decide."""
-        assert driver.policy.digest == self.policy.digest, (driver.policy, self.policy)
-        self._driver = driver
+    def connect(self, runner: PolicyRunner) -> None:
+        """Let `runner`, which runs this part's policy, decide."""
+        assert runner.policy.digest == self.policy.digest, (runner.policy, self.policy)
+        self._runner = runner
 
     @property
     def is_connected(self) -> bool:
-        """Whether a driver decides."""
-        return self._driver is not None
+        """Whether a runner decides."""
+        return self._runner is not None

@@ -1,4 +1,4 @@
-"""Driver: runs a policy on one training outside the environment."""
+"""PolicyRunner: runs a policy on one training outside the environment."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -19,16 +19,16 @@ from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
 
 
-class Driver:
+class PolicyRunner:
     """Decides, interval by interval, what a training is to see, as the policy did in its environment.
 
     An interval is an epoch of a plan. Use, for a loop of one's own without `DataPlan`::
 
-        driver = Driver(policy, size=len(data), classes=10, intervals=epochs, ratio=0.5)
+        runner = PolicyRunner(policy, size=len(data), classes=10, intervals=epochs, ratio=0.5)
         for epoch in range(epochs):
-            decision = driver.decide(signals)     # signals of the epochs before
+            decision = runner.decide(signals)     # signals of the epochs before
             ...                                   # choose samples by it
-            driver.chose(index)
+            runner.chose(index)
             ...                                   # train, and update the signals with step=epoch
 
     A policy over candidates sees all samples, in random groups as large as its environment showed it; in each
@@ -74,10 +74,10 @@ class Driver:
         self.ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
         self.device = torch.device(device)
         self.control = control = policy.card.make_control(self.ratio)
-        if control.looks:
+        if control.rescores:
             raise ValueError(
                 "the policy looks at its candidates by a forward pass before each decision, which only an "
-                "environment can do; train one with control.look = false"
+                "environment can do; train one with control.rescore = false"
             )
         paid = self.ratio if budget is None else min(budget, self.ratio)
         minimum = paid if control.minimum is None else min(control.minimum, paid)
@@ -211,7 +211,7 @@ class Driver:
             return 1 / self.classes  # of a guess, which an untrained model comes near
         raise ValueError(
             "this policy was trained with the accuracy on a validation split in sight, and none was reported "
-            f"after epoch {self.interval - 1}: call plan.report_validation(accuracy) (or driver.validated) "
+            f"after epoch {self.interval - 1}: call plan.report_validation(accuracy) (or runner.validated) "
             "at the end of each epoch, or use a policy trained with validation_shown below 1"
         )
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import import_entry_point
-from dsenv.select.base import Forward, Selection, Selector, StackedSelection
+from dsenv.select.base import ModelOutputs, Selection, Selector, StackedSelection
 from dsenv.select.bins import bin_log_weights, loss_bins
 from dsenv.select.gumbel import gumbel_top_k
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from dsenv.select.learned import Learned
 
 __all__ = [
-    "Forward",
     "Learned",
+    "ModelOutputs",
     "Selection",
     "Selector",
     "StackedSelection",

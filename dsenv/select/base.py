@@ -57,7 +57,7 @@ class StackedSelection:
 
 
 @dataclass(frozen=True)
-class Forward:
+class ModelOutputs:
     """What a model says about some samples: one training batch, or a pass over a whole split."""
 
     index: Tensor
@@ -71,11 +71,11 @@ class Forward:
     features: Tensor | None = None
     """(B, D) inputs of the last linear layer."""
 
-    def at(self, positions: Tensor) -> "Forward":
+    def at(self, positions: Tensor) -> "ModelOutputs":
         """What was said about the samples at `positions` (M,), which become samples 0..M-1."""
         rest = (None if tensor is None else tensor[positions] for tensor in (self.logits, self.features))
         index = torch.arange(len(positions), device=positions.device)
-        return Forward(index, self.labels[positions], self.loss[positions], *rest)
+        return ModelOutputs(index, self.labels[positions], self.loss[positions], *rest)
 
 
 class Selector(ABC):
@@ -88,15 +88,15 @@ class Selector(ABC):
     needs_pass: bool = False
     """`prepare` must be called once, before the first `select`; the pass costs one forward a sample."""
     needs_logits: bool = False
-    """`Forward.logits` must be given."""
+    """`ModelOutputs.logits` must be given."""
     needs_features: bool = False
-    """`Forward.features` must be given."""
+    """`ModelOutputs.features` must be given."""
 
-    def prepare(self, train: Forward, validation: Forward | None = None) -> None:
+    def prepare(self, train: ModelOutputs, validation: ModelOutputs | None = None) -> None:
         """Take in one pass over the training set (and the validation split, where a method uses one)."""
         del train, validation
 
-    def observe(self, batch: Forward) -> None:
+    def observe(self, batch: ModelOutputs) -> None:
         """Take in one training batch, after its forward pass."""
         del batch
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need, order_by
 
 
@@ -82,7 +82,7 @@ class CCS(StaticSelector):
         self.beta, self.strata = beta, strata
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Margin (N,) of each sample."""
         del validation
         return probability_margin(need(train, "logits", self), train.labels)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import check_keywords
-from dsenv.select.base import Forward, Selection, Selector, top
+from dsenv.select.base import ModelOutputs, Selection, Selector, top
 from dsenv.select.data_agent_config import DataAgentConfig
 from dsenv.select.data_agent_ppo import LEARNERS, Learner
 from dsenv.select.data_agent_reward import composite
@@ -95,7 +95,7 @@ class DataAgent(Selector):
         assert self._score is not None, "no scores before the first select, prepare or observe"
         return self._score
 
-    def prepare(self, train: Forward, validation: Forward | None = None) -> None:
+    def prepare(self, train: ModelOutputs, validation: ModelOutputs | None = None) -> None:
         """Refresh the scores of all samples from one pass over the training set; optional, any time."""
         del validation
         features = self._checked_features(train)
@@ -104,7 +104,7 @@ class DataAgent(Selector):
         chunks = torch.split(features.float(), FORWARD_ROWS)
         self.score[train.index] = torch.cat([learner.scores(chunk) for chunk in chunks])
 
-    def observe(self, batch: Forward) -> None:
+    def observe(self, batch: ModelOutputs) -> None:
         """Act on a training batch, learn from its losses, and refresh its samples' scores.
 
         Raises:
@@ -112,7 +112,9 @@ class DataAgent(Selector):
         """
         features = self._checked_features(batch)
         if batch.logits is None:
-            raise ValueError("Data Agent needs Forward.logits, got None; pass the model's outputs (B, C)")
+            raise ValueError(
+                "Data Agent needs ModelOutputs.logits, got None; pass the model's outputs (B, C)"
+            )
         if self.size is None:
             raise ValueError(
                 "Data Agent does not know the training set's size; call select first or give size"
@@ -150,14 +152,15 @@ class DataAgent(Selector):
         weight = signals.size / count if config.variant == "released" else 1.0
         return Selection(chosen, torch.full((count,), weight, device=chosen.device))
 
-    def _checked_features(self, batch: Forward) -> Tensor:
+    def _checked_features(self, batch: ModelOutputs) -> Tensor:
         if batch.features is None:
             raise ValueError(
-                "Data Agent needs Forward.features, got None; pass (B, D) inputs of the last linear layer"
+                "Data Agent needs ModelOutputs.features, got None; pass the (B, D) inputs of the last linear "
+                "layer"
             )
         if batch.features.dim() != 2 or len(batch.features) != len(batch.index):
             raise ValueError(
-                f"Forward.features must have shape (B, D) with B = {len(batch.index)}, got "
+                f"ModelOutputs.features must have shape (B, D) with B = {len(batch.index)}, got "
                 f"{tuple(batch.features.shape)}; flatten or pool them first"
             )
         return batch.features.detach()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, label_errors, need
 
 EXHAUSTED = 1e-5  # of the largest squared gradient: the rest of a gradient below it is rounding
@@ -78,7 +78,7 @@ class DivBS(StaticSelector):
         self.batch, self.together = batch, together
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Minus the place (N,) in its batch's greedy order."""
         del validation
         features, logits = need(train, "features", self), need(train, "logits", self)

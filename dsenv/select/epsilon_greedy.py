@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import Forward, Selection
+from dsenv.select.base import ModelOutputs, Selection
 from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
@@ -56,7 +56,7 @@ class EpsilonGreedy(HistorySelector):
         self.alpha = check_share("alpha", alpha)
         super().__init__(size)
 
-    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
+    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
         """Mean (B,) after the losses of the batch: m <- (1 - alpha) m + alpha l."""
         loss = batch.loss.detach().float()
         return {"mean": torch.where(visits == 0, loss, torch.lerp(old["mean"], loss, self.alpha))}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
 
@@ -33,7 +33,7 @@ class LastLayer:
         return torch.cat(parts)
 
 
-def glister(train: LastLayer, validation: Forward, picks: int, group: int, eta: float) -> Tensor:
+def glister(train: LastLayer, validation: ModelOutputs, picks: int, group: int, eta: float) -> Tensor:
     """Order (N,) of all samples: greedy picks first, the rest by their last gain.
 
     The gain of a sample is the inner product of its gradient and the mean validation gradient. That
@@ -103,7 +103,7 @@ class Glister(StaticSelector):
         self.group, self.eta = group, eta
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Minus the place in the ranking (N,) int64.
 
         Raises:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
 
@@ -52,7 +52,7 @@ class GraNd(StaticSelector):
         self.bias = bias
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Gradient norm (N,) of each sample."""
         del validation
         features, logits = need(train, "features", self), need(train, "logits", self)

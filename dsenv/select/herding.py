@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need
 
 
@@ -76,7 +76,7 @@ class Herding(StaticSelector):
         self.budget = check_share("budget", budget, zero=True)
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Minus the place in the ranking (N,)."""
         del validation
         return herding_score(need(train, "features", self), train.labels, self.budget)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward, Selector
+from dsenv.select.base import ModelOutputs, Selector
 from dsenv.signals import SampleSignals
 
 
@@ -30,7 +30,7 @@ class HistorySelector(Selector):
         self._size = self._known_size = size
 
     @abstractmethod
-    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
+    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
         """New values (B,) of every field.
 
         Args:
@@ -39,7 +39,7 @@ class HistorySelector(Selector):
             batch: the training batch.
         """
 
-    def observe(self, batch: Forward) -> None:
+    def observe(self, batch: ModelOutputs) -> None:
         """Update the samples of one training batch; each is at most once in it."""
         index = batch.index
         self._make_room(int(index.max()) + 1 if self._size is None else self._size, index.device)
@@ -66,7 +66,7 @@ class HistorySelector(Selector):
         if bool(signals.seen.any()) and not bool(observed.any()):
             raise ValueError(
                 f"{type(self).__name__} observed no batch, but {int(signals.seen.sum())} samples "
-                "were trained on: call observe(Forward(...)) after the forward pass of every training batch"
+                "were trained on: call observe(ModelOutputs(...)) after the forward of every training batch"
             )
         return self._kept, observed
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need
 
 
@@ -58,7 +58,7 @@ class KCenter(StaticSelector):
         self.budget = check_share("budget", budget)
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Minus the place in the ranking (N,) int64."""
         del validation
         features = need(train, "features", self).float()

@@ -3,7 +3,7 @@
 import torch
 
 from dsenv.policy.parts import LearnedPart, PolicyChoice
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector
 from dsenv.select.gumbel import gumbel_top_k
@@ -20,11 +20,11 @@ class Learned(LearnedPart, Selector):
     Helps: where the training is like those the policy was trained on (data, label noise, length, ratio; its
     card says which). Does not help: far from them; compare with "random".
 
-    Cost: a sort of the losses and a small network, once an epoch. State: that of the `Driver`.
+    Cost: a sort of the losses and a small network, once an epoch. State: that of the `PolicyRunner`.
     Source: our own; the weights over bins are trained by `train_agent.py`.
 
     Args:
-        policy: a `Policy`, its file, the name of a pretrained one, or a `Driver`.
+        policy: a `Policy`, its file, the name of a pretrained one, or a `PolicyRunner`.
 
     Raises:
         ValueError: the policy does not decide what to train on.
@@ -33,14 +33,14 @@ class Learned(LearnedPart, Selector):
     question = "what"
     needs_logits = True
 
-    def __init__(self, policy: PolicyChoice | Driver) -> None:
+    def __init__(self, policy: PolicyChoice | PolicyRunner) -> None:
         LearnedPart.__init__(self, policy)
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
-        """Draw `count` samples, each with weight 1, and tell the driver which."""
+        """Draw `count` samples, each with weight 1, and tell the runner which."""
         check_count(count, signals.size)
-        weight = self.driver.decide(signals, count).log_weight
+        weight = self.runner.decide(signals, count).log_weight
         assert weight is not None
         drawn = gumbel_top_k(weight, [count], Streams.of(generator))
-        self.driver.chose(drawn.index[0])
+        self.runner.chose(drawn.index[0])
         return Selection(drawn.index[0], drawn.weight[0])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import pick
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, need
 
 PROTOTYPES = ("mean", "median")
@@ -73,7 +73,7 @@ class Moderate(StaticSelector):
         self.prototype = pick("prototype", prototype, PROTOTYPES)
         super().__init__()
 
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Minus the places between each sample's distance and the median (N,)."""
         del validation
         features = need(train, "features", self)

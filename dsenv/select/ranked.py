@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import pick
-from dsenv.select.base import Forward, Selection, Selector
+from dsenv.select.base import ModelOutputs, Selection, Selector
 from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, label_errors, need, top_by, unseen_first
 from dsenv.signals import SampleSignals
@@ -97,7 +97,7 @@ class EL2N(HistorySelector):
         self.keep, self.visits = pick("end to keep", keep, KEEP), visits
         super().__init__(size)
 
-    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
+    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
         """Mean score (B,) with this batch, for samples still within their first visits."""
         now = el2n(need(batch, "logits", self), batch.labels)
         mean = old["el2n"] + (now - old["el2n"]) / (visits + 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.select.base import Forward, Selection, Selector
+from dsenv.select.base import ModelOutputs, Selection, Selector
 from dsenv.signals import SampleSignals
 
 CHUNK = 65_536  # samples worked on at a time where a (samples, D) or (samples, C) copy is needed
@@ -72,7 +72,7 @@ def is_permutation(index: Tensor) -> bool:
     return inside and bool(met.index_fill_(0, index, True).all())
 
 
-def need(forward: Forward, name: Literal["logits", "features"], what: object) -> Tensor:
+def need(forward: ModelOutputs, name: Literal["logits", "features"], what: object) -> Tensor:
     """The logits (B, C) or features (B, D) of a pass, detached.
 
     Raises:
@@ -81,8 +81,8 @@ def need(forward: Forward, name: Literal["logits", "features"], what: object) ->
     value: Tensor | None = getattr(forward, name)
     if value is None:
         raise ValueError(
-            f"{type(what).__name__} needs the {name} of the pass, got a Forward without; "
-            f"give Forward({name}=...)"
+            f"{type(what).__name__} needs the {name} of the pass, got a ModelOutputs without; "
+            f"give ModelOutputs({name}=...)"
         )
     return value.detach()
 
@@ -107,14 +107,14 @@ class StaticSelector(Selector):
         self._order: Tensor | None = None  # (N,) int64, best first
 
     @abstractmethod
-    def score_pass(self, train: Forward, validation: Forward | None) -> Tensor:
+    def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:
         """Score (N,) of each sample in the order of `train.index`; the largest are selected first."""
 
     def rank(self, score: Tensor, generator: torch.Generator) -> Tensor:
         """Positions (N,), best first, from the scores (N,)."""
         return order_by(score, generator)
 
-    def prepare(self, train: Forward, validation: Forward | None = None) -> None:
+    def prepare(self, train: ModelOutputs, validation: ModelOutputs | None = None) -> None:
         """Score the whole training set from one pass over it, in any order.
 
         Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import Forward, Selection
+from dsenv.select.base import ModelOutputs, Selection
 from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
@@ -66,7 +66,7 @@ class UCB(HistorySelector):
         self.alpha, self.c = check_share("alpha", alpha), c
         super().__init__(size)
 
-    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: Forward) -> dict[str, Tensor]:
+    def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
         """Mean and variance (B,) after the losses of the batch."""
         mean, variance = update_moments(
             old["mean"], old["variance"], visits == 0, batch.loss.detach().float(), self.alpha

@@ -1,4 +1,4 @@
-"""Companion: selectors and augmentation controllers that work inside the training loop of K replicas."""
+"""BatchHooks: selectors and augmentation controllers that work inside the training loop of K replicas."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from dsenv.augment.base import AugmentationController
 from dsenv.augment.draw import Draw
 from dsenv.augment.ops import apply_drawn
 from dsenv.rng import Streams
-from dsenv.select.base import Forward, Selector
+from dsenv.select.base import ModelOutputs, Selector
 from dsenv.signals import SampleSignals
 from dsenv.training.base import Outputs
 
 
-class Companion:
+class BatchHooks:
     """Augments every batch and hands every batch's outputs to those who learn from them.
 
     Args:
@@ -105,6 +105,6 @@ class Companion:
             rest = (labels[k, :size], outputs.loss[k, :size], outputs.logits[k, :size], features)
             if self._selectors is not None:
                 place = torch.searchsorted(self._positions[k], index[k, :size])
-                self._selectors[k].observe(Forward(place, *rest))
+                self._selectors[k].observe(ModelOutputs(place, *rest))
             if self._controllers is not None:
-                self._controllers[k].observe(Forward(index[k, :size], *rest))
+                self._controllers[k].observe(ModelOutputs(index[k, :size], *rest))

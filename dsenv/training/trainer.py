@@ -8,12 +8,12 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import pick
-from dsenv.select.base import Forward, StackedSelection
+from dsenv.select.base import ModelOutputs, StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
 from dsenv.training.base import Outputs, State, cloned
 from dsenv.training.data import ResidentSplit
-from dsenv.training.hooks import Companion
+from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
 from dsenv.training.totals import Totals
 
@@ -149,7 +149,7 @@ class Trainer:
         step: int | Tensor,
         spent: Sequence[int],
         budget: Sequence[int],
-        companion: Companion | None = None,
+        hooks: BatchHooks | None = None,
     ) -> Interval:
         """Train every replica once on its selected samples, in the order given.
 
@@ -158,12 +158,12 @@ class Trainer:
             step: number of this interval, for the signals; (K,) where replicas are at different ones.
             spent: sample presentations each replica has spent before.
             budget: sample presentations of each replica's whole training, for the learning-rate schedule.
-            companion: augments every batch before the forward pass and sees what the models said.
+            hooks: augments every batch before the forward pass and sees what the models said.
         """
         batch = self.task.recipe.batch_size
         starts = range(0, selection.index.shape[1], batch)
         rates = self._learning_rates(selection.counts, starts, spent, budget)
-        self.replicas.features_wanted = companion is not None and companion.needs_features
+        self.replicas.features_wanted = hooks is not None and hooks.needs_features
         total = Totals(self.replicas.count, self.device)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         pending = 0
@@ -172,12 +172,10 @@ class Trainer:
             sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
             labels = self._labels.gather(1, index)
             weight = selection.weight[:, start : start + batch]
-            out = self.replicas.step(
-                self._inputs(index, sizes, companion), labels, weight, sizes, rates[number]
-            )
+            out = self.replicas.step(self._inputs(index, sizes, hooks), labels, weight, sizes, rates[number])
             assert out.loss is not None
-            if companion is not None:
-                companion.observe(index, labels, out, sizes)
+            if hooks is not None:
+                hooks.observe(index, labels, out, sizes)
             parts.append((index, out.loss, out.logits))
             pending += out.logits.numel()
             if pending > FLUSH_ELEMENTS:
@@ -186,12 +184,12 @@ class Trainer:
         self._take_in(parts, step, total)
         return Interval(total.loss / total.count, total.correct / total.count)
 
-    def _inputs(self, index: Tensor, sizes: Sequence[int], companion: Companion | None) -> Tensor:
-        """(K, B, ...) inputs, augmented where the companion does that."""
+    def _inputs(self, index: Tensor, sizes: Sequence[int], hooks: BatchHooks | None) -> Tensor:
+        """(K, B, ...) inputs, augmented where the hooks does that."""
         train = self.split("train")
-        if companion is None or not companion.augments:
+        if hooks is None or not hooks.augments:
             return train.gather(index)
-        return train.normalise(companion.augment(train.raw(index), index, sizes))
+        return train.normalise(hooks.augment(train.raw(index), index, sizes))
 
     def _learning_rates(
         self, counts: Sequence[int], starts: range, spent: Sequence[int], budget: Sequence[int]
@@ -245,7 +243,7 @@ class Trainer:
         return Score(correct / data.size, likelihood / data.size)
 
     @torch.no_grad()
-    def look(self, split: str) -> list[Forward]:
+    def scoring_pass(self, split: str) -> list[ModelOutputs]:
         """One forward pass over a split: what each replica says about every sample, with features.
 
         The labels for "train" are those each replica trains on, else those it is scored on. The pass costs
@@ -259,12 +257,12 @@ class Trainer:
         own = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
         index = torch.arange(data.size, device=self.device)
         return [
-            Forward(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
+            ModelOutputs(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
             for k in range(len(logits))
         ]
 
     @torch.no_grad()
-    def look_at(self, index: Tensor, *, features: bool = False) -> tuple[Outputs, Tensor]:
+    def score_candidates(self, index: Tensor, *, features: bool = False) -> tuple[Outputs, Tensor]:
         """One forward pass over a few training samples of each replica, in evaluation mode.
 
         Args:

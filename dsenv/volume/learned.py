@@ -1,7 +1,7 @@
 """HOW MUCH, by a trained policy."""
 
 from dsenv.policy.parts import LearnedPart, PolicyChoice
-from dsenv.policy.runner import Driver
+from dsenv.policy.runner import PolicyRunner
 from dsenv.signals import SampleSignals
 
 
@@ -17,7 +17,7 @@ class Learned(LearnedPart):
     Cost: once an epoch, as for `dsenv.select.Learned`. Source: our own.
 
     Args:
-        policy: a `Policy`, its file, the name of a pretrained one, or a `Driver`.
+        policy: a `Policy`, its file, the name of a pretrained one, or a `PolicyRunner`.
 
     Raises:
         ValueError: the policy does not decide how much to train on.
@@ -27,11 +27,11 @@ class Learned(LearnedPart):
     needs_logits = True
     needs_features = False
 
-    def __init__(self, policy: PolicyChoice | Driver) -> None:
+    def __init__(self, policy: PolicyChoice | PolicyRunner) -> None:
         LearnedPart.__init__(self, policy)
 
     def count(self, signals: SampleSignals) -> int:
         """Samples of the next epoch, given the (N,) signals of those before."""
-        counts = self.driver.decide(signals).counts
+        counts = self.runner.decide(signals).counts
         assert counts is not None
         return int(counts[0])

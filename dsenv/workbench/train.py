@@ -9,7 +9,7 @@ import numpy as np
 
 from dsenv.agents.sb3 import SB3Agent
 from dsenv.catalogue import Definition, definition, names
-from dsenv.evaluation.compare import Contender, Evaluation, evaluate
+from dsenv.evaluation.compare import Entry, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
 from dsenv.workbench.policies import agent_definition, write_policy
 from dsenv.workbench.run import Run
@@ -168,9 +168,9 @@ def evaluate_run(
         raise ValueError(
             f"--compare takes rule-based agents, and {learning[0]} has to be trained: run it itself"
         )
-    contenders = [Contender(run.agent.name, agent, model)]
-    contenders += [Contender(name, other) for name, other in others.items()]
-    result = evaluate(env, contenders, run.agent.name, seeds=seeds, device=device)
+    entries = [Entry(run.agent.name, agent, model)]
+    entries += [Entry(name, other) for name, other in others.items()]
+    result = evaluate(env, entries, run.agent.name, seeds=seeds, device=device)
     write_report(result, run.folder, step, prefix)
     return result
 

@@ -10,7 +10,7 @@ import dsenv
 from dsenv.agents.policies import BetaPolicy, SetBetaPolicy, SetPolicy
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import load_vector
-from dsenv.evaluation.compare import Contender, evaluate
+from dsenv.evaluation.compare import Entry, evaluate
 from dsenv.policy import Policy
 
 SHORT = {
@@ -166,7 +166,7 @@ def test_evaluation_takes_a_policy_for_the_model():
     definition = dsenv.catalogue.definition("envs", "Tiny-Curriculum-v0")
     agent = dsenv.load("agents", "ppo")
     rows = [
-        evaluate(definition, [Contender("x", agent, m)], "x", seeds=2, device="cpu", progress=False).rows
+        evaluate(definition, [Entry("x", agent, m)], "x", seeds=2, device="cpu", progress=False).rows
         for m in (model, policy)
     ]
     assert rows[0] == rows[1]

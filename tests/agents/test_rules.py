@@ -68,7 +68,7 @@ def test_the_even_rules_train_on_their_ratio(name, ratio, env_name):
 
 def test_a_rule_says_what_it_cannot_answer():
     env = dsenv.load("envs", "Tiny-Ratio-v0")
-    with pytest.raises(ValueError, match="Ranked answers CurriculumControl"):
+    with pytest.raises(ValueError, match="LossRankRule answers CurriculumControl"):
         bound("hard_first", env)
     discrete = dsenv.load("envs", ENV, actions="discrete")
     with pytest.raises(ValueError, match="actions = 'box'"):

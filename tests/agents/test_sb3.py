@@ -56,7 +56,7 @@ def test_data_agent_learns_in_the_environment_without_a_clean_label():
     model.learn(32)
     assert any(bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True))
     session = env.env.session
-    assert session.showing.embedding == 16 and not session.shows_validation.any()
+    assert session.candidate_sampler.embedding == 16 and not session.shows_validation.any()
     assert session.config.reward == "composite"
 
 

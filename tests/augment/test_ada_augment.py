@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dsenv.augment import AdaAugment
 from dsenv.augment.ada_augment import _beta_log_density, _sample_beta, view_reward
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, FEATURES = 64, 4
@@ -21,9 +21,9 @@ def states(seed: int) -> Tensor:
     return torch.randn(SIZE, FEATURES, generator=rng(seed))
 
 
-def forward(loss: Tensor, features: Tensor | None = None) -> Forward:
+def forward(loss: Tensor, features: Tensor | None = None) -> ModelOutputs:
     index = torch.arange(SIZE)
-    return Forward(index, index, loss, features=features)
+    return ModelOutputs(index, index, loss, features=features)
 
 
 def test_reward_asks_for_mild_then_for_strong() -> None:
@@ -84,7 +84,7 @@ def test_same_seed_same_agent_and_global_stream_untouched() -> None:
 
 def test_features_are_needed() -> None:
     zero = forward(torch.zeros(SIZE))
-    with pytest.raises(ValueError, match=r"Forward\.features"):
+    with pytest.raises(ValueError, match=r"ModelOutputs\.features"):
         AdaAugment(SIZE, features=FEATURES, epochs=3).observe_views(zero, zero, zero, rng())
     with pytest.raises(ValueError, match=">= 1, got 64, 0 and 3"):
         AdaAugment(SIZE, features=0, epochs=3)

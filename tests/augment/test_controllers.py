@@ -25,7 +25,7 @@ from dsenv.augment import (
     make_controller,
     op_codes,
 )
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, CLASSES = 60, 5
@@ -44,13 +44,13 @@ def signals_after(logits: Tensor) -> SampleSignals:
     return signals
 
 
-def forward(seed: int, index: Tensor | None = None) -> Forward:
+def forward(seed: int, index: Tensor | None = None) -> ModelOutputs:
     """A random forward of all samples, or of some."""
     index = torch.arange(SIZE) if index is None else index
     logits = torch.randn(len(index), CLASSES, generator=rng(seed))
     labels = index % CLASSES
     features = torch.randn(len(index), 7, generator=rng(seed + 1000))
-    return Forward(index, labels, F.cross_entropy(logits, labels, reduction="none"), logits, features)
+    return ModelOutputs(index, labels, F.cross_entropy(logits, labels, reduction="none"), logits, features)
 
 
 def build(name: str) -> AugmentationController:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dsenv.augment import SADA, STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.augment.sada import stability_strength
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, CLASSES, WINDOW, EMA, GUARD = 40, 4, 3, 0.9, 1e-8
@@ -21,14 +21,14 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def visits(epochs: int, seed: int = 0) -> list[Forward]:
+def visits(epochs: int, seed: int = 0) -> list[ModelOutputs]:
     """Random forwards of a random half to all of the samples, one an epoch."""
     generator, batches = rng(seed), []
     for epoch in range(epochs):
         index = torch.randperm(SIZE, generator=generator)[: SIZE if epoch % 2 else SIZE // 2]
         logits = 2 * torch.randn(len(index), CLASSES, generator=generator)
         labels = index % CLASSES
-        batches.append(Forward(index, labels, F.cross_entropy(logits, labels, reduction="none"), logits))
+        batches.append(ModelOutputs(index, labels, F.cross_entropy(logits, labels, reduction="none"), logits))
     return batches
 
 
@@ -43,7 +43,7 @@ def slow_influence(estimator: str, now: tuple[float, Tensor], then: tuple[float,
     return sum(abs(float(t[0] * ((t[0] + t[2]).log() - (t[1] + t[2]).log()))) for t in terms)
 
 
-def slow_variances(estimator: str, batches: list[Forward]) -> list[float | None]:
+def slow_variances(estimator: str, batches: list[ModelOutputs]) -> list[float | None]:
     """The definition, sample by sample: influences, variance of the last window, moving average."""
     result: list[float | None] = []
     for sample in range(SIZE):
@@ -75,7 +75,7 @@ def test_sada_equals_its_slow_definition(estimator, epochs) -> None:
         halves = (slice(0, 7), slice(7, None))
         for part in halves:
             controller.observe(
-                Forward(batch.index[part], batch.labels[part], batch.loss[part], batch.logits[part])
+                ModelOutputs(batch.index[part], batch.labels[part], batch.loss[part], batch.logits[part])
             )
         controller.end_epoch()
     variances = slow_variances(estimator, batches)
@@ -100,7 +100,7 @@ def test_stable_samples_are_augmented_more(estimator) -> None:
         logits[:, 0] = 1 + unrest * (1.0, -1.0, 0.2)[epoch % 3]
         loss = F.cross_entropy(logits, labels, reduction="none")
         for controller in (plain, reverse):
-            controller.observe(Forward(index, labels, loss, logits))
+            controller.observe(ModelOutputs(index, labels, loss, logits))
             controller.end_epoch()
     strength, reversed_strength = (c.strengths(SIGNALS, index, rng()) for c in (plain, reverse))
     assert strength[0] == 1 and strength[-1] == 0
@@ -140,7 +140,7 @@ def test_samples_with_few_visits_keep_random_levels() -> None:
     controller, index = SADA(SIZE, CLASSES, estimator="loss", warm_up=0), torch.arange(SIZE)
     some = torch.arange(SIZE // 2)
     for loss in (1.0, 0.3, 0.8, 0.1):
-        controller.observe(Forward(some, some, loss * (1 + some)))
+        controller.observe(ModelOutputs(some, some, loss * (1 + some)))
         controller.end_epoch()
     one, other = (controller.strengths(SIGNALS, index, rng(seed)) for seed in (0, 1))
     same = one == other
@@ -174,7 +174,7 @@ def test_needs_are_declared_and_checked() -> None:
     assert SADA(3, 2, estimator="kl").needs_logits and not SADA(3, 2, estimator="loss").needs_logits
     index = torch.arange(3)
     with pytest.raises(ValueError, match="estimator='loss'"):
-        SADA(3, 2).observe(Forward(index, index, torch.ones(3)))
+        SADA(3, 2).observe(ModelOutputs(index, index, torch.ones(3)))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,6 @@ def test_half_precision_logits_are_not_rounded_again(estimator: str) -> None:
     for cast in (torch.bfloat16, torch.float32):
         controller = SADA(SIZE, CLASSES, estimator=estimator, window=WINDOW)
         for logits in halves:
-            controller.observe(Forward(index, labels, torch.ones(SIZE), logits.to(cast)))
+            controller.observe(ModelOutputs(index, labels, torch.ones(SIZE), logits.to(cast)))
         variances.append(controller.variance)
     assert torch.equal(*variances) and (variances[0] > 0).all()

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 import dsenv
-from dsenv.control.candidates import FEATURES, Candidates, Look, describe
+from dsenv.control.candidates import FEATURES, Candidates, CandidateScores, describe
 from dsenv.control.observation import stability_bins
 from dsenv.signals import SampleSignals
 
@@ -69,8 +69,8 @@ def test_candidates_are_described_sample_by_sample():
 def test_a_look_replaces_what_is_stale():
     signals, index = trained(), torch.arange(4).expand(K, -1)
     fresh = {name: torch.full((K, 4), 0.25) for name in ("confidence", "entropy", "margin", "correct")}
-    look = Look(torch.full((K, 4), 2.0), fresh, torch.randn(K, 4, 6))
-    found = features(Candidates(index, look), signals)
+    scores = CandidateScores(torch.full((K, 4), 2.0), fresh, torch.randn(K, 4, 6))
+    found = features(Candidates(index, scores), signals)
     assert found.shape[-1] == len(FEATURES) + 6
     assert (found[..., FEATURES.index("confidence in the label")] == 0.25).all()
     embedded = found[..., len(FEATURES) :]

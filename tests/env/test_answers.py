@@ -21,14 +21,14 @@ def test_mask_trains_on_the_candidates_it_was_shown():
     env = dsenv.load("envs", "Tiny-Mask-v0")
     env.reset(seed=0)
     for _ in range(5):
-        shown = env.session.showing.shown.index[0]
+        shown = env.session.candidate_sampler.shown.index[0]
         score = np.random.default_rng(0).uniform(-1, 1, 32).astype(np.float32)
         before = env.session.trainer.signals.times_trained[0].clone()
         env.step(score)
         trained = (env.session.trainer.signals.times_trained[0] - before).nonzero().flatten()
         best = shown[torch.from_numpy(score).topk(16).indices]
         assert set(trained.tolist()) == set(best.tolist())
-        assert not torch.equal(shown, env.session.showing.shown.index[0])
+        assert not torch.equal(shown, env.session.candidate_sampler.shown.index[0])
 
 
 def test_mask_spends_its_budget():
@@ -51,12 +51,12 @@ def test_a_small_pool_pads_the_candidates():
 
 
 def test_looking_at_the_candidates_is_paid_for():
-    env = dsenv.load("envs", "Tiny-Mask-v0", control={"look": True})
+    env = dsenv.load("envs", "Tiny-Mask-v0", control={"rescore": True})
     info = run(env, lambda _: np.zeros(32, np.float32))[-1]
     assert info["extra_forwards"] == 25 * 32
     assert info["samples_used"] + info["extra_forwards"] / 3 == pytest.approx(25 * 16, abs=1)
     with pytest.raises(ValueError, match="does not pay for looking at 100%"):
-        dsenv.load("envs", "Tiny-Mask-v0", control={"look": True}, ratio=0.3)
+        dsenv.load("envs", "Tiny-Mask-v0", control={"rescore": True}, ratio=0.3)
 
 
 def test_a_look_is_what_the_model_says_now():
@@ -64,9 +64,9 @@ def test_a_look_is_what_the_model_says_now():
     observation, _ = env.reset(seed=0)
     observation, *_ = env.step(np.zeros(32, np.float32))
     assert env.candidate_shape == (32, 16 + 16)
-    session, look = env.session, env.session.showing.shown.look
-    index = session.showing.shown.index
-    out, labels = session.trainer.look_at(index)
+    session, look = env.session, env.session.candidate_sampler.shown.scores
+    index = session.candidate_sampler.shown.index
+    out, labels = session.trainer.score_candidates(index)
     torch.testing.assert_close(look.loss, out.loss)
     confidence = out.logits.softmax(-1).gather(2, labels[..., None])[0, :, 0]
     shown = observation[-32 * 32 :].reshape(32, 32)

@@ -28,7 +28,7 @@ def test_every_selector_runs_an_episode_within_its_budget(name):
     infos = run(env)
     members = int(env.session.pool.sum())
     looked = infos[-1]["extra_forwards"]
-    assert looked == (members + 100 if env.session.chooser.selectors[0].needs_pass else 0)
+    assert looked == (members + 100 if env.session.stacked_selector.selectors[0].needs_pass else 0)
     passes = 1.5 if looked else 0  # 200 training and 100 validation samples
     assert infos[-1]["samples_used"] == round((0.5 - passes / 3 / 4) * members * 4)
     assert infos[-1]["budget_left"] == 0

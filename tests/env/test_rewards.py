@@ -6,8 +6,8 @@ import torch
 
 import dsenv
 from dsenv.catalogue import load_vector
-from dsenv.env.rewards import REWARDS, Change
-from dsenv.env.rewards.base import Standing, quality
+from dsenv.env.rewards import REWARDS, Transition
+from dsenv.env.rewards.base import RewardInputs, quality
 from dsenv.env.rewards.composite import CompositeReward, upper_quantile
 from dsenv.select.data_agent_reward import adaptive_weight
 from dsenv.signals import SampleSignals
@@ -30,13 +30,13 @@ def returns(log_weight, replicas=32, action=0.0, context=None, **settings):
     envs = load_vector("Tiny-Curriculum-v0", replicas, context=context, autoreset_mode="Disabled", **settings)
     session = envs.session
 
-    choose = session.chooser.choose
+    choose = session.stacked_selector.choose
 
     def seeing(_, *rest):
         wrong = session.trainer.labels != session.trainer.split("train").labels
         return choose((log_weight * wrong).masked_fill(~session.pool, -torch.inf), *rest)
 
-    session.chooser.choose = seeing
+    session.stacked_selector.choose = seeing
     envs.reset(seed=0)
     total, terminated = np.zeros(replicas), np.zeros(replicas, bool)
     while not terminated.all():
@@ -56,13 +56,13 @@ def test_every_reward_has_a_sign_test():
     assert {reward if isinstance(reward, str) else reward["name"] for reward in tested} == set(REWARDS)
 
 
-def change(start, before, after, presented=0.5, is_last=False):
+def change(start, before, after, samples_seen=0.5, is_last=False):
     columns = [torch.tensor([[value]]) for value in (start, before, after)]
-    return Change(*columns, torch.tensor([presented]), torch.tensor([is_last]))
+    return Transition(*columns, torch.tensor([samples_seen]), torch.tensor([is_last]))
 
 
 def pay(name, *values, **settings):
-    return float(REWARDS[name](**settings).pay(change(*values)))
+    return float(REWARDS[name](**settings).compute(change(*values)))
 
 
 def test_what_an_interval_pays():
@@ -95,10 +95,10 @@ def test_composite_equals_its_definition():
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
         signals.update(index, loss, logits, labels, step)
         snapshots.append({name: getattr(signals, name).clone() for name in ("loss", "entropy", "correct")})
-        measured = reward.measure(Standing(Score(*torch.zeros(2, 2)), signals, pool))
+        measured = reward.measure(RewardInputs(Score(*torch.zeros(2, 2)), signals, pool))
         snapshots[-1]["measured"] = measured
-    paid = reward.pay(
-        Change(*[snapshots[k]["measured"] for k in (0, 0, 1)], torch.ones(2), torch.ones(2) > 0)
+    paid = reward.compute(
+        Transition(*[snapshots[k]["measured"] for k in (0, 0, 1)], torch.ones(2), torch.ones(2) > 0)
     )
     for k in range(2):
         hard, unsure = [], []
@@ -121,8 +121,8 @@ def test_the_quantile_is_taken_within_the_pool():
 def test_composite_reads_no_validation_score():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", reward="composite")
     signals = env.session.trainer.signals
-    standing = Standing(None, signals, env.session.pool)
-    assert CompositeReward().measure(standing).shape == (1, 4)
+    inputs = RewardInputs(None, signals, env.session.pool)
+    assert CompositeReward().measure(inputs).shape == (1, 4)
 
 
 def test_a_price_makes_agents_spend_less():
@@ -181,7 +181,7 @@ def test_without_trust_no_clean_label_is_seen_in_training():
             0
         ]
         assert info["val_accuracy"] == pytest.approx(float((logits.argmax(1) == given).float().mean()))
-        assert torch.equal(trainer.look("validation")[0].labels, given)
+        assert torch.equal(trainer.scoring_pass("validation")[0].labels, given)
     names = env.observation_names
     observed = env.session.observe()[0][names.index("validation accuracy")]
     assert observed == pytest.approx(info["val_accuracy"])

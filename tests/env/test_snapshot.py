@@ -13,7 +13,7 @@ SETTINGS = [
     {"control": "rule", "selector": "data_agent", "augment": "sada"},
     {"control": "rule", "selector": "moderate", "volume": "linear"},
     {"task": {"model": {"name": "small_cnn", "width": 8}, "recipe": {"optimizer": "adamw", "lr": 0.01}}},
-    {"control": {"name": "mask", "candidates": 16, "look": True}},
+    {"control": {"name": "mask", "candidates": 16, "rescore": True}},
     {"control": {"name": "mask", "candidates": 16}, "context": {"subset": 0.05}},
     {"control": "joint"},
 ]

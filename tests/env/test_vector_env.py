@@ -176,7 +176,7 @@ def test_stacked_environment_on_a_gpu():
     assert terminated.all() and np.isfinite(observation).all() and np.isfinite(reward).all()
 
 
-LOOKING = {"control": {"look": True}, "intervals": 6}
+LOOKING = {"control": {"rescore": True}, "intervals": 6}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 import dsenv
 from dsenv.catalogue import definition
-from dsenv.evaluation import Contender, evaluate, markdown_table, write_report
+from dsenv.evaluation import Entry, evaluate, markdown_table, write_report
 from dsenv.evaluation.compare import interval
 from dsenv.evaluation.report import (
     accuracy_figure,
@@ -19,13 +19,13 @@ from dsenv.evaluation.report import (
 ENV = definition("envs", "Tiny-Curriculum-v0")
 
 
-def contenders(*names):
-    return [Contender(name, dsenv.load("agents", name)) for name in names]
+def entries(*names):
+    return [Entry(name, dsenv.load("agents", name)) for name in names]
 
 
 @pytest.fixture(scope="module")
 def result():
-    return evaluate(ENV, contenders("random", "all_data", "small_loss"), "random", seeds=6, progress=False)
+    return evaluate(ENV, entries("random", "all_data", "small_loss"), "random", seeds=6, progress=False)
 
 
 def test_rows_have_the_promised_fields_and_equal_budgets(result):
@@ -48,14 +48,14 @@ def test_gains_are_paired_with_all_data(result):
 
 
 def test_evaluation_is_reproducible_and_does_not_depend_on_the_company(result):
-    again = evaluate(ENV, contenders("random"), "random", seeds=6, progress=False)
+    again = evaluate(ENV, entries("random"), "random", seeds=6, progress=False)
     first = [row.accuracy_mean for row in result.rows if row.agent == "random"]
     assert [row.accuracy_mean for row in again.rows] == pytest.approx(first)
 
 
 def test_more_seeds_than_replicas_are_run_in_chunks(monkeypatch):
     monkeypatch.setattr("dsenv.evaluation.compare.MOST_REPLICAS", 4)
-    chunked = evaluate(ENV, contenders("random"), "random", seeds=6, progress=False)
+    chunked = evaluate(ENV, entries("random"), "random", seeds=6, progress=False)
     assert [row.seeds for row in chunked.rows] == [6, 6]
 
 
@@ -103,10 +103,11 @@ def test_the_table_is_markdown_with_a_column_a_context(result):
 def test_passes_without_training_are_charged_and_shown(tmp_path):
     path = tmp_path / "moderate.toml"
     path.write_text(
-        'entry_point = "dsenv.agents.rules:Even"\n[kwargs.env]\ncontrol = "rule"\nselector = "moderate"\n'
+        'entry_point = "dsenv.agents.rules:NeutralRule"\n'
+        '[kwargs.env]\ncontrol = "rule"\nselector = "moderate"\n'
     )
-    moderate = Contender("moderate", dsenv.load("agents", str(path)))
-    found = evaluate(ENV, [*contenders("random", "all_data"), moderate], "random", seeds=2, progress=False)
+    moderate = Entry("moderate", dsenv.load("agents", str(path)))
+    found = evaluate(ENV, [*entries("random", "all_data"), moderate], "random", seeds=2, progress=False)
     row = next(row for row in found.rows if row.agent == "moderate")
     assert row.ratio == pytest.approx(0.375) and row.compute == pytest.approx(0.5)
     assert "| agent | data used | compute |" in markdown_table(found)
@@ -129,14 +130,14 @@ def test_interval_covers_the_mean_and_shrinks():
 
 def test_a_diverged_training_counts_as_a_guess():
     broken = ENV.with_overrides({"task": {"recipe": {"lr": 1e12}}})
-    rows = evaluate(broken, contenders("random"), "random", seeds=2, progress=False).rows
+    rows = evaluate(broken, entries("random"), "random", seeds=2, progress=False).rows
     assert all(row.diverged == 2 and row.accuracy_mean == pytest.approx(0.1) for row in rows)
 
 
 def test_wrong_labels_of_both_kinds_count_as_noise():
     contexts = [{"label_noise": 0.2, "pair_flip": 0.3}, {"pair_flip": 0.4}, {"label_noise": 1.0}]
     env = ENV.with_overrides({"context": {"label_noise": 0.0}, "evaluation_contexts": contexts})
-    found = evaluate(env, contenders("random"), "random", seeds=2, progress=False)
+    found = evaluate(env, entries("random"), "random", seeds=2, progress=False)
     axes = noise_figure(found).axes
     assert len(axes) == 3
     for axis in axes[:2]:  # a random choice takes right and wrong labels alike
@@ -149,7 +150,7 @@ def test_wrong_labels_of_both_kinds_count_as_noise():
 def test_contexts_that_round_alike_keep_their_columns():
     contexts = [{"label_noise": 0.121}, {"label_noise": 0.124}]
     env = ENV.with_overrides({"evaluation_contexts": contexts})
-    found = evaluate(env, contenders("random"), "random", seeds=2, progress=False)
+    found = evaluate(env, entries("random"), "random", seeds=2, progress=False)
     assert "| label noise 12.1% | label noise 12.4% |" in markdown_table(found)
 
 
@@ -157,7 +158,7 @@ def test_strengths_are_drawn_over_several_data_sets():
     data = {"name": "digits", "validation": 100, "test": 100}
     sets = [{"name": f"of {size}", "dataset": {**data, "train": size}} for size in (100, 200)]
     env = definition("envs", "Tiny-Strength-v0").with_overrides({"datasets": sets})
-    found = evaluate(env, contenders("random", "strength_40"), "strength_40", seeds=3, progress=False)
+    found = evaluate(env, entries("random", "strength_40"), "strength_40", seeds=3, progress=False)
     np.testing.assert_allclose(found.strengths["strength_40"], 0.4, atol=1e-6)
     assert not found.strengths["random"].any()
     axes = strength_figure(found).axes

@@ -64,11 +64,11 @@ class Loop:
 
     def steps(self) -> Iterator[int]:
         """Train; yields after each step."""
-        if self.plan.course.is_done and self.reports:  # stopped between the last batch and the report
+        if self.plan.epoch_sampler.is_done and self.reports:  # stopped between the last batch and the report
             self.plan.report_validation(self.accuracy(HELD_OUT))
         for epoch in self.plan.epochs_left():
-            if self.plan.selector.needs_pass and self.plan.course.looks == 0:
-                self.plan.look(self.forward, HELD_OUT)
+            if self.plan.selector.needs_pass and self.plan.epoch_sampler.scoring_passes == 0:
+                self.plan.score(self.forward, HELD_OUT)
             for batch in self.loader or self.plan.batches():
                 self.step(batch)
                 yield epoch

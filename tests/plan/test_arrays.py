@@ -35,7 +35,7 @@ def test_training_on_mapped_arrays_equals_that_on_tensors(mapped, parts) -> None
     for loop, held_out in zip(loops, (HELD_OUT, tuple(part.numpy() for part in HELD_OUT)), strict=True):
         for epoch in loop.plan.epochs_left():
             if epoch == 1 and loop.plan.selector.needs_pass:
-                loop.plan.look(loop.forward, held_out)
+                loop.plan.score(loop.forward, held_out)
             for batch in loop.plan.batches():
                 loop.step(batch)
     for a, b in zip(*(loop.forward.model.parameters() for loop in loops), strict=True):

@@ -9,8 +9,8 @@ import dsenv
 from dsenv.augment import CONTROLLERS
 from dsenv.augment.learned import Learned as LearnedStrength
 from dsenv.plan import DataPlan
-from dsenv.plan.epoch_schedule import Timetable
-from dsenv.policy import Driver, Policy
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.policy import Policy, PolicyRunner
 from dsenv.select.learned import Learned as LearnedSelector
 from dsenv.signals import SampleSignals
 from dsenv.volume.learned import Learned as LearnedVolume
@@ -40,15 +40,15 @@ def test_every_policy_runs_and_keeps_the_budget(name: str) -> None:
     assert plan.cost.trained == round(0.4 * 5 * SIZE) == int(plan.signals.times_trained.sum())
     assert plan.epoch == 5 and plan.progress == 1
     assert loop.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
-    (driver,) = plan.course.guidance.drivers
-    assert driver.interval == 5 and driver.budget.spent == plan.cost.trained
+    (runner,) = plan.epoch_sampler.policies.runners
+    assert runner.interval == 5 and runner.budget.spent == plan.cost.trained
     if name in VARIED:
-        assert plan.timetable.counts is None and len(loop.batches) <= plan.timetable.most_steps
+        assert plan.epoch_schedule.counts is None and len(loop.batches) <= plan.epoch_schedule.most_steps
         with pytest.raises(ValueError, match=rf"{plan.cost.trained} in all, in at most .*plan\.lr_scheduler"):
             _ = plan.total_steps
-        assert plan.timetable.total_samples == plan.cost.trained
+        assert plan.epoch_schedule.total_samples == plan.cost.trained
     else:
-        assert plan.total_steps == plan.timetable.most_steps == len(loop.batches)
+        assert plan.total_steps == plan.epoch_schedule.most_steps == len(loop.batches)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -67,16 +67,16 @@ def test_progress_rises_to_one_whatever_the_policy_decides(drop_last: bool) -> N
             with pytest.raises(ValueError, match="at most"):
                 plan.steps_in_epoch(epoch + 1)
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1)
-    assert len(set(steps)) > 1 and sum(steps) <= plan.timetable.most_steps
+    assert len(set(steps)) > 1 and sum(steps) <= plan.epoch_schedule.most_steps
     if drop_last:
         with pytest.raises(ValueError, match="at most"):
-            _ = plan.timetable.total_samples
+            _ = plan.epoch_schedule.total_samples
 
 
 def test_the_policy_sees_what_the_loop_did() -> None:
     plan = new_plan(policy=POLICIES["curriculum"], ratio=0.5, epochs=4)
     loop = Loop(plan)
-    (driver,) = plan.course.guidance.drivers
+    (runner,) = plan.epoch_sampler.policies.runners
     for epoch in plan.epochs_left():
         losses, hits, index = [], [], []
         for batch in plan.batches():
@@ -86,14 +86,14 @@ def test_the_policy_sees_what_the_loop_did() -> None:
             hits.append((logits.argmax(1) == batch.labels).float())
             index.append(batch.index)
             loop.step(batch)
-        share = torch.bincount(driver._bins[0, torch.cat(index)], minlength=5) / 500
+        share = torch.bincount(runner._bins[0, torch.cat(index)], minlength=5) / 500
         plan.report_validation(0.2 * epoch)
-        torch.testing.assert_close(driver.last.selected[0], share)
+        torch.testing.assert_close(runner.last.selected[0], share)
         if epoch < 3:
             continue
-        driver.intervals += 1
-        plan._observer.end_epoch(epoch)
-        view = driver.view(plan.signals)
+        runner.intervals += 1
+        plan._feedback.end_epoch(epoch)
+        view = runner.view(plan.signals)
         assert float(view.last.train_loss) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
         assert float(view.last.train_accuracy) == pytest.approx(float(torch.cat(hits).mean()), rel=1e-4)
         assert float(view.last.validation_accuracy) == pytest.approx(0.6)
@@ -113,7 +113,7 @@ def test_a_policy_of_known_weights_selects_by_them() -> None:
         if epoch:
             rank = plan.signals.loss_rank
             chosen = torch.zeros(SIZE, dtype=torch.bool)
-            chosen[plan.course.chosen.index] = True
+            chosen[plan.epoch_sampler.chosen.index] = True
             assert float(rank[chosen].min()) >= float(rank[~chosen].max())
         for batch in plan.batches():
             loop.step(batch)
@@ -140,25 +140,25 @@ def test_parts_of_one_policy_share_a_driver_and_others_do_not() -> None:
         return {"name": "learned", "policy": policy, **more}
 
     plan = new_plan(selector=part(joint), volume=part(joint), augment=part(joint, ops=["rotate"]), ratio=0.5)
-    assert len(plan.course.guidance.drivers) == 1
+    assert len(plan.epoch_sampler.policies.runners) == 1
     whole = new_plan(policy=joint, ratio=0.5, augment={"name": "given", "ops": ["rotate"]})
     one, other = Loop(plan).run(), Loop(whole).run()
     assert same_batches(one.batches, other.batches)
     plan = new_plan(selector=LearnedSelector(joint), volume=LearnedVolume(ratio), ratio=0.5, epochs=4)
     Loop(plan).run()
-    assert len(plan.course.guidance.drivers) == 2 and plan.cost.trained == 2 * SIZE
-    assert all(driver.interval == 4 for driver in plan.course.guidance.drivers)
+    assert len(plan.epoch_sampler.policies.runners) == 2 and plan.cost.trained == 2 * SIZE
+    assert all(runner.interval == 4 for runner in plan.epoch_sampler.policies.runners)
 
 
 @pytest.mark.parametrize("selector", ["infobatch", "small_loss", "moderate"])
 def test_how_much_is_learned_and_what_is_not(selector: str) -> None:
     plan = new_plan(
-        policy=POLICIES["ratio"], selector=selector, ratio=0.6, epochs=4, uniform_epochs=1, looks=0
+        policy=POLICIES["ratio"], selector=selector, ratio=0.6, epochs=4, uniform_epochs=1, scoring_passes=0
     )
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         if epoch == 1 and plan.selector.needs_pass:
-            plan.look(loop.forward)
+            plan.score(loop.forward)
         for batch in plan.batches():
             loop.step(batch)
         plan.report_validation(loop.accuracy())
@@ -167,25 +167,25 @@ def test_how_much_is_learned_and_what_is_not(selector: str) -> None:
 
 def test_passes_are_paid_from_the_budget() -> None:
     plan = new_plan(policy=POLICIES["ratio"], selector="moderate", ratio=0.6, epochs=4, uniform_epochs=1)
-    assert plan.timetable.total == round(0.6 * 4 * SIZE - SIZE / 3)
-    (driver,) = plan.course.guidance.drivers
-    assert driver.ratio == 0.6 and driver.budget.total == plan.timetable.total
+    assert plan.epoch_schedule.total == round(0.6 * 4 * SIZE - SIZE / 3)
+    (runner,) = plan.epoch_sampler.policies.runners
+    assert runner.ratio == 0.6 and runner.budget.total == plan.epoch_schedule.total
 
 
 @pytest.mark.parametrize("volume", ["pods", "linear"])
 def test_what_is_learned_and_how_much_is_scheduled(volume: str) -> None:
     plan = new_plan(policy=POLICIES["curriculum"], volume=volume, ratio=0.5, epochs=6)
     loop = Loop(plan).run()
-    assert plan.cost.trained == sum(plan.timetable.counts) == 3 * SIZE
+    assert plan.cost.trained == sum(plan.epoch_schedule.counts) == 3 * SIZE
     assert len(loop.batches) == plan.total_steps
 
 
 def test_the_ratio_is_that_of_the_policys_training_unless_given() -> None:
     policy = new_policy(ratio=0.3)
-    assert sum(new_plan(policy=policy, epochs=4).timetable.counts) == round(1.2 * SIZE)
-    assert sum(new_plan(policy=policy, epochs=4, ratio=0.7).timetable.counts) == round(2.8 * SIZE)
-    assert new_plan(policy=new_policy("ratio", ratio=0.3), epochs=4).timetable.total == round(1.2 * SIZE)
-    assert sum(new_plan(policy=POLICIES["strength"], epochs=4).timetable.counts) == 4 * SIZE
+    assert sum(new_plan(policy=policy, epochs=4).epoch_schedule.counts) == round(1.2 * SIZE)
+    assert sum(new_plan(policy=policy, epochs=4, ratio=0.7).epoch_schedule.counts) == round(2.8 * SIZE)
+    assert new_plan(policy=new_policy("ratio", ratio=0.3), epochs=4).epoch_schedule.total == round(1.2 * SIZE)
+    assert sum(new_plan(policy=POLICIES["strength"], epochs=4).epoch_schedule.counts) == 4 * SIZE
 
 
 @pytest.mark.parametrize("stop", [1, 9, 16, 23])
@@ -272,10 +272,10 @@ def test_classes_must_be_known() -> None:
 
 def test_a_part_belongs_to_one_training() -> None:
     part = LearnedSelector(POLICIES["curriculum"])
-    with pytest.raises(ValueError, match=r"build it from a dsenv\.policy\.Driver"):
+    with pytest.raises(ValueError, match=r"build it from a dsenv\.policy\.PolicyRunner"):
         part.select(SampleSignals(10, 2), 3, torch.Generator())
     new_plan(selector=part, ratio=0.5)
-    with pytest.raises(ValueError, match="has a driver already"):
+    with pytest.raises(ValueError, match="has a runner already"):
         new_plan(selector=part, ratio=0.5)
 
 
@@ -288,9 +288,9 @@ def test_a_state_of_another_policy_is_refused() -> None:
 def test_parts_work_without_a_plan() -> None:
     signals, generator = SampleSignals(100, 10), torch.Generator().manual_seed(0)
     settings = {"size": 100, "classes": 10, "intervals": 3, "ratio": 0.5}
-    driver = Driver(new_policy("joint", validation_shown=0.0), **settings)
-    selector, volume = dsenv.select.Learned(driver), dsenv.volume.Learned(driver)
-    strength = dsenv.augment.Learned(driver, size=100)
+    runner = PolicyRunner(new_policy("joint", validation_shown=0.0), **settings)
+    selector, volume = dsenv.select.Learned(runner), dsenv.volume.Learned(runner)
+    strength = dsenv.augment.Learned(runner, size=100)
     used = 0
     for step in range(3):
         count = volume.count(signals)
@@ -310,9 +310,9 @@ def test_learned_parts_are_no_part_of_environments() -> None:
 
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_most_steps_is_a_bound_that_is_reached(drop_last: bool) -> None:
-    table = Timetable(100, 4, 8, drop_last, None, total=100, least=8)
+    table = EpochSchedule(100, 4, 8, drop_last, None, total=100, least=8)
     splits = [(a, b, c, 100 - a - b - c) for a in range(8, 60) for b in range(8, 30) for c in range(8, 14)]
     most = max(sum(map(table.steps, split)) for split in splits if min(split) >= 8)
     assert most <= table.most_steps <= most + 1
     with pytest.raises(ValueError, match="no full batch of 8"):
-        Timetable(100, 4, 8, True, None, total=100, least=7)
+        EpochSchedule(100, 4, 8, True, None, total=100, least=7)

@@ -50,7 +50,7 @@ def test_indices_belong_to_their_samples_while_the_selection_changes(
             assert torch.equal(batch.labels, batch.index**2)
             plan.loss(batch, (batch.index % 7).float())
             seen += batch.index.tolist()
-        assert len(set(seen)) == len(seen) == plan.timetable.counts[epoch]
+        assert len(set(seen)) == len(seen) == plan.epoch_schedule.counts[epoch]
         epochs.append(frozenset(seen))
     assert len(set(epochs)) == 5 and plan.cost.trained == 750
 
@@ -70,7 +70,7 @@ def test_a_dataloader_of_ones_own_with_the_sampler() -> None:
     loader = DataLoader(plan.dataset, batch_size=64, sampler=plan.sampler)
     for epoch in range(3):
         plan.sampler.set_epoch(epoch)
-        assert len(plan.sampler) == plan.timetable.counts[epoch] and len(loader) == plan.steps_in_epoch()
+        assert len(plan.sampler) == plan.epoch_schedule.counts[epoch] and len(loader) == plan.steps_in_epoch()
         for raw in loader:
             batch = plan.batch(*raw)
             assert torch.equal(batch.labels, TRAIN[1][batch.index])
@@ -105,7 +105,7 @@ def test_another_sampler_is_noticed() -> None:
         plan.dataset, batch_size=64, shuffle=True, generator=torch.Generator(), collate_fn=IndexedCollate()
     )
     plan.start_epoch(0)
-    _ = plan.course.chosen
+    _ = plan.epoch_sampler.chosen
     with pytest.raises(ValueError, match=r"not among those of epoch 0: another sampler made it"):
         for raw in loader:
             plan.batch(*raw)
@@ -137,8 +137,8 @@ def test_a_fresh_iterator_begins_at_the_first_batch_not_trained_on() -> None:
     again = next(iter(loader))
     assert torch.equal(first.index, again.index)
     plan.loss(first, torch.rand(64))
-    assert torch.equal(next(iter(loader)).index, plan.course.chosen.index[64:128])
-    assert torch.equal(next(iter(plan.batches())).index, plan.course.chosen.index[64:128])
+    assert torch.equal(next(iter(loader)).index, plan.epoch_sampler.chosen.index[64:128])
+    assert torch.equal(next(iter(plan.batches())).index, plan.epoch_sampler.chosen.index[64:128])
 
 
 def test_a_look_takes_the_arguments_of_a_loader() -> None:
@@ -156,7 +156,7 @@ def test_a_look_takes_the_arguments_of_a_loader() -> None:
         return torch.rand(len(inputs["ids"]), 2)
 
     plan = DataPlan(tokens, epochs=4, batch_size=10, selector="ccs", ratio=0.5, classes=2)
-    plan.look(forward, batch_size=16, collate_fn=pad)
+    plan.score(forward, batch_size=16, collate_fn=pad)
     assert sizes == [16, 16, 8]
     batches = list(plan.loader(collate_fn=pad))
-    assert sum(len(batch.index) for batch in batches) == plan.timetable.counts[0]
+    assert sum(len(batch.index) for batch in batches) == plan.epoch_schedule.counts[0]

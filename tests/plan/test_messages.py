@@ -61,7 +61,7 @@ def test_fewer_classes_in_the_labels_than_outputs() -> None:
 def test_a_pass_over_labels_that_are_no_classes() -> None:
     plan = DataPlan((TRAIN[0].float(), TRAIN[1].int()), epochs=2, batch_size=64, selector="grand", ratio=0.5)
     with pytest.raises(ValueError, match=r"int64 class labels, one a sample, got torch.int32"):
-        plan.look(new_model())
+        plan.score(new_model())
 
 
 def test_a_model_compiled_without_the_hook() -> None:
@@ -105,18 +105,18 @@ def test_missing_views_are_named() -> None:
 
 @pytest.mark.parametrize("selector", ["moderate", "grand", "glister", "divbs"])
 def test_a_missing_pass_is_named(selector: str) -> None:
-    with pytest.raises(ValueError, match=r"call plan.look\(forward\) before the first batch of epoch 0"):
+    with pytest.raises(ValueError, match=r"call plan\.score\(forward\) before the first batch of epoch 0"):
         new_plan(selector=selector, ratio=0.5).batches()
 
 
 def test_a_pass_without_features_or_validation_is_named() -> None:
     forward = new_model()
     with pytest.raises(ValueError, match="Moderate needs the features of the pass"):
-        new_plan(selector="moderate", ratio=0.5).look(forward.model)
+        new_plan(selector="moderate", ratio=0.5).score(forward.model)
     with pytest.raises(ValueError, match="Glister needs a pass over a validation split"):
-        new_plan(selector="glister", ratio=0.5).look(forward)
+        new_plan(selector="glister", ratio=0.5).score(forward)
     with pytest.raises(ValueError, match=r"must give logits, or a pair .*got dict"):
-        new_plan(selector="moderate", ratio=0.5).look(lambda inputs: {"logits": inputs})
+        new_plan(selector="moderate", ratio=0.5).score(lambda inputs: {"logits": inputs})
 
 
 def test_an_epoch_that_is_over_says_so() -> None:
@@ -207,5 +207,5 @@ def test_features_are_what_the_head_is_given() -> None:
 def test_look_leaves_the_model_in_training_mode() -> None:
     loop = Loop(new_plan(selector="moderate", ratio=0.5))
     loop.forward.model.train()
-    loop.plan.look(loop.forward)
+    loop.plan.score(loop.forward)
     assert all(module.training for module in loop.forward.model.modules())

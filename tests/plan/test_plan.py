@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
 from dsenv.plan.forward import full_pass
-from dsenv.plan.records import FLUSH_ELEMENTS, Inbox, PlanSignals
+from dsenv.plan.records import FLUSH_ELEMENTS, EpochBuffer, PlanSignals
 from dsenv.plan.sources import READ, open_source
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
@@ -44,8 +44,8 @@ def test_every_selector_runs_under_every_schedule(selector: str, volume: str) ->
     plan = new_plan(selector=CHOICES[selector], volume=choice, ratio=0.5)
     loop = Loop(plan).run()
     paid = SIZE / 3 if plan.selector.needs_pass else 0
-    assert plan.cost.trained == sum(plan.timetable.counts) == round(0.5 * SIZE * 2 - paid)
-    assert plan.cost.looked == (SIZE + len(HELD_OUT[1]) if plan.selector.needs_pass else 0)
+    assert plan.cost.trained == sum(plan.epoch_schedule.counts) == round(0.5 * SIZE * 2 - paid)
+    assert plan.cost.extra_forwards == (SIZE + len(HELD_OUT[1]) if plan.selector.needs_pass else 0)
     assert len(loop.batches) == plan.total_steps
     assert plan.epoch == 2 and plan.progress == 1
     assert int(plan.signals.times_trained.sum()) == plan.cost.trained
@@ -57,7 +57,7 @@ def test_every_controller_runs(augment: str) -> None:
     plan = new_plan(augment=choice, ratio=0.3)
     loop = Loop(plan).run()
     assert plan.cost.trained == round(0.3 * SIZE * 2)
-    assert plan.cost.looked == (2 * plan.cost.trained if augment == "ada_augment" else 0)
+    assert plan.cost.extra_forwards == (2 * plan.cost.trained if augment == "ada_augment" else 0)
     changed = any(not torch.equal(batch.inputs, scale(TRAIN[0][batch.index])) for batch in loop.batches)
     assert changed == (augment not in ("none", "given"))  # nobody gives "given" a strength here
 
@@ -71,7 +71,7 @@ def test_an_epoch_ends_and_is_counted(drop_last: bool, batch_size: int, resident
     )
     loader = plan.loader()
     for epoch in plan.epochs_left():
-        count = plan.timetable.counts[epoch]
+        count = plan.epoch_schedule.counts[epoch]
         steps = count // batch_size if drop_last else -(-count // batch_size)
         assert plan.steps_in_epoch() == plan.steps_in_epoch(epoch) == len(loader) == steps
         batches = list(
@@ -79,11 +79,11 @@ def test_an_epoch_ends_and_is_counted(drop_last: bool, batch_size: int, resident
         )
         assert len(batches) == steps
         assert [len(batch.index) for batch in batches[:-1]] == [batch_size] * (steps - 1)
-        assert sum(len(batch.index) for batch in batches) == plan.timetable.trained(count)
+        assert sum(len(batch.index) for batch in batches) == plan.epoch_schedule.trained(count)
         for batch in batches:
             plan.loss(batch, torch.ones(len(batch.index)))
     assert plan.total_steps == sum(plan.steps_in_epoch(epoch) for epoch in range(3))
-    assert plan.cost.trained == plan.timetable.total_samples
+    assert plan.cost.trained == plan.epoch_schedule.total_samples
     assert plan.progress == 1
 
 
@@ -95,7 +95,7 @@ def test_samples_stay_with_their_labels_and_weights() -> None:
         batch = loop.batches[-1]
         assert torch.equal(batch.labels, TRAIN[1][batch.index])
         assert torch.equal(batch.inputs, scale(TRAIN[0][batch.index]))
-        assert torch.equal(plan.course.weights_of(batch.index), batch.weight)
+        assert torch.equal(plan.epoch_sampler.weights_of(batch.index), batch.weight)
         seen[epoch] += batch.index.tolist()
     assert all(len(set(indices)) == len(indices) == SIZE // 2 for indices in seen.values())
     assert seen[0] != sorted(seen[0])
@@ -143,8 +143,8 @@ def test_pods_with_equal_levels_is_the_constant_schedule_bit_for_bit() -> None:
 
 def test_the_warm_up_is_paid_from_the_budget() -> None:
     plan = new_plan(epochs=6, ratio=0.5, volume="pods")
-    assert plan.timetable.counts[0] == SIZE and sum(plan.timetable.counts) == 3 * SIZE
-    assert plan.timetable.counts == tuple(counts(Pods(0.5), SIZE, 6))
+    assert plan.epoch_schedule.counts[0] == SIZE and sum(plan.epoch_schedule.counts) == 3 * SIZE
+    assert plan.epoch_schedule.counts == tuple(counts(Pods(0.5), SIZE, 6))
 
 
 def test_a_static_selector_needs_no_pass_for_an_epoch_on_all_data() -> None:
@@ -152,10 +152,10 @@ def test_a_static_selector_needs_no_pass_for_an_epoch_on_all_data() -> None:
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         if epoch == 1:
-            plan.look(loop.forward)
+            plan.score(loop.forward)
         for batch in plan.batches():
             loop.step(batch)
-    assert plan.cost.trained + plan.cost.looked / 3 == pytest.approx(0.6 * 6 * SIZE, abs=1)
+    assert plan.cost.trained + plan.cost.extra_forwards / 3 == pytest.approx(0.6 * 6 * SIZE, abs=1)
 
 
 def test_infobatch_sets_its_own_count() -> None:
@@ -179,14 +179,14 @@ def test_infobatch_sets_its_own_count() -> None:
 
 
 def test_uniform_epochs_precede_the_selector() -> None:
-    plan = new_plan(epochs=3, selector="moderate", ratio=0.5, uniform_epochs=1, looks=0)
+    plan = new_plan(epochs=3, selector="moderate", ratio=0.5, uniform_epochs=1, scoring_passes=0)
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         if epoch == 1:
-            plan.look(loop.forward)
+            plan.score(loop.forward)
         for batch in plan.batches():
             loop.step(batch)
-    assert plan.cost.trained == round(1.5 * SIZE) and plan.cost.looked == SIZE
+    assert plan.cost.trained == round(1.5 * SIZE) and plan.cost.extra_forwards == SIZE
 
 
 @pytest.mark.parametrize("volume", ["constant", "pods", "linear"])
@@ -222,11 +222,13 @@ def test_one_seed_one_run_and_another_seed_another() -> None:
 
 
 def test_every_batch_has_a_random_stream_of_its_own() -> None:
-    course = new_plan(epochs=3).course
+    epoch_sampler = new_plan(epochs=3).epoch_sampler
     seeds = []
     for _ in range(3):
-        seeds += [course.seed_for(stream, number) for stream in ("augment", "views") for number in range(9)]
-        course.finish()
+        seeds += [
+            epoch_sampler.seed_for(stream, number) for stream in ("augment", "views") for number in range(9)
+        ]
+        epoch_sampler.finish()
     assert len(set(seeds)) == len(seeds)
 
 
@@ -272,7 +274,7 @@ def test_parts_may_be_objects_and_data_a_tensor_dataset() -> None:
             return 2 * self.target * (1 - (step + 0.5) / total)
 
     plan = DataPlan(TensorDataset(*TRAIN), epochs=4, batch_size=64, selector=FirstOnes(), volume=Falling(0.5))
-    assert plan.timetable.counts == (875, 625, 375, 125)
+    assert plan.epoch_schedule.counts == (875, 625, 375, 125)
     batch = next(iter(plan.batches()))
     assert int(batch.index.max()) < 875 and bool((batch.weight == 2).all())
 
@@ -293,7 +295,7 @@ def test_regression_and_samples_without_labels() -> None:
 
 
 def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch() -> None:
-    signals, inbox = PlanSignals(64, classes=FLUSH_ELEMENTS // 32), Inbox()
+    signals, inbox = PlanSignals(64, classes=FLUSH_ELEMENTS // 32), EpochBuffer()
     for first in range(0, 64, 8):
         inbox.add(signals, 0, torch.arange(first, first + 8), torch.rand(8))
         assert sum(len(part[0]) for part in inbox.state_dict()["parts"]) <= 32

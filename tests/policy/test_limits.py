@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 import torch
 
-from dsenv.policy import Driver, Policy, storage
+from dsenv.policy import Policy, PolicyRunner, storage
 from dsenv.policy.actors import SetActor, build_actor
 from dsenv.policy.policy import describe_network
 from tests.policy.policies import new_policy
@@ -179,4 +179,4 @@ def test_it_acts_the_same_within_autocast_and_for_other_floats():
 
 def test_a_driver_needs_two_classes():
     with pytest.raises(ValueError, match="at least 2 classes, got 0"):
-        Driver(new_policy(), size=10, classes=0, intervals=2)
+        PolicyRunner(new_policy(), size=10, classes=0, intervals=2)

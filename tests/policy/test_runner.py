@@ -7,7 +7,7 @@ import torch
 import dsenv
 from dsenv.control.candidates import Candidates
 from dsenv.control.observation import observe
-from dsenv.policy import Driver
+from dsenv.policy import PolicyRunner
 from dsenv.policy.runner import ranks
 from dsenv.signals import SampleSignals
 from tests.policy.policies import ENVS, new_policy
@@ -16,9 +16,11 @@ from tests.policy.policies import ENVS, new_policy
 def mirrored(env, policy, **settings):
     config = env.unwrapped.config
     size = env.unwrapped.session.trainer.size
-    driver = Driver(policy, size=size, classes=10, intervals=config.intervals, ratio=config.ratio, **settings)
-    assert driver.budget.total == env.unwrapped.session.budget.total
-    return driver
+    runner = PolicyRunner(
+        policy, size=size, classes=10, intervals=config.intervals, ratio=config.ratio, **settings
+    )
+    assert runner.budget.total == env.unwrapped.session.budget.total
+    return runner
 
 
 def chosen_in(env, before):
@@ -32,19 +34,19 @@ def chosen_in(env, before):
 def test_the_driver_sees_what_the_environment_shows(control, rank_by, ratio):
     env = dsenv.load("envs", ENVS[control], rank_by=rank_by, ratio=ratio, intervals=7, device="cpu")
     policy = new_policy(control, rank_by=rank_by, seed=3)
-    driver = mirrored(env, policy)
+    runner = mirrored(env, policy)
     observation, info = env.reset(seed=5, options={"context": {"label_noise": 0.4}})
     signals = env.session.trainer.signals.of_replica(0)
-    driver.validated(float(env.session.last.validation_accuracy))
+    runner.validated(float(env.session.last.validation_accuracy))
     over, spent = False, 0
     while not over:
-        seen = observe(driver.view(signals), driver.control)[0]
+        seen = observe(runner.view(signals), runner.control)[0]
         np.testing.assert_allclose(seen, observation, atol=2e-6)
         action = policy.predict(observation)[0]
         before = env.session.trainer.signals.times_trained[0].clone()
         session = env.session
         wanted = session.control.decide(action[None], session._situation())
-        decision = driver.decide(signals)
+        decision = runner.decide(signals)
         for name in ("log_weight", "strength"):
             mine, theirs = getattr(decision, name), getattr(wanted, name)
             assert (mine is None) == (theirs is None)
@@ -54,35 +56,35 @@ def test_the_driver_sees_what_the_environment_shows(control, rank_by, ratio):
         if decision.counts is not None:
             assert abs(decision.counts - wanted.counts).max() <= 1
         observation, _, over, _, info = env.step(action)
-        driver.chose(chosen_in(env, before))
-        driver.validated(info["val_accuracy"])
+        runner.chose(chosen_in(env, before))
+        runner.validated(info["val_accuracy"])
         spent = info["samples_used"]
-    assert driver.budget.spent == spent and driver.interval == 7
+    assert runner.budget.spent == spent and runner.interval == 7
 
 
 def test_one_group_of_candidates_is_what_the_environment_shows():
     """A training set of 32 samples and 32 candidates: the order differs, and nothing else."""
     env = dsenv.load("envs", "Tiny-Mask-v0", task={"dataset": {"train": 32}}, intervals=6, device="cpu")
     policy = new_policy({"name": "mask", "candidates": 32})
-    driver = mirrored(env, policy)
+    runner = mirrored(env, policy)
     observation, info = env.reset(seed=5)
     signals = env.session.trainer.signals.of_replica(0)
-    driver.validated(float(env.session.last.validation_accuracy))
-    driver._groups = lambda: env.session.showing.shown.index
+    runner.validated(float(env.session.last.validation_accuracy))
+    runner._groups = lambda: env.session.candidate_sampler.shown.index
     over = False
     while not over:
-        shown = env.session.showing.shown
-        view = driver.view(signals)
+        shown = env.session.candidate_sampler.shown
+        view = runner.view(signals)
         view = type(view)(**{**vars(view), "candidates": shown})
-        np.testing.assert_allclose(observe(view, driver.control)[0], observation, atol=2e-6)
+        np.testing.assert_allclose(observe(view, runner.control)[0], observation, atol=2e-6)
         situation = env.session._situation()
         wanted = env.session.control.decide(policy.predict(observation)[0][None], situation)
-        decision = driver.decide(signals, int(situation.planned[0]))
+        decision = runner.decide(signals, int(situation.planned[0]))
         assert torch.equal(decision.log_weight, wanted.log_weight)
         before = env.session.trainer.signals.times_trained[0].clone()
         observation, _, over, _, info = env.step(policy.predict(observation)[0])
-        driver.chose(chosen_in(env, before))
-        driver.validated(info["val_accuracy"])
+        runner.chose(chosen_in(env, before))
+        runner.validated(info["val_accuracy"])
 
 
 def trained_signals(size=100, steps=3, classes=10, seed=0):
@@ -98,17 +100,17 @@ def trained_signals(size=100, steps=3, classes=10, seed=0):
 
 
 def new_driver(policy, size=100, intervals=8, ratio=0.5, **settings):
-    return Driver(policy, size=size, classes=10, intervals=intervals, ratio=ratio, **settings)
+    return PolicyRunner(policy, size=size, classes=10, intervals=intervals, ratio=ratio, **settings)
 
 
 @pytest.mark.parametrize("actions", ["box", "binary"])
 def test_candidates_come_in_groups_and_each_gives_its_share(actions):
     policy = new_policy({"name": "mask", "candidates": 32}, actions=actions, validation_shown=0.0)
-    driver, signals = new_driver(policy), trained_signals()
-    shown, acted = driver._act_on_groups(driver.view(signals), signals)
+    runner, signals = new_driver(policy), trained_signals()
+    shown, acted = runner._act_on_groups(runner.view(signals), signals)
     real = shown[0][shown[0] < 100]
     assert shown.shape == acted.shape == (1, 128) and sorted(real.tolist()) == list(range(100))
-    decision = driver.decide(signals, 50)
+    decision = runner.decide(signals, 50)
     chosen = decision.log_weight[0] == 0
     if actions == "binary":
         assert int(chosen.sum()) == decision.counts[0]
@@ -116,22 +118,22 @@ def test_candidates_come_in_groups_and_each_gives_its_share(actions):
     assert int(chosen.sum()) == 50
     shares = [int(chosen[row[row < 100]].sum()) for row in shown.view(4, 32)]
     assert shares == pytest.approx([16, 16, 16, 2], abs=1)
-    order = driver._groups()
-    assert torch.equal(order, driver._groups())
-    driver.chose(chosen.nonzero().squeeze(1))
-    assert not torch.equal(order, driver._groups())
+    order = runner._groups()
+    assert torch.equal(order, runner._groups())
+    runner.chose(chosen.nonzero().squeeze(1))
+    assert not torch.equal(order, runner._groups())
 
 
 def test_each_group_is_seen_as_if_it_were_alone():
     policy = new_policy({"name": "mask", "candidates": 32}, validation_shown=0.0)
-    driver, signals = new_driver(policy), trained_signals()
-    index, _ = driver._act_on_groups(driver.view(signals), signals)
+    runner, signals = new_driver(policy), trained_signals()
+    index, _ = runner._act_on_groups(runner.view(signals), signals)
     kept = []
     policy.actions = lambda rows: kept.append(rows) or np.zeros((len(rows), 32), np.float32)
-    driver._act_on_groups(view := driver.view(signals), signals)
+    runner._act_on_groups(view := runner.view(signals), signals)
     for row, group in zip(kept[0], index.view(4, 32), strict=True):
         alone = type(view)(**{**vars(view), "candidates": Candidates(group[None])})
-        torch.testing.assert_close(row, observe(alone, driver.control)[0])
+        torch.testing.assert_close(row, observe(alone, runner.control)[0])
 
 
 def test_ranks_keep_the_order_and_leave_padding_behind():
@@ -143,58 +145,58 @@ def test_ranks_keep_the_order_and_leave_padding_behind():
 
 
 def test_a_policy_that_needs_validation_says_so():
-    driver, signals = new_driver(new_policy()), trained_signals()
-    driver.decide(signals)
-    assert driver.last.validation_accuracy == pytest.approx(0.1) and driver.last.validation_gain == 0
-    driver.chose(torch.arange(50))
+    runner, signals = new_driver(new_policy()), trained_signals()
+    runner.decide(signals)
+    assert runner.last.validation_accuracy == pytest.approx(0.1) and runner.last.validation_gain == 0
+    runner.chose(torch.arange(50))
     with pytest.raises(ValueError, match=r"none was reported after epoch 0: call plan\.report_validation"):
-        driver.decide(signals)
-    driver.validated(0.3)
-    driver.decide(signals)
-    assert driver.last.validation_gain == pytest.approx(0.2)
+        runner.decide(signals)
+    runner.validated(0.3)
+    runner.decide(signals)
+    assert runner.last.validation_gain == pytest.approx(0.2)
     for wrong in (1.2, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"validation accuracy must be in \[0, 1\]"):
-            driver.validated(wrong)
+            runner.validated(wrong)
 
 
 @pytest.mark.parametrize("shown", [0.0, 0.5])
 def test_a_policy_that_saw_it_in_part_or_never_does_without(shown):
-    driver, signals = new_driver(new_policy(validation_shown=shown)), trained_signals()
+    runner, signals = new_driver(new_policy(validation_shown=shown)), trained_signals()
     names = [6, 7]  # validation accuracy and gain
     for reported in (None, 0.4, None, 0.6):
         if reported is not None:
-            driver.validated(reported)
-        view = driver.view(signals)
-        seen = observe(view, driver.control)[0, names].tolist()
+            runner.validated(reported)
+        view = runner.view(signals)
+        seen = observe(view, runner.control)[0, names].tolist()
         assert seen == pytest.approx([reported or 0.0, 0.0] if shown else [0.0, 0.0])
-        driver.decide(signals)
-        driver.chose(torch.arange(50))
+        runner.decide(signals)
+        runner.chose(torch.arange(50))
 
 
 def test_a_state_goes_on_bit_for_bit():
     policy, signals = new_policy("joint"), trained_signals()
-    drivers = [new_driver(policy) for _ in range(2)]
+    runners = [new_driver(policy) for _ in range(2)]
     for interval in range(3):
-        drivers[0].validated(0.1 * interval)
-        decision = drivers[0].decide(signals)
-        drivers[0].chose(torch.arange(int(decision.counts[0])))
-    drivers[0].validated(0.5)
-    drivers[1].load_state_dict(drivers[0].state_dict())
-    one, other = (driver.decide(signals) for driver in drivers)
+        runners[0].validated(0.1 * interval)
+        decision = runners[0].decide(signals)
+        runners[0].chose(torch.arange(int(decision.counts[0])))
+    runners[0].validated(0.5)
+    runners[1].load_state_dict(runners[0].state_dict())
+    one, other = (runner.decide(signals) for runner in runners)
     assert torch.equal(one.log_weight, other.log_weight) and one.counts == other.counts
     assert torch.equal(one.strength, other.strength)
 
 
 def test_the_budget_is_exact():
     policy = new_policy("ratio", validation_shown=0.0, scale=20.0)
-    driver, signals = new_driver(policy, ratio=0.37, intervals=9), trained_signals()
+    runner, signals = new_driver(policy, ratio=0.37, intervals=9), trained_signals()
     counts = []
     for _ in range(9):
-        counts.append(int(driver.decide(signals).counts[0]))
-        driver.chose(torch.arange(counts[-1]))
+        counts.append(int(runner.decide(signals).counts[0]))
+        runner.chose(torch.arange(counts[-1]))
     assert sum(counts) == round(0.37 * 900) and min(counts) >= 10
     with pytest.raises(ValueError, match="set up for 9 intervals, and they are over"):
-        driver.decide(signals)
+        runner.decide(signals)
 
 
 def test_what_cannot_work_says_so():
@@ -203,7 +205,7 @@ def test_what_cannot_work_says_so():
         new_driver(policy).decide(trained_signals(60))
     with pytest.raises(ValueError, match="nothing was decided yet"):
         new_driver(policy).chose(torch.arange(3))
-    with pytest.raises(ValueError, match=r"looks at its candidates by a forward pass .*look = false"):
-        new_driver(new_policy({"name": "mask", "look": True}))
+    with pytest.raises(ValueError, match=r"looks at its candidates by a forward pass .*rescore = false"):
+        new_driver(new_policy({"name": "mask", "rescore": True}))
     with pytest.raises(ValueError, match="less than one sample"):
         new_driver(policy, ratio=0.001)

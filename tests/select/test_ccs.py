@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ccs import CCS, ccs_order, probability_margin, strata_of
 from dsenv.signals import SampleSignals
 
@@ -56,7 +56,7 @@ def test_the_smallest_margins_are_dropped() -> None:
     found = probability_margin(logits, labels)
     torch.testing.assert_close(found, torch.tanh(margin / 2))  # two classes: 2 sigmoid(m) - 1
     selector = CCS(beta=0.3, strata=5)
-    selector.prepare(Forward(torch.arange(30), labels, torch.zeros(30), logits))
+    selector.prepare(ModelOutputs(torch.arange(30), labels, torch.zeros(30), logits))
     chosen = selector.select(SampleSignals(30, 2), 21, torch.Generator().manual_seed(0)).index
     assert set(chosen.tolist()) == set(range(9, 30))
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsenv.select.base import Forward, Selection, Selector
+from dsenv.select.base import ModelOutputs, Selection, Selector
 from dsenv.select.ccs import CCS
 from dsenv.select.divbs import DivBS
 from dsenv.select.epsilon_greedy import EpsilonGreedy
@@ -64,7 +64,7 @@ SELECTORS: dict[str, Callable[[int], Selector]] = {
 each_selector = pytest.mark.parametrize("name", SELECTORS)
 
 
-def forward(size: int, seed: int, index: torch.Tensor | None = None) -> Forward:
+def forward(size: int, seed: int, index: torch.Tensor | None = None) -> ModelOutputs:
     """Made-up outputs of a model on `size` samples; index (B,) says which it saw, in which order."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(size, CLASSES, generator=generator)
@@ -72,7 +72,7 @@ def forward(size: int, seed: int, index: torch.Tensor | None = None) -> Forward:
     features = torch.randn(size, DIMENSIONS, generator=generator)
     loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     index = torch.arange(size) if index is None else index
-    return Forward(index, labels[index], loss[index], logits[index], features[index])
+    return ModelOutputs(index, labels[index], loss[index], logits[index], features[index])
 
 
 def trained(name: str, size: int, share: float = 0.7, seed: int = 0) -> tuple[Selector, SampleSignals]:
@@ -210,7 +210,7 @@ class TestStatic:
 
     def test_missing_outputs_are_an_error(self, name: str) -> None:
         selector = SELECTORS[name](5)
-        bare = Forward(torch.arange(5), torch.zeros(5, dtype=torch.int64), torch.ones(5))
+        bare = ModelOutputs(torch.arange(5), torch.zeros(5, dtype=torch.int64), torch.ones(5))
         with pytest.raises(ValueError, match=r"needs the (logits|features) of the pass"):
             selector.prepare(bare, bare)
 
@@ -254,7 +254,7 @@ def test_passes_are_averaged_where_the_method_says_so() -> None:
 
 
 def test_missing_logits_of_a_batch_are_an_error() -> None:
-    bare = Forward(torch.arange(5), torch.zeros(5, dtype=torch.int64), torch.ones(5))
+    bare = ModelOutputs(torch.arange(5), torch.zeros(5, dtype=torch.int64), torch.ones(5))
     with pytest.raises(ValueError, match="EL2N needs the logits"):
         EL2N().observe(bare)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.data_agent import DataAgent
 from dsenv.select.data_agent_policy import (
     ActorCritic,
@@ -178,7 +178,7 @@ def run_toy(
         scale = torch.where(hard[index], 1.0, 3.0)
         loss = 2 / scale + 0.5 * torch.rand(batch, generator=g)
         logits = scale[:, None] * torch.randn(batch, 10, generator=g)
-        agent.observe(Forward(index, torch.zeros_like(index), loss, logits, features[index]))
+        agent.observe(ModelOutputs(index, torch.zeros_like(index), loss, logits, features[index]))
     return agent.score, hard
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.data_agent import DataAgent, DataAgentConfig, choose_by_rank
 from dsenv.signals import SampleSignals
 from tests.select.batches import random_batch, stream
@@ -81,7 +81,7 @@ def unseen_share(config: dict[str, object], size: int = 5000, epochs: int = 100,
         for index in torch.split(chosen, 250):
             loss = base[index] + 0.3 * torch.rand(len(index), generator=g)
             logits = torch.randn(len(index), 10, generator=g) / base[index, None]
-            agent.observe(Forward(index, torch.zeros_like(index), loss, logits, features[index]))
+            agent.observe(ModelOutputs(index, torch.zeros_like(index), loss, logits, features[index]))
     return 1 - seen.float().mean().item()
 
 
@@ -144,7 +144,7 @@ def test_prepare_refreshes_every_score() -> None:
     agent, batch = DataAgent(size=64), random_batch()
     assert batch.features is not None
     agent.observe(random_batch(seed=1))
-    agent.prepare(Forward(batch.index, batch.labels, batch.loss, None, batch.features))
+    agent.prepare(ModelOutputs(batch.index, batch.labels, batch.loss, None, batch.features))
     assert agent.learner is not None
     torch.testing.assert_close(agent.score[batch.index], agent.learner.scores(batch.features))
 
@@ -155,7 +155,7 @@ def test_observe_does_not_keep_or_change_the_models_graph() -> None:
     features, logits = batch.features.requires_grad_(), batch.logits.requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
     agent = DataAgent({"rollout": 1}, size=64)
-    agent.observe(Forward(batch.index, batch.labels, loss, logits, features))
+    agent.observe(ModelOutputs(batch.index, batch.labels, loss, logits, features))
     assert features.grad is None and logits.grad is None
     loss.mean().backward()
 
@@ -191,15 +191,15 @@ def test_use_errors() -> None:
     with pytest.raises(ValueError, match="call select first"):
         DataAgent().observe(batch)
     with pytest.raises(ValueError, match="last linear layer"):
-        DataAgent(size=64).observe(Forward(batch.index, batch.labels, batch.loss, batch.logits))
+        DataAgent(size=64).observe(ModelOutputs(batch.index, batch.labels, batch.loss, batch.logits))
     with pytest.raises(ValueError, match="pass the model's outputs"):
-        DataAgent(size=64).observe(Forward(batch.index, batch.labels, batch.loss, None, batch.features))
+        DataAgent(size=64).observe(ModelOutputs(batch.index, batch.labels, batch.loss, None, batch.features))
     with pytest.raises(ValueError, match="built for 3 features"):
         DataAgent(size=64, features=3).observe(batch)
     with pytest.raises(ValueError, match="another data set"):
         DataAgent(size=64).select(SampleSignals(65, 7), 3, stream())
     with pytest.raises(ValueError, match="flatten or pool"):
         wide = batch.features[:, :, None]
-        DataAgent(size=64).observe(Forward(batch.index, batch.labels, batch.loss, batch.logits, wide))
+        DataAgent(size=64).observe(ModelOutputs(batch.index, batch.labels, batch.loss, batch.logits, wide))
     with pytest.raises(ValueError, match="same config"):
         DataAgent().load_state_dict(DataAgent({"variant": "released"}).state_dict())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.divbs import DivBS, divbs
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
@@ -45,7 +45,7 @@ def test_copies_are_not_kept_twice() -> None:
     features, logits = torch.randn(8, 5, generator=generator), torch.randn(8, 3, generator=generator)
     copies = torch.arange(32) % 8
     labels = (torch.arange(8) % 3)[copies]
-    train = Forward(torch.arange(32), labels, torch.zeros(32), logits[copies], features[copies])
+    train = ModelOutputs(torch.arange(32), labels, torch.zeros(32), logits[copies], features[copies])
     selector = DivBS(batch=32)
     selector.prepare(train)
     chosen = selector.select(SampleSignals(32, 3), 8, generator).index
@@ -57,7 +57,7 @@ def test_batches_are_ranked_apart_and_in_turn() -> None:
     features, logits = torch.randn(22, 6, generator=generator), torch.randn(22, 4, generator=generator)
     labels = torch.randint(4, (22,), generator=generator)
     selector = DivBS(batch=8, together=2)  # three batches: every third sample
-    selector.prepare(Forward(torch.arange(22), labels, torch.zeros(22), logits, features))
+    selector.prepare(ModelOutputs(torch.arange(22), labels, torch.zeros(22), logits, features))
     chosen = set(selector.select(SampleSignals(22, 4), 9, generator).index.tolist())
     for start in range(3):
         rows = torch.arange(start, 22, 3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.epsilon_greedy import EpsilonGreedy, epsilon_greedy
 
 
@@ -33,7 +33,7 @@ def test_the_mean_equals_a_loop() -> None:
     for _ in range(15):
         index = torch.randperm(8, generator=generator)[:3]
         loss = torch.rand(3, generator=generator)
-        selector.observe(Forward(index, torch.zeros_like(index), loss))
+        selector.observe(ModelOutputs(index, torch.zeros_like(index), loss))
         for i, value in zip(index.tolist(), loss.tolist(), strict=True):
             mean[i] = 0.7 * mean[i] + 0.3 * value if i in mean else value
     for i, value in mean.items():

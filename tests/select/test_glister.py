@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from dsenv.select import ranking
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.glister import Glister, LastLayer, glister
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
 
 
-def made_up(size: int, seed: int) -> tuple[Forward, Tensor]:
+def made_up(size: int, seed: int) -> tuple[ModelOutputs, Tensor]:
     """A pass of a linear layer and its weight with the bias as last column (C, D + 1)."""
     generator = torch.Generator().manual_seed(seed)
     layer = torch.randn(3, 5, generator=torch.Generator().manual_seed(99))
@@ -19,7 +19,7 @@ def made_up(size: int, seed: int) -> tuple[Forward, Tensor]:
     labels = torch.randint(3, (size,), generator=generator)
     logits = features @ layer[:, :4].T + layer[:, 4]
     loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    return Forward(torch.arange(size), labels, loss, logits, features), layer
+    return ModelOutputs(torch.arange(size), labels, loss, logits, features), layer
 
 
 def gradient(layer: Tensor, features: Tensor, labels: Tensor) -> Tensor:
@@ -29,7 +29,9 @@ def gradient(layer: Tensor, features: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels), weight)[0]
 
 
-def slow_glister(train: Forward, validation: Forward, layer: Tensor, picks: int, eta: float) -> list[int]:
+def slow_glister(
+    train: ModelOutputs, validation: ModelOutputs, layer: Tensor, picks: int, eta: float
+) -> list[int]:
     """The definition: one gradient a sample, and a real step of the layer before each pick."""
     assert train.features is not None and validation.features is not None
     own = [gradient(layer, f[None], y[None]) for f, y in zip(train.features, train.labels, strict=True)]
@@ -62,9 +64,9 @@ def test_samples_that_help_validation_come_first() -> None:
     """Half of the training labels contradict those of the validation split."""
     features = torch.ones(20, 4)
     labels = torch.arange(20) % 2
-    train = Forward(torch.arange(20), labels, torch.ones(20), torch.zeros(20, 2), features)
+    train = ModelOutputs(torch.arange(20), labels, torch.ones(20), torch.zeros(20, 2), features)
     right = torch.ones(5, dtype=torch.int64)
-    validation = Forward(torch.arange(5), right, torch.ones(5), torch.zeros(5, 2), torch.ones(5, 4))
+    validation = ModelOutputs(torch.arange(5), right, torch.ones(5), torch.zeros(5, 2), torch.ones(5, 4))
     selector = Glister(budget=0.5)
     selector.prepare(train, validation)
     chosen = selector.select(SampleSignals(20, 2), 10, torch.Generator().manual_seed(0)).index

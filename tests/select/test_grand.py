@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dsenv.select import ranking
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.grand import GraNd, last_layer_grad_norm
 from dsenv.signals import SampleSignals
 
@@ -34,6 +34,6 @@ def test_the_largest_gradients_are_kept() -> None:
     logits = torch.stack([torch.linspace(5, -5, 10), torch.zeros(10)], 1)  # ever more wrong
     labels, features = torch.zeros(10, dtype=torch.int64), torch.ones(10, 3)
     selector = GraNd()
-    selector.prepare(Forward(torch.arange(10), labels, torch.zeros(10), logits, features))
+    selector.prepare(ModelOutputs(torch.arange(10), labels, torch.zeros(10), logits, features))
     index = selector.select(SampleSignals(10, 2), 3, torch.Generator().manual_seed(0)).index
     assert index.tolist() == [9, 8, 7]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.herding import Herding, herding, herding_score
 from dsenv.signals import SampleSignals
 
@@ -51,6 +51,6 @@ def test_classes_are_herded_apart_and_keep_their_proportions() -> None:
         own = members[score[members].argsort(descending=True)]
         assert own[:4].tolist() == members[slow_herding(features[members], 4)].tolist()
     selector = Herding()
-    selector.prepare(Forward(torch.arange(64), labels, torch.zeros(64), None, features))
+    selector.prepare(ModelOutputs(torch.arange(64), labels, torch.zeros(64), None, features))
     chosen = selector.select(SampleSignals(64, 4), 32, generator).index
     assert labels[chosen].bincount().tolist() == [20, 10, 0, 2]

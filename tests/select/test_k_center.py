@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.k_center import KCenter, k_center
 from dsenv.signals import SampleSignals
 
@@ -34,7 +34,7 @@ def test_one_of_each_cluster_is_taken_first() -> None:
     cluster = torch.arange(60) % 6
     features = 10 * torch.eye(6)[cluster] + torch.randn(60, 6, generator=generator) / 10
     selector = KCenter()
-    selector.prepare(Forward(torch.arange(60), cluster, torch.zeros(60), None, features))
+    selector.prepare(ModelOutputs(torch.arange(60), cluster, torch.zeros(60), None, features))
     chosen = selector.select(SampleSignals(60, 6), 6, generator).index
     assert sorted(cluster[chosen].tolist()) == list(range(6))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dsenv.select import ranking
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.moderate import Moderate, middle_first, prototype_distance
 from dsenv.signals import SampleSignals
 
@@ -35,7 +35,7 @@ def test_neither_the_nearest_nor_the_farthest_are_kept() -> None:
     features = torch.cat([torch.linspace(0, 1, 21), -torch.linspace(0, 1, 21)])[:, None]  # mean 0
     selector = Moderate()
     index, labels = torch.arange(42), torch.zeros(42, dtype=torch.int64)
-    selector.prepare(Forward(index, labels, torch.zeros(42), None, features))
+    selector.prepare(ModelOutputs(index, labels, torch.zeros(42), None, features))
     chosen = selector.select(SampleSignals(42, 2), 10, torch.Generator().manual_seed(0)).index
     assert 0.3 < float(features[chosen].abs().min()) < 0.5 < float(features[chosen].abs().max()) < 0.7
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ranked import EL2N, Ranked, el2n
 from dsenv.signals import SampleSignals
 
@@ -42,7 +42,7 @@ def test_el2n_is_the_mean_of_the_first_visits_and_keeps_the_hard_end() -> None:
         logits = torch.randn(6, 3, generator=generator)
         scores.append(el2n(logits, labels))
         for selector in (hardest, easiest):
-            selector.observe(Forward(torch.arange(6), labels, torch.zeros(6), logits))
+            selector.observe(ModelOutputs(torch.arange(6), labels, torch.zeros(6), logits))
     mean = torch.stack(scores[:3]).mean(0)
     torch.testing.assert_close(hardest.state_dict()["el2n"], mean)
     signals = graded_signals(6)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from dsenv.select.base import Forward
+from dsenv.select.base import ModelOutputs
 from dsenv.select.ucb import UCB, ucb_score
 from dsenv.signals import SampleSignals
 
 
 def feed(selector: UCB, signals: SampleSignals, index: torch.Tensor, loss: torch.Tensor) -> None:
     labels, logits = torch.zeros_like(index), torch.zeros(len(index), 2)
-    selector.observe(Forward(index, labels, loss))
+    selector.observe(ModelOutputs(index, labels, loss))
     signals.update(index, loss, logits, labels, 0)
 
 
@@ -62,7 +62,7 @@ def test_settings_out_of_range_are_errors() -> None:
 
 def test_a_known_size_makes_room_at_once_and_survives_a_resume():
     selector = UCB(size=9)
-    batch = Forward(torch.tensor([1, 4]), torch.zeros(2, dtype=torch.int64), torch.tensor([0.5, 2.0]))
+    batch = ModelOutputs(torch.tensor([1, 4]), torch.zeros(2, dtype=torch.int64), torch.tensor([0.5, 2.0]))
     selector.observe(batch)
     assert all(len(kept) == 9 for kept in selector.state_dict().values())
     other = UCB(size=9)

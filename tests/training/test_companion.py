@@ -5,22 +5,22 @@ import torch
 
 from dsenv.augment import CONTROLLERS, make_controller
 from dsenv.rng import Streams
-from dsenv.select.base import Forward, Selector
+from dsenv.select.base import ModelOutputs, Selector
 from dsenv.signals import SampleSignals
 from dsenv.training.base import Outputs
-from dsenv.training.hooks import Companion
+from dsenv.training.hooks import BatchHooks
 
 REPLICAS, SIZE, BATCH = 3, 40, 12
 ALONE = ("ada_augment",)  # not for stacked training
 
 
-def companion(name: str) -> tuple[Companion, Streams]:
+def hooks(name: str) -> tuple[BatchHooks, Streams]:
     signals = SampleSignals(SIZE, 10, REPLICAS)
     streams = Streams(REPLICAS, torch.device("cpu"))
     for replica in range(REPLICAS):
         streams.seed(replica, replica)
     controllers = [make_controller(name, signals.of_replica(k)) for k in range(REPLICAS)]
-    return Companion(signals, streams, None, controllers, []), streams
+    return BatchHooks(signals, streams, None, controllers, []), streams
 
 
 @pytest.mark.parametrize("sizes", [[12, 12, 12], [12, 0, 5], [0, 0, 0]])
@@ -29,7 +29,7 @@ def test_one_call_for_all_replicas_equals_a_loop(name, sizes):
     generator = torch.Generator().manual_seed(0)
     samples = torch.randint(256, (REPLICAS, BATCH, 3, 9, 9), generator=generator, dtype=torch.uint8)
     index = torch.stack([torch.randperm(SIZE, generator=generator)[:BATCH] for _ in range(REPLICAS)])
-    (one, one_streams), (slow, slow_streams) = companion(name), companion(name)
+    (one, one_streams), (slow, slow_streams) = hooks(name), hooks(name)
     for _ in range(2):
         found = one.augment(samples, index, sizes)
         expected = slow._augment_in_turn(samples, index, sizes, slow._controllers)
@@ -40,7 +40,7 @@ def test_one_call_for_all_replicas_equals_a_loop(name, sizes):
 
 @pytest.mark.parametrize("name", ["trivial", "rand_augment", "sada"])
 def test_these_go_in_one_call(name, monkeypatch):
-    one, _ = companion(name)
+    one, _ = hooks(name)
     monkeypatch.setattr(one, "_augment_in_turn", None)
     one.augment(
         torch.zeros(3, 2, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 2, dtype=torch.int64), [2, 1, 2]
@@ -49,14 +49,14 @@ def test_these_go_in_one_call(name, monkeypatch):
 
 def test_selectors_see_places_in_their_pool():
     class Notes(Selector):
-        def observe(self, batch: Forward) -> None:
+        def observe(self, batch: ModelOutputs) -> None:
             self.seen = batch.index
 
         def select(self, signals, count, generator):
             raise NotImplementedError
 
     pools = [torch.tensor([0, 2, 5, 9]), torch.arange(10)]
-    watching = Companion(
+    watching = BatchHooks(
         SampleSignals(10, 2, 2), Streams(2, torch.device("cpu")), [Notes(), Notes()], None, pools
     )
     index = torch.tensor([[9, 0, 5], [4, 9, 10]])

@@ -220,4 +220,4 @@ def test_a_model_without_a_linear_layer_has_no_features(form):
 
     trainer = Trainer(images_task(model), 2, form=form)
     with pytest.raises(ValueError, match="needs features, and the model Sequential has no linear layer"):
-        trainer.look_at(torch.zeros(2, 3, dtype=torch.int64), features=True)
+        trainer.score_candidates(torch.zeros(2, 3, dtype=torch.int64), features=True)

@@ -192,4 +192,4 @@ def test_a_policy_that_is_not_shipped_yet_says_how_to_make_it():
 def test_a_policy_that_comes_with_dsenv_is_an_agent_by_its_name():
     found = agent_definition("curriculum")
     assert found.name == "curriculum" and found.build().policy.card.control["name"] == "curriculum"
-    assert agent_definition("random").entry_point == "dsenv.agents.rules:Even"
+    assert agent_definition("random").entry_point == "dsenv.agents.rules:NeutralRule"

@@ -70,7 +70,7 @@ def test_a_recipe_becomes_a_policy_with_its_results_on_the_card(recipe, tmp_path
         ("seeds = 2", "sedes = 2", "Did you mean 'seeds'"),
         ('env = "Tiny', 'ev = "Tiny', "Did you mean 'env'"),
         ('name = "Tiny-Wide"', "", "needs the setting 'name'"),
-        ("dsenv.agents.sb3:SB3Agent", "dsenv.agents.rules:Even", "no setting of|does not learn"),
+        ("dsenv.agents.sb3:SB3Agent", "dsenv.agents.rules:NeutralRule", "no setting of|does not learn"),
         ('entry_point = "dsenv.env:TrainingEnv"', "", r"\[env\] of .* needs an entry_point"),
         ("seeds = 2", "seeds =", "not valid TOML"),
     ],

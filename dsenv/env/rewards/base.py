@@ -16,7 +16,7 @@ WORST = -1.0  # log-likelihood of -2 log C: from there on a model is as bad as i
 
 
 @dataclass(frozen=True)
-class Standing:
+class RewardInputs:
     """Where K trainings stand between two intervals, on the training device."""
 
     validation: Score
@@ -28,7 +28,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Change:
+class Transition:
     """What an interval did, for each of K trainings."""
 
     start: Tensor
@@ -37,7 +37,7 @@ class Change:
     """(K, M) before the interval."""
     after: Tensor
     """(K, M) after it."""
-    presented: Tensor
+    samples_seen: Tensor
     """(K,) presentations of the interval over the samples that exist: 1 for each of them once."""
     is_last: Tensor
     """(K,) bool, whether it was the last interval of the training."""
@@ -46,18 +46,18 @@ class Change:
 class Reward(ABC):
     """A way to pay for an interval. It keeps nothing between calls.
 
-    The environment pays `REWARD_SCALE` (10) times what `pay` says.
+    The environment pays `REWARD_SCALE` (10) times what `compute` says.
     """
 
-    prices_presentations: bool = False
+    prices_samples: bool = False
     """Whether presentations cost something, so that an agent must be free to leave some out."""
 
     @abstractmethod
-    def measure(self, standing: Standing) -> Tensor:
+    def measure(self, inputs: RewardInputs) -> Tensor:
         """What the reward needs to know of the trainings now, (K, M) float32."""
 
     @abstractmethod
-    def pay(self, change: Change) -> Tensor:
+    def compute(self, transition: Transition) -> Tensor:
         """Payment (K,) for the interval."""
 
 

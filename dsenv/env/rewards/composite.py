@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.control.candidates import squash
-from dsenv.env.rewards.base import Change, Reward, Standing, mean_over, variance_over
+from dsenv.env.rewards.base import Reward, RewardInputs, Transition, mean_over, variance_over
 from dsenv.select.data_agent_reward import EPSILON
 
 
@@ -39,18 +39,18 @@ class CompositeReward(Reward):
             raise ValueError(f"reward.quantile must be in (0, 1], got {quantile!r}")
         self.quantile = quantile
 
-    def measure(self, standing: Standing) -> Tensor:
+    def measure(self, inputs: RewardInputs) -> Tensor:
         """D, U, Var(d) and Var(u), (K, 4)."""
-        signals, pool = standing.signals, standing.pool
+        signals, pool = inputs.signals, inputs.pool
         cut = upper_quantile(signals.loss, pool, self.quantile)
         hard = squash(torch.minimum(signals.loss, cut[:, None]), signals.classes)
         unsure = torch.where(signals.correct > 0, signals.entropy, 1.0)
         parts = [summary(values, pool) for summary in (mean_over, variance_over) for values in (hard, unsure)]
         return torch.stack(parts, 1)
 
-    def pay(self, change: Change) -> Tensor:
-        hard, unsure = (change.before - change.after)[:, :2].unbind(1)
-        spread, other = change.after[:, 2:].unbind(1)
+    def compute(self, transition: Transition) -> Tensor:
+        hard, unsure = (transition.before - transition.after)[:, :2].unbind(1)
+        spread, other = transition.after[:, 2:].unbind(1)
         return torch.lerp(unsure, hard, spread / (spread + other + EPSILON))
 
 

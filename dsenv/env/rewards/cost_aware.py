@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dsenv.env.rewards.base import Change
+from dsenv.env.rewards.base import Transition
 from dsenv.env.rewards.validation import ValidationReward
 from dsenv.errors import check_positive
 
@@ -24,11 +24,11 @@ class CostAwareReward(ValidationReward):
         ValueError: the price is not positive.
     """
 
-    prices_presentations = True
+    prices_samples = True
 
     def __init__(self, price: float = 1.0, measure: str = "accuracy") -> None:
         super().__init__(measure)
         self.price = check_positive("reward.price", price)
 
-    def pay(self, change: Change) -> Tensor:
-        return super().pay(change) - self.price / POINTS * change.presented
+    def compute(self, transition: Transition) -> Tensor:
+        return super().compute(transition) - self.price / POINTS * transition.samples_seen

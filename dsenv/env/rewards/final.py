@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsenv.env.rewards.base import Change
+from dsenv.env.rewards.base import Transition
 from dsenv.env.rewards.validation import ValidationReward
 
 
@@ -16,6 +16,6 @@ class FinalReward(ValidationReward):
         measure: see `ValidationReward`.
     """
 
-    def pay(self, change: Change) -> Tensor:
-        gain = change.after[:, 0] - change.start[:, 0]
-        return torch.where(change.is_last, gain, 0.0)
+    def compute(self, transition: Transition) -> Tensor:
+        gain = transition.after[:, 0] - transition.start[:, 0]
+        return torch.where(transition.is_last, gain, 0.0)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dsenv.env.rewards.base import Change, Reward, Standing, check_measure, quality
+from dsenv.env.rewards.base import Reward, RewardInputs, Transition, check_measure, quality
 
 
 class ValidationReward(Reward):
@@ -18,8 +18,8 @@ class ValidationReward(Reward):
     def __init__(self, measure: str = "accuracy") -> None:
         self.by = check_measure(measure)
 
-    def measure(self, standing: Standing) -> Tensor:
-        return quality(standing.validation, self.by, standing.signals.classes)[:, None]
+    def measure(self, inputs: RewardInputs) -> Tensor:
+        return quality(inputs.validation, self.by, inputs.signals.classes)[:, None]
 
-    def pay(self, change: Change) -> Tensor:
-        return change.after[:, 0] - change.before[:, 0]
+    def compute(self, transition: Transition) -> Tensor:
+        return transition.after[:, 0] - transition.before[:, 0]
