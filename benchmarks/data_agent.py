@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsenv.select.base import ModelOutputs, top
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import top
 from dsenv.select.data_agent import DataAgent
 from dsenv.signals import SampleSignals
 from dsenv.tasks.corruption import symmetric_noise

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.ops import apply_ops, draw_ops
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 EDGE = 1e-3  # actions are kept this far from 0 and 1, where the density of a Beta is 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
 from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 

@@ -9,7 +9,7 @@ from dsenv.augment.base import AugmentationController
 from dsenv.augment.influence import kl_change, tdds_change
 from dsenv.augment.trivial import random_levels
 from dsenv.errors import pick
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 ESTIMATORS = ("loss", "kl", "tdds", "projection")

@@ -58,9 +58,9 @@ class CandidateSampler:
             self._score()
 
     def _score(self) -> None:
-        out, labels = self._trainer.score_candidates(self.shown.index, features=self._control.embedding)
-        assert out.loss is not None
-        scores = CandidateScores(out.loss, read_outputs(out.logits, labels), out.features)
+        found = self._trainer.score_candidates(self.shown.index, features=self._control.embedding)
+        assert found.logits is not None
+        scores = CandidateScores(found.loss, read_outputs(found.logits, found.labels), found.features)
         self.shown = Candidates(self.shown.index, scores)
 
     def book(self, running: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:

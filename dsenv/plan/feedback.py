@@ -9,12 +9,13 @@ from torch import Tensor
 
 from dsenv.augment import AdaAugment, AugmentationController
 from dsenv.kernels import cross_entropy
+from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks
 from dsenv.plan.batch import Batch, ViewBatch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.records import Cost, EpochBuffer, PlanSignals
-from dsenv.select.base import ModelOutputs, Selector
+from dsenv.select.base import Selector
 from dsenv.volume.learned import Learned as LearnedVolume
 
 Views = tuple[ModelOutputs, ModelOutputs]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsenv import kernels
 from dsenv.augment.influence import evaluation_mode
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import import_entry_point
-from dsenv.select.base import ModelOutputs, Selection, Selector, StackedSelection
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection, Selector, StackedSelection
 from dsenv.select.bins import bin_log_weights, loss_bins
 from dsenv.select.gumbel import gumbel_top_k
 

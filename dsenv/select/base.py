@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 
@@ -54,28 +55,6 @@ class StackedSelection:
         for row, (selection, count) in enumerate(zip(selections, counts, strict=True)):
             index[row, :count], weight[row, :count] = selection.index, selection.weight
         return cls(index, weight, counts)
-
-
-@dataclass(frozen=True)
-class ModelOutputs:
-    """What a model says about some samples: one training batch, or a pass over a whole split."""
-
-    index: Tensor
-    """(B,) int64 positions in the split."""
-    labels: Tensor
-    """(B,) int64 given labels."""
-    loss: Tensor
-    """(B,) per-sample loss in nats."""
-    logits: Tensor | None = None
-    """(B, C) outputs."""
-    features: Tensor | None = None
-    """(B, D) inputs of the last linear layer."""
-
-    def at(self, positions: Tensor) -> "ModelOutputs":
-        """What was said about the samples at `positions` (M,), which become samples 0..M-1."""
-        rest = (None if tensor is None else tensor[positions] for tensor in (self.logits, self.features))
-        index = torch.arange(len(positions), device=positions.device)
-        return ModelOutputs(index, self.labels[positions], self.loss[positions], *rest)
 
 
 class Selector(ABC):

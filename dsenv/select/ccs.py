@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need, order_by
 
 

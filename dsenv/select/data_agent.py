@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import check_keywords
-from dsenv.select.base import ModelOutputs, Selection, Selector, top
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection, Selector, top
 from dsenv.select.data_agent_config import DataAgentConfig
 from dsenv.select.data_agent_ppo import LEARNERS, Learner
 from dsenv.select.data_agent_reward import composite

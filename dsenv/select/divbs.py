@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, label_errors, need
 
 EXHAUSTED = 1e-5  # of the largest squared gradient: the rest of a gradient below it is rounding

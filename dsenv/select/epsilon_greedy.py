@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import ModelOutputs, Selection
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection
 from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals

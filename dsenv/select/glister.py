@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_share
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs, Selector
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import pick
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, need
 
 PROTOTYPES = ("mean", "median")

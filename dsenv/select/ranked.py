@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import pick
-from dsenv.select.base import ModelOutputs, Selection, Selector
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection, Selector
 from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, label_errors, need, top_by, unseen_first
 from dsenv.signals import SampleSignals

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.select.base import ModelOutputs, Selection, Selector
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection, Selector
 from dsenv.signals import SampleSignals
 
 CHUNK = 65_536  # samples worked on at a time where a (samples, D) or (samples, C) copy is needed

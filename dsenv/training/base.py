@@ -3,27 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dsenv.outputs import ModelOutputs
 from dsenv.tasks.task import Task
 
 State = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What K replicas said about a batch; anything on padding."""
-
-    logits: Tensor
-    """(K, B, C)."""
-    loss: Tensor | None = None
-    """(K, B) unweighted loss of each sample, where the batch was trained on."""
-    features: Tensor | None = None
-    """(K, B, D) inputs of the last linear layer, where `features_wanted` is set."""
 
 
 class Replicas(ABC):
@@ -36,8 +24,11 @@ class Replicas(ABC):
         self.task, self.count, self.device = task, replicas, device
         self._autocast = autocast
         self.features_wanted = False
-        self.stacked = False  # whether one pass serves all replicas
-        self.lr_device = device  # where `step` wants its learning rates
+        """Whether the inputs of the last linear layer are brought along."""
+        self.stacked = False
+        """Whether one pass serves all replicas."""
+        self.lr_device = device
+        """Where `step` wants its learning rates."""
 
     @abstractmethod
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
@@ -51,24 +42,31 @@ class Replicas(ABC):
 
     @abstractmethod
     def step(
-        self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
-    ) -> Outputs:
+        self,
+        samples: Tensor,
+        index: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        sizes: Sequence[int],
+        lr: Tensor,
+    ) -> ModelOutputs:
         """Take one optimiser step in every replica whose batch is not empty; the others stay as they are.
 
         Args:
             samples: (K, B, ...) float inputs.
+            index: (K, B) int64 positions of the samples, handed on.
             labels: (K, B) int64.
             weight: (K, B) factor on the loss of each sample; the batch loss is the mean over its samples.
             sizes: samples in the batch of each replica, 0..B; what is behind them is padding.
             lr: (K,) learning rates, on `lr_device`.
 
         Returns:
-            What the models said before the step.
+            What the models said before the step, with logits; with features where `features_wanted` is set.
         """
 
     @abstractmethod
-    def predict(self, samples: Tensor) -> Outputs:
-        """What each replica says about its samples (K, B, ...), in evaluation mode."""
+    def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (K, B, C) of samples (K, B, ...) in evaluation mode, and features (K, B, D) where wanted."""
 
     @abstractmethod
     def parameters_of(self, replica: int) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """BatchHooks: selectors and augmentation controllers that work inside the training loop of K replicas."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,10 +9,10 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.draw import Draw
 from dsenv.augment.ops import apply_drawn
+from dsenv.outputs import ModelOutputs
 from dsenv.rng import Streams
-from dsenv.select.base import ModelOutputs, Selector
+from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
-from dsenv.training.base import Outputs
 
 
 class BatchHooks:
@@ -95,16 +96,14 @@ class BatchHooks:
             chosen = apply_drawn(chosen, draw, controllers[0].magnitudes)
         return (chosen if where is None else flat.index_copy(0, where, chosen)).view_as(samples)
 
-    def observe(self, index: Tensor, labels: Tensor, outputs: Outputs, sizes: Sequence[int]) -> None:
-        """Show a training batch, (K, B), to the selector and the controller of each replica."""
-        assert outputs.loss is not None
+    def observe(self, outputs: ModelOutputs, sizes: Sequence[int]) -> None:
+        """Show what K replicas said about a training batch (K, B) to their selectors and controllers."""
         for k, size in enumerate(sizes):
             if not size:
                 continue
-            features = None if outputs.features is None else outputs.features[k, :size]
-            rest = (labels[k, :size], outputs.loss[k, :size], outputs.logits[k, :size], features)
+            own = outputs.of_replica(k, size)
             if self._selectors is not None:
-                place = torch.searchsorted(self._positions[k], index[k, :size])
-                self._selectors[k].observe(ModelOutputs(place, *rest))
+                place = torch.searchsorted(self._positions[k], own.index)
+                self._selectors[k].observe(replace(own, index=place))
             if self._controllers is not None:
-                self._controllers[k].observe(ModelOutputs(index[k, :size], *rest))
+                self._controllers[k].observe(own)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dsenv.outputs import ModelOutputs
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
-from dsenv.training.base import Outputs, Replicas, State, cloned, no_features
+from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.optim import make_optimizer
 
 Found = TypeVar("Found")
@@ -133,8 +134,14 @@ class LoopReplicas(Replicas):
         return linear[-1].register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
 
     def step(
-        self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
-    ) -> Outputs:
+        self,
+        samples: Tensor,
+        index: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        sizes: Sequence[int],
+        lr: Tensor,
+    ) -> ModelOutputs:
         rates = lr.tolist()
 
         def one(replica: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -146,6 +153,7 @@ class LoopReplicas(Replicas):
             self._descend(replica, (loss * weight[replica, :size]).mean(), rates[replica])
             return loss.detach(), outputs.detach(), seen
 
+        # One step in every replica that has samples; padding keeps zeros
         losses = torch.zeros_like(weight)
         logits = weight.new_zeros(*weight.shape, self.task.dataset.classes)
         features: Tensor | None = None
@@ -156,7 +164,7 @@ class LoopReplicas(Replicas):
             if seen is not None:
                 features = weight.new_zeros(*weight.shape, seen.shape[1]) if features is None else features
                 features[replica, :size] = seen.float()
-        return Outputs(logits, losses, features)
+        return ModelOutputs(index, labels, losses, logits, features)
 
     def _descend(self, replica: int, objective: Tensor, rate: float) -> None:
         """One optimiser step of one replica."""
@@ -168,7 +176,7 @@ class LoopReplicas(Replicas):
         optimizer.step()
 
     @torch.no_grad()
-    def predict(self, samples: Tensor) -> Outputs:
+    def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         for model in self._models:
             model.eval()
 
@@ -178,9 +186,7 @@ class LoopReplicas(Replicas):
 
         pairs = self._each(one, range(self.count))
         features = [feature.float() for _, feature in pairs if feature is not None]
-        return Outputs(
-            torch.stack([logits for logits, _ in pairs]), features=torch.stack(features) if features else None
-        )
+        return torch.stack([logits for logits, _ in pairs]), torch.stack(features) if features else None
 
     def parameters_of(self, replica: int) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self._models[replica].state_dict().items()}

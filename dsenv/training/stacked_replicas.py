@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dsenv.outputs import ModelOutputs
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
-from dsenv.training.base import Outputs, Replicas, State, cloned, no_features
+from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.optim import StackedOptimizer, make_optimizer
 from dsenv.training.stacked import stacked_forward
 
@@ -58,17 +59,28 @@ class StackedReplicas(Replicas):
             return torch.vmap(call)(dict(self._parameters), samples).float(), None
 
     def step(
-        self, samples: Tensor, labels: Tensor, weight: Tensor, sizes: Sequence[int], lr: Tensor
-    ) -> Outputs:
+        self,
+        samples: Tensor,
+        index: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        sizes: Sequence[int],
+        lr: Tensor,
+    ) -> ModelOutputs:
+        # Forward and backward of all replicas at once
         logits, features = self._forward(samples)
         loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
         objective, active = self._objective(loss, weight, sizes)
         gradients = torch.autograd.grad(objective, list(self._parameters.values()))
         for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
             parameter.grad = gradient
+
+        # The step, in those whose batch is not empty
         self._optimizer.lr_K, self._optimizer.active_K = lr, active
         self._optimizer.step()
-        return Outputs(logits.detach(), loss.detach(), None if features is None else features.detach())
+
+        seen = None if features is None else features.detach()
+        return ModelOutputs(index, labels, loss.detach(), logits.detach(), seen)
 
     def _objective(self, loss: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Sum over replicas of the weighted mean loss of their batches, and who takes the step."""
@@ -82,9 +94,8 @@ class StackedReplicas(Replicas):
         return (weighted / size.clamp(min=1)).sum(), None if min(sizes) > 0 else size > 0
 
     @torch.no_grad()
-    def predict(self, samples: Tensor) -> Outputs:
-        logits, features = self._forward(samples)
-        return Outputs(logits, features=features)
+    def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._forward(samples)
 
     def parameters_of(self, replica: int) -> dict[str, Tensor]:
         return {name: value[replica].detach().clone() for name, value in self._parameters.items()}

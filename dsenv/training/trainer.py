@@ -8,10 +8,11 @@ from torch import Tensor
 
 from dsenv import kernels
 from dsenv.errors import pick
-from dsenv.select.base import ModelOutputs, StackedSelection
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
-from dsenv.training.base import Outputs, State, cloned
+from dsenv.training.base import State, cloned
 from dsenv.training.data import ResidentSplit
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
@@ -167,20 +168,28 @@ class Trainer:
         total = Totals(self.replicas.count, self.device)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         pending = 0
+
         for number, start in enumerate(starts):
+            # The batch: positions, labels, weights, and inputs that the hooks augment
             index = selection.index[:, start : start + batch]  # (K, B)
             sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
             labels = self._labels.gather(1, index)
             weight = selection.weight[:, start : start + batch]
-            out = self.replicas.step(self._inputs(index, sizes, hooks), labels, weight, sizes, rates[number])
-            assert out.loss is not None
+            inputs = self._inputs(index, sizes, hooks)
+
+            # One optimiser step; the hooks see what the models said before it
+            found = self.replicas.step(inputs, index, labels, weight, sizes, rates[number])
             if hooks is not None:
-                hooks.observe(index, labels, out, sizes)
-            parts.append((index, out.loss, out.logits))
-            pending += out.logits.numel()
+                hooks.observe(found, sizes)
+
+            # The signals take in an interval at once, or earlier where its logits are many
+            assert found.logits is not None
+            parts.append((index, found.loss, found.logits))
+            pending += found.logits.numel()
             if pending > FLUSH_ELEMENTS:
                 self._take_in(parts, step, total)
                 parts, pending = [], 0
+
         self._take_in(parts, step, total)
         return Interval(total.loss / total.count, total.correct / total.count)
 
@@ -214,8 +223,8 @@ class Trainer:
         self.signals.update(index, loss, logits, labels, step)
         total.add(loss, logits.argmax(-1) == labels, index < self.size)
 
-    def _outputs(self, split: ResidentSplit) -> Iterator[tuple[slice, Outputs]]:
-        """Positions and outputs of all replicas for a split, batch by batch, in evaluation mode."""
+    def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+        """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""
         # A loop on a GPU sees one replica at a time; everywhere else the batch of all is what must fit.
         together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
         chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
@@ -223,7 +232,7 @@ class Trainer:
             stop = min(start + chunk, split.size)
             samples = split.normalise(split.images[start:stop])
             shared = samples.expand(self.replicas.count, *samples.shape)
-            yield slice(start, stop), self.replicas.predict(shared)
+            yield slice(start, stop), *self.replicas.predict(shared)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
@@ -236,10 +245,10 @@ class Trainer:
         self.replicas.features_wanted = False
         correct = torch.zeros(self.replicas.count, device=self.device)
         likelihood = torch.zeros_like(correct)
-        for where, out in self._outputs(data):
+        for where, logits, _ in self._predictions(data):
             wanted = labels[:, where].expand(len(correct), -1)
-            correct += (out.logits.argmax(-1) == wanted).sum(1)
-            likelihood += kernels.log_softmax(out.logits).gather(2, wanted[..., None]).sum((1, 2))
+            correct += (logits.argmax(-1) == wanted).sum(1)
+            likelihood += kernels.log_softmax(logits).gather(2, wanted[..., None]).sum((1, 2))
         return Score(correct / data.size, likelihood / data.size)
 
     @torch.no_grad()
@@ -251,9 +260,10 @@ class Trainer:
         """
         data = self.split(split)
         self.replicas.features_wanted = True
-        outs = [out for _, out in self._outputs(data)]
-        logits = torch.cat([out.logits for out in outs], 1)  # (K, N, C)
-        features = torch.cat([out.features for out in outs if out.features is not None], 1)
+        found = [(logits, features) for _, logits, features in self._predictions(data)]
+        logits = torch.cat([logits for logits, _ in found], 1)  # (K, N, C)
+        features = torch.cat([features for _, features in found if features is not None], 1)
+
         own = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
         index = torch.arange(data.size, device=self.device)
         return [
@@ -262,7 +272,7 @@ class Trainer:
         ]
 
     @torch.no_grad()
-    def score_candidates(self, index: Tensor, *, features: bool = False) -> tuple[Outputs, Tensor]:
+    def score_candidates(self, index: Tensor, *, features: bool = False) -> ModelOutputs:
         """One forward pass over a few training samples of each replica, in evaluation mode.
 
         Args:
@@ -270,13 +280,13 @@ class Trainer:
             features: whether to bring the inputs of the last linear layer.
 
         Returns:
-            What the models say, with the losses, and the (K, M) labels they are trained on.
+            What the models say; the (K, M) labels are those they are trained on.
         """
         self.replicas.features_wanted = features
-        out = self.replicas.predict(self.split("train").gather(index))
+        logits, seen = self.replicas.predict(self.split("train").gather(index))
         labels = self._labels.gather(1, index)
-        loss = self.task.sample_loss(out.logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-        return Outputs(out.logits, loss, out.features), labels
+        loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+        return ModelOutputs(index, labels, loss, logits, seen)
 
     def state_dict(self) -> State:
         """Everything needed to continue all trainings."""

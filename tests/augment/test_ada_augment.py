@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dsenv.augment import AdaAugment
 from dsenv.augment.ada_augment import _beta_log_density, _sample_beta, view_reward
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, FEATURES = 64, 4

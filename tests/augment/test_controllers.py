@@ -25,7 +25,7 @@ from dsenv.augment import (
     make_controller,
     op_codes,
 )
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, CLASSES = 60, 5

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dsenv.augment import SADA, STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.augment.sada import stability_strength
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 SIZE, CLASSES, WINDOW, EMA, GUARD = 40, 4, 3, 0.9, 1e-8

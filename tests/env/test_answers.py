@@ -66,7 +66,8 @@ def test_a_look_is_what_the_model_says_now():
     assert env.candidate_shape == (32, 16 + 16)
     session, look = env.session, env.session.candidate_sampler.shown.scores
     index = session.candidate_sampler.shown.index
-    out, labels = session.trainer.score_candidates(index)
+    out = session.trainer.score_candidates(index)
+    labels = out.labels
     torch.testing.assert_close(look.loss, out.loss)
     confidence = out.logits.softmax(-1).gather(2, labels[..., None])[0, :, 0]
     shown = observation[-32 * 32 :].reshape(32, 32)

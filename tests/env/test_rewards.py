@@ -177,16 +177,14 @@ def test_without_trust_no_clean_label_is_seen_in_training():
         given, clean = trainer._labels_of("validation")[0], trainer.split("validation").labels
         assert int((given != clean).sum()) == 50
         info = env.step(np.zeros(5, np.float32))[4]
-        logits = trainer.replicas.predict(trainer.split("validation").gather(torch.arange(100))[None]).logits[
-            0
-        ]
+        logits = trainer.replicas.predict(trainer.split("validation").gather(torch.arange(100))[None])[0][0]
         assert info["val_accuracy"] == pytest.approx(float((logits.argmax(1) == given).float().mean()))
         assert torch.equal(trainer.scoring_pass("validation")[0].labels, given)
     names = env.observation_names
     observed = env.session.observe()[0][names.index("validation accuracy")]
     assert observed == pytest.approx(info["val_accuracy"])
     test = trainer.split("test")
-    logits = trainer.replicas.predict(test.gather(torch.arange(200))[None]).logits[0]
+    logits = trainer.replicas.predict(test.gather(torch.arange(200))[None])[0][0]
     assert float(trainer.evaluate("test").accuracy) == pytest.approx(
         float((logits.argmax(1) == test.labels).float().mean())
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 
 
 def stream(seed: int = 0) -> torch.Generator:

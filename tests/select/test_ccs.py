@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ccs import CCS, ccs_order, probability_margin, strata_of
 from dsenv.signals import SampleSignals
 

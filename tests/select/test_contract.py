@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsenv.select.base import ModelOutputs, Selection, Selector
+from dsenv.outputs import ModelOutputs
+from dsenv.select.base import Selection, Selector
 from dsenv.select.ccs import CCS
 from dsenv.select.divbs import DivBS
 from dsenv.select.epsilon_greedy import EpsilonGreedy

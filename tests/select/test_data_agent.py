@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.data_agent import DataAgent
 from dsenv.select.data_agent_policy import (
     ActorCritic,

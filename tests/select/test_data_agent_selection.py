@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.data_agent import DataAgent, DataAgentConfig, choose_by_rank
 from dsenv.signals import SampleSignals
 from tests.select.batches import random_batch, stream

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.divbs import DivBS, divbs
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals

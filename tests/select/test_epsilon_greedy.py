@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.epsilon_greedy import EpsilonGreedy, epsilon_greedy
 
 

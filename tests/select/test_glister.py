@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dsenv.outputs import ModelOutputs
 from dsenv.select import ranking
-from dsenv.select.base import ModelOutputs
 from dsenv.select.glister import Glister, LastLayer, glister
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsenv.outputs import ModelOutputs
 from dsenv.select import ranking
-from dsenv.select.base import ModelOutputs
 from dsenv.select.grand import GraNd, last_layer_grad_norm
 from dsenv.signals import SampleSignals
 

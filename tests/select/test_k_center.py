@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.k_center import KCenter, k_center
 from dsenv.signals import SampleSignals
 

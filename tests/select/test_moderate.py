@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from dsenv.outputs import ModelOutputs
 from dsenv.select import ranking
-from dsenv.select.base import ModelOutputs
 from dsenv.select.moderate import Moderate, middle_first, prototype_distance
 from dsenv.signals import SampleSignals
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ranked import EL2N, Ranked, el2n
 from dsenv.signals import SampleSignals
 

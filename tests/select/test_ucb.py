@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsenv.select.base import ModelOutputs
+from dsenv.outputs import ModelOutputs
 from dsenv.select.ucb import UCB, ucb_score
 from dsenv.signals import SampleSignals
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dsenv.augment import CONTROLLERS, make_controller
+from dsenv.outputs import ModelOutputs
 from dsenv.rng import Streams
-from dsenv.select.base import ModelOutputs, Selector
+from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
-from dsenv.training.base import Outputs
 from dsenv.training.hooks import BatchHooks
 
 REPLICAS, SIZE, BATCH = 3, 40, 12
@@ -60,6 +60,6 @@ def test_selectors_see_places_in_their_pool():
         SampleSignals(10, 2, 2), Streams(2, torch.device("cpu")), [Notes(), Notes()], None, pools
     )
     index = torch.tensor([[9, 0, 5], [4, 9, 10]])
-    outputs = Outputs(torch.zeros(2, 3, 2), torch.zeros(2, 3))
-    watching.observe(index, torch.zeros_like(index), outputs, [3, 2])
+    outputs = ModelOutputs(index, torch.zeros_like(index), torch.zeros(2, 3), torch.zeros(2, 3, 2))
+    watching.observe(outputs, [3, 2])
     assert [notes.seen.tolist() for notes in watching._selectors] == [[3, 0, 2], [4, 9]]

@@ -51,7 +51,7 @@ def steps(replicas, sizes_by_step):
         labels = torch.randint(0, 3, (len(sizes), batch), generator=generator)
         weight = torch.rand(len(sizes), batch, generator=generator)
         lr = 0.05 * torch.arange(1.0, len(sizes) + 1)
-        out = replicas.step(samples, labels, weight, sizes, lr)
+        out = replicas.step(samples, torch.zeros_like(labels), labels, weight, sizes, lr)
     return out.loss, out.logits
 
 
@@ -74,7 +74,7 @@ def test_every_form_trains_as_the_loop_does(model, form, optimizer):
         for name, value in fast.parameters_of(k).items():
             torch.testing.assert_close(value, slow[name], rtol=1e-3, atol=2e-4)
     probe = torch.randn(4, 1, 8, 8).expand(3, 4, 1, 8, 8)
-    torch.testing.assert_close(fast.predict(probe).logits, loop.predict(probe).logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fast.predict(probe)[0], loop.predict(probe)[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
@@ -119,7 +119,9 @@ def take_steps(replicas, seeds, number=3):
     batch = samples.expand(count, *samples.shape), (torch.arange(12) % 3).expand(count, -1)
     for _ in range(number):
         torch.rand(5)
-        replicas.step(*batch, torch.ones(count, 12), [12] * count, torch.full((count,), 0.1))
+        replicas.step(
+            batch[0], batch[1], batch[1], torch.ones(count, 12), [12] * count, torch.full((count,), 0.1)
+        )
     return [replicas.parameters_of(k) for k in range(count)]
 
 
@@ -140,7 +142,11 @@ def test_dropout_leaves_the_global_stream_alone_and_continues_from_a_state():
     before = torch.random.get_rng_state()
     losses = []
     for _ in range(2):
-        losses.append(replicas.step(samples, labels, torch.ones(1, 12), [12], torch.tensor([0.1])).loss)
+        losses.append(
+            replicas.step(
+                samples, torch.zeros_like(labels), labels, torch.ones(1, 12), [12], torch.tensor([0.1])
+            ).loss
+        )
         replicas.load_state_dict(saved)
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(*losses)
@@ -175,11 +181,13 @@ def test_bf16_and_channels_last_train():
     for replicas in (exact, fast):
         replicas.start(0, 0)
     probe, labels = torch.randn(1, 12, 1, 8, 8), torch.arange(12)[None] % 3
-    slow, quick = exact.predict(probe).logits, fast.predict(probe).logits
+    slow, quick = exact.predict(probe)[0], fast.predict(probe)[0]
     difference = (slow - quick).norm() / slow.norm()
     assert 0 < float(difference) < 0.03
     losses = [
-        fast.step(probe, labels, torch.ones(1, 12), (12,), torch.tensor([0.05])).loss.mean()
+        fast.step(
+            probe, torch.zeros_like(labels), labels, torch.ones(1, 12), (12,), torch.tensor([0.05])
+        ).loss.mean()
         for _ in range(30)
     ]
     assert float(losses[-1]) < 0.5 * float(losses[0])
@@ -196,8 +204,8 @@ def test_threads_change_nothing(model):
         assert torch.equal(expected, found)
     probe = torch.randn(3, 4, 1, 8, 8)
     first, second = loop.predict(probe), threads.predict(probe)
-    assert torch.equal(first.logits, second.logits) and torch.equal(first.features, second.features)
-    assert not second.logits.requires_grad
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert not second[0].requires_grad
     for k in range(3):
         for name, value in loop.parameters_of(k).items():
             assert torch.equal(value, threads.parameters_of(k)[name])

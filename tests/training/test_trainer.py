@@ -70,7 +70,7 @@ def test_signals_come_from_the_training_forward():
     index = torch.arange(20)[None]  # one step: the forward is that of the initial parameters
     images = trainer.split("train").gather(index[0])
     expected = torch.nn.functional.cross_entropy(
-        trainer.replicas.predict(images[None]).logits[0], labels[:20], reduction="none"
+        trainer.replicas.predict(images[None])[0][0], labels[:20], reduction="none"
     )
     trainer.train(StackedSelection(index, torch.ones(1, 20), (20,)), 0, [0], [20])
     torch.testing.assert_close(trainer.signals.loss[0, :20], expected)

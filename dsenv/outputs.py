@@ -1,0 +1,37 @@
+"""ModelOutputs: what a model says about some samples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What a model says about B samples: a training batch, or a pass over a whole split.
+
+    Where K replicas run side by side every tensor has a leading axis K, and what stands on padding means
+    nothing; `of_replica` gives the plain form of one of them.
+    """
+
+    index: Tensor
+    """(B,) int64 positions in the split."""
+    labels: Tensor
+    """(B,) int64 given labels."""
+    loss: Tensor
+    """(B,) unweighted loss of each sample, in nats."""
+    logits: Tensor | None = None
+    """(B, C) outputs."""
+    features: Tensor | None = None
+    """(B, D) inputs of the last linear layer."""
+
+    def at(self, positions: Tensor) -> "ModelOutputs":
+        """What was said about the samples at `positions` (M,), which become samples 0..M-1."""
+        rest = (None if tensor is None else tensor[positions] for tensor in (self.logits, self.features))
+        index = torch.arange(len(positions), device=positions.device)
+        return ModelOutputs(index, self.labels[positions], self.loss[positions], *rest)
+
+    def of_replica(self, replica: int, size: int) -> "ModelOutputs":
+        """The first `size` samples of one of K replicas."""
+        tensors = (self.index, self.labels, self.loss, self.logits, self.features)
+        return ModelOutputs(*(tensor if tensor is None else tensor[replica, :size] for tensor in tensors))  # type: ignore[arg-type]
