@@ -37,7 +37,14 @@ from dsenv.plan import DataPlan, FeatureForward
 from dsenv.select.registry import SELECTORS
 from dsenv.workbench.cli import main as train_agent
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "/state/course/": "/state/epoch_sampler/",
+    "/state/learnt/": "/state/feedback/",
+    "/epoch_sampler/looks": "/epoch_sampler/scoring_passes",
+    "/epoch_sampler/guidance": "/epoch_sampler/policies",
+    "/feedback/inbox/": "/feedback/buffer/",
+    "/cost/looked": "/cost/extra_forwards",
+}
 """Part of a recorded key before -> after, for what a restructuring names anew on purpose."""
 LEFT_OUT = ("seconds",)
 """Keys that hold wall-clock time."""

@@ -10,10 +10,11 @@ A definition names an entry point, `module:attribute`, and the keyword arguments
 Defaults live in the Python signature alone; a definition holds what differs from them.
 """
 
+import copy
 import importlib
 import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -27,8 +28,8 @@ from dsenv.errors import check_keywords, missing_keywords, pick
 KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
 
-Choice = str | Mapping[str, Any]
-"""The name of a part, or a table of its name and settings."""
+Choice = str | Mapping[str, Any] | Callable[..., Any]
+"""How a part is chosen: by a name, a table of its name and settings, a class or a factory; or by itself."""
 
 
 @dataclass(frozen=True)
@@ -104,52 +105,102 @@ def import_entry_point(entry_point: str) -> Any:
 
 
 def as_table(kind: str, choice: Choice) -> dict[str, Any]:
-    """The choice of a part as a fresh table with its name.
+    """The choice of a part as a fresh table, whose `name` may be a class or factory.
 
     Raises:
-        ValueError: it is neither a name nor a table.
+        ValueError: it is none of the forms of `Choice`.
     """
-    if not isinstance(choice, str | Mapping):
-        raise ValueError(f"{kind} must be a name or a table with a name, got {choice!r}")
-    return {"name": choice} if isinstance(choice, str) else {"name": None, **choice}
+    if isinstance(choice, Mapping):
+        return {"name": None, **choice}
+    if isinstance(choice, str) or callable(choice):
+        return {"name": choice}
+    raise ValueError(
+        f"{kind} must be a name, a table with a name, a class, a factory or the part itself, got {choice!r}"
+    )
+
+
+def part_source(kind: str, known: Mapping[str, Any], name: Any) -> Callable[..., Any]:
+    """The class or function behind the name of a part; a class or function is its own.
+
+    Raises:
+        ValueError: the name is unknown; the message names the nearest one.
+    """
+    if callable(name):
+        source: Callable[..., Any] = name
+        return source
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
+    found = name if ":" in name else known[pick(kind, name, known)]
+    source = import_entry_point(found) if isinstance(found, str) else found
+    return source
+
+
+def part_type(kind: str, known: Mapping[str, Any], choice: Any) -> Any:
+    """What is known of a part before it is built: its class or factory, which bears its declared facts."""
+    if not isinstance(choice, str | Mapping) and not callable(choice):
+        return type(choice)
+    return part_source(kind, known, as_table(kind, choice)["name"])
 
 
 def build_part(
     kind: str,
     known: Mapping[str, Any],
-    choice: Choice,
+    choice: Any,
     given: Mapping[str, Any] | None = None,
     expected: type = object,
+    *,
+    fresh: bool = False,
 ) -> Any:
-    """Build a replaceable part from its name, or from a table of its name and settings.
+    """Build a replaceable part: selector, schedule, controller, reward, control, data set, model.
 
     Args:
         kind: what the part is, in errors.
         known: name -> class or function, or its entry point.
-        choice: a name among `known`, "module:attribute" of the user's own, or a table with `name`.
+        choice: a name among `known`, "module:attribute" of the user's own, a table with `name` and settings,
+            a class or factory, or the part itself.
         given: settings that the caller knows; those that the part takes are filled in.
         expected: class that the part must be of.
+        fresh: copy a part that is given as an object, for callers that need one of their own each time.
 
     Raises:
         ValueError: a name or setting is unknown, a needed one is missing, or the part is of another class.
     """
+    if not isinstance(choice, str | Mapping | type) and isinstance(choice, expected):
+        return copy.deepcopy(choice) if fresh else choice
     given = given or {}
     settings = as_table(kind, choice)
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
-    found = name if ":" in name else known[pick(kind, name, known)]
-    function = import_entry_point(found) if isinstance(found, str) else found
-    takes = inspect.signature(function).parameters
+    name = settings.pop("name")
+    source, words = part_source(kind, known, name), part_words(name)
+
+    # What the caller knows is filled in; what is then missing or unknown is named
+    takes = inspect.signature(source).parameters
     settings = {key: given[key] for key in takes if given.get(key) is not None} | settings
-    for key in missing_keywords(function, settings):
-        where = f"{key}=..." if key in given else f"{kind}={{'name': {name!r}, {key!r}: ...}}"
-        raise ValueError(f"{kind} {name!r} needs the setting {key!r}; give {where}")
-    check_keywords(f"{kind} {name}", function, settings)
-    part = function(**settings)
+    for key in missing_keywords(source, settings):
+        where = f"{key}=..." if key in given else f"{kind}={{'name': {words!r}, {key!r}: ...}}"
+        raise ValueError(f"{kind} {words!r} needs the setting {key!r}; give {where}")
+    check_keywords(f"{kind} {words}", source, settings)
+
+    part = source(**settings)
     if not isinstance(part, expected):
-        raise ValueError(f"{kind} {name!r} must be a {expected.__name__}, got {type(part).__name__}")
+        raise ValueError(f"{kind} {words!r} must be a {expected.__name__}, got {type(part).__name__}")
     return part
+
+
+def part_words(name: Any) -> str:
+    """The name of a part in words; for a class or function where it stands."""
+    return name if isinstance(name, str) else f"{name.__module__}:{getattr(name, '__qualname__', name)}"
+
+
+def describe_part(choice: Any) -> str:
+    """The choice of a part in words, with its plain settings: to tell one choice from another."""
+    if choice is None:
+        return "none"
+    if not isinstance(choice, str | Mapping) and not callable(choice):
+        return type(choice).__name__
+    table = as_table("part", choice)
+    name = part_words(table.pop("name") or "")
+    plain = {key: value for key, value in table.items() if isinstance(value, str | int | float)}
+    return name if not plain else f"{name} {dict(sorted(plain.items()))}"
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,5 @@
 """HOW STRONGLY to augment: one strength and one op for each sample, in batches on the device."""
 
-import inspect
-from typing import TYPE_CHECKING, Any
-
 from dsenv.augment.ada_augment import AdaAugment
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.ent_augment import EntAugment, ent_loss
@@ -19,12 +16,6 @@ from dsenv.augment.ops import OPS, STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.augment.rand_augment import RandAugment
 from dsenv.augment.sada import SADA
 from dsenv.augment.trivial import TrivialAugment
-from dsenv.catalogue import import_entry_point
-from dsenv.errors import check_keywords, pick
-from dsenv.signals import SampleSignals
-
-if TYPE_CHECKING:
-    from dsenv.augment.learned import Learned
 
 __all__ = [
     "CONTROLLERS",
@@ -38,7 +29,6 @@ __all__ = [
     "EntAugment",
     "FixedStrength",
     "GivenStrength",
-    "Learned",
     "Magnitudes",
     "NoAugmentation",
     "RandAugment",
@@ -48,7 +38,6 @@ __all__ = [
     "ent_loss",
     "gradient_projection",
     "influence_by_projection",
-    "make_controller",
     "op_codes",
     "parameter_snapshot",
     "parameter_update",
@@ -64,26 +53,4 @@ CONTROLLERS: dict[str, type[AugmentationController]] = {
     "ada_augment": AdaAugment,
     "sada": SADA,
 }
-
-
-def make_controller(name: str, signals: SampleSignals, **settings: Any) -> AugmentationController:
-    """Build a controller by name, for the samples of `signals`.
-
-    Args:
-        name: a key of `CONTROLLERS`.
-        signals: gives size, classes and device to the controllers that remember samples.
-        settings: the controller's other keyword arguments.
-    """
-    kind = CONTROLLERS[pick("augmentation controller", name, CONTROLLERS)]
-    known = {"size": signals.size, "classes": signals.classes, "device": signals.device}
-    taken = inspect.signature(kind).parameters
-    given: dict[str, Any] = {key: value for key, value in known.items() if key in taken} | settings
-    check_keywords(name, kind, given)
-    return kind(**given)
-
-
-def __getattr__(name: str) -> Any:
-    """Import the learned part when it is first asked for; policies are made of what this package holds."""
-    if name != "Learned":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_entry_point(f"{__name__}.learned:Learned")
+"""Name -> class."""

@@ -1,6 +1,6 @@
 """AdaAugment: an actor-critic that learns the strength of each sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any
@@ -40,9 +40,9 @@ class AdaAugment(AugmentationController):
 
     Use::
 
-        current, full = controller.views(images, index, generator)
+        current, plain, full = controller.views(images, signals, index, generator)
         ...three forwards; train on `current`...
-        controller.observe_views(plain_forward, current_forward, full_forward, generator)
+        controller.observe_views(current_outputs, (plain_outputs, full_outputs), generator)
 
     Source: Yang et al., "AdaAugment", IEEE TIP 2025; github.com/Jackbrocp/AdaAugment.
 
@@ -62,6 +62,7 @@ class AdaAugment(AugmentationController):
     """
 
     needs_features = True
+    extra_views = 2
 
     def __init__(
         self,
@@ -99,25 +100,29 @@ class AdaAugment(AugmentationController):
         del signals, generator
         return self._memory["strength"][index]
 
-    def views(self, images: Tensor, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The currently and the fully augmented view (B, C, H, W) of a batch, under the same op."""
+    def views(
+        self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """The current, the plain and the full view (B, C, H, W); current and full are under the same op."""
+        del signals
         self._codes = self._codes.to(images.device)
         op = draw_ops(self._codes, len(images), generator)
         strength = self._memory["strength"][index]
         current = apply_ops(images, op, strength, generator, self.magnitudes)
-        return current, apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
+        full = apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
+        return current, images, full
 
     def observe_views(
-        self, plain: ModelOutputs, current: ModelOutputs, full: ModelOutputs, generator: torch.Generator
+        self, trained: ModelOutputs, views: Sequence[ModelOutputs], generator: torch.Generator
     ) -> None:
         """Learn from the three views of one batch, and choose its samples' next strengths.
 
         Args:
-            plain: forward of the images as they are; `features` must be given.
-            current: forward of the view trained on; `features` must be given.
-            full: forward of the view at strength 1.
+            trained: outputs for the current view, with features.
+            views: outputs for the plain view, with features, and for the full one.
             generator: draws the next strengths.
         """
+        current, (plain, full) = trained, views
         if plain.features is None or current.features is None:
             raise ValueError("AdaAugment needs ModelOutputs.features of the plain and the current view")
         state, next_state = plain.features.detach().float(), current.features.detach().float()

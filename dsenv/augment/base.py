@@ -30,6 +30,14 @@ class AugmentationController(ABC):
     """`ModelOutputs.logits` must be given to `observe`."""
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
+    needs_parameters: bool = False
+    """What it learns from is made of the model's parameters, by the training loop itself."""
+    observes: bool = False
+    """It learns from every training batch. A class that defines `observe` need not say so."""
+    extra_views: int = 0
+    """Further views of every batch whose outputs it compares; 0 for none."""
+    takes_strengths: bool = False
+    """Somebody else decides the strengths and writes them to `strength`, (N,)."""
     ops_per_sample: int = 1
     """Ops that `augment` applies to each sample, one after another."""
 
@@ -38,6 +46,11 @@ class AugmentationController(ABC):
         self._codes = op_codes(self.ops)
         self.epoch = 0
         self._memory: dict[str, Tensor] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "observe" in vars(cls) and "observes" not in vars(cls):
+            cls.observes = True
 
     @abstractmethod
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,9 +81,31 @@ class AugmentationController(ABC):
             images = self._one_op(images, strength, generator)
         return images
 
+    def views(
+        self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """The augmented batch to train on, and `extra_views` further views of the same samples.
+
+        Arguments as for `augment`.
+        """
+        return (self.augment(images, signals, index, generator),)
+
     def observe(self, batch: ModelOutputs) -> None:
         """Take in one training batch, after its forward pass; each sample at most once."""
         del batch
+
+    def observe_views(
+        self, trained: ModelOutputs, views: Sequence[ModelOutputs], generator: torch.Generator
+    ) -> None:
+        """Take in a training batch and its `extra_views` further views, in place of `observe`.
+
+        Args:
+            trained: what the model said of the view it trained on.
+            views: of the others, in the order of `views`, without a graph.
+            generator: the only source of randomness.
+        """
+        del trained, views, generator
+        raise ValueError(f"{type(self).__name__} has extra_views = {self.extra_views}: define observe_views")
 
     def end_epoch(self) -> None:
         """Note that an epoch is over."""

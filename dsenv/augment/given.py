@@ -25,6 +25,8 @@ class GivenStrength(AugmentationController):
         settings: `ops` and `magnitudes` of `AugmentationController`.
     """
 
+    takes_strengths = True
+
     def __init__(self, size: int, device: torch.device | str = "cpu", **settings: Any) -> None:
         super().__init__(**settings)
         self._memory = {"strength": torch.zeros(size, device=device)}

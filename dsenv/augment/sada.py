@@ -80,6 +80,7 @@ class SADA(AugmentationController):
         self.window, self.ema, self.clip, self.reverse = window, ema, clip, reverse
         self.warm_up = max(window + 1, WARM_UP) if warm_up is None else warm_up
         self.needs_logits = self.estimator in ("kl", "tdds")
+        self.needs_parameters = self.estimator == "projection"
         self._memory = {
             "influence": torch.zeros(size, window, device=device),
             "recorded": torch.zeros(size, dtype=torch.int64, device=device),

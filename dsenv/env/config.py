@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsenv.catalogue import Choice, as_table, build_part, merge
+from dsenv.augment import CONTROLLERS, AugmentationController
+from dsenv.catalogue import Choice, build_part, merge, part_type
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context_space import ContextSpace
 from dsenv.env.rewards import Reward, make_reward
 from dsenv.errors import check_keywords, check_share, pick
+from dsenv.select.base import Selector
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
@@ -32,17 +34,19 @@ class EnvConfig:
     """Which question the action answers: a name in `CONTROLS`, or a table with `name` and settings."""
     actions: str = "box"
     """"box" for actions in [-1, 1], "discrete" for the control's `choices`, or "binary" for a mask."""
-    selector: Choice | None = None
-    """Which samples, where the control leaves that open (ratio, strength, rule): a name in `SELECTORS` or a
-    table with `name`; None for uniformly random ones."""
-    volume: Choice | None = None
-    """How many, where the control leaves that open (curriculum, mask, strength, rule): a name in `SCHEDULES`
-    or a table with `name`; None for a constant ratio."""
-    augment: Choice | None = None
-    """Augmentation controller: a name in `CONTROLLERS` or a table with `name`; None for none. Where the
-    control decides strengths (strength, joint), only the ops can be set: {name = "given", ops = [...]}."""
-    reward: Choice = "validation"
-    """What the agent is paid: a name in `REWARDS`, or a table with `name` and settings."""
+    selector: Choice | Selector | None = None
+    """Which samples, where the control leaves that open (ratio, strength, rule): a name in `SELECTORS`, a
+    table with `name` and settings, "module:Class", a class, a factory or a `Selector`, of which every
+    episode gets a copy; None for uniformly random ones."""
+    volume: Choice | VolumeSchedule | None = None
+    """How many, where the control leaves that open (curriculum, mask, strength, rule): a name in `SCHEDULES`,
+    or any other form as for `selector`; None for a constant ratio."""
+    augment: Choice | AugmentationController | None = None
+    """Augmentation controller: a name in `CONTROLLERS`, or any other form as for `selector`; None for none.
+    Where the control decides strengths (strength, joint), only the ops can be set:
+    {name = "given", ops = [...]}."""
+    reward: Choice | Reward = "validation"
+    """What the agent is paid: a name in `REWARDS`, or any other form as for `selector`."""
     ratio: float = 0.5
     """Target share of the sample presentations of training on everything, (0, 1]."""
     spend_all: bool = True
@@ -107,7 +111,7 @@ class EnvConfig:
             "a whole number": ("intervals bins", int),
             "text": ("actions rank_by", str),
             "true or false": ("spend_all train_on_validation trusted_validation", bool),
-            "a name or a table with a name": ("control reward", (str, Mapping)),
+            "a name or a table with a name": ("control", (str, Mapping)),
             "a list of tables": ("datasets", (list, tuple)),
             "a list of tables or a table": ("evaluation_contexts", (list, tuple, Mapping)),
         }
@@ -190,7 +194,7 @@ class EnvConfig:
         }
         for part, (is_decided, question) in decided.items():
             choice = getattr(self, part)
-            only_ops = part == "augment" and choice is not None and as_table(part, choice)["name"] == "given"
+            only_ops = part == "augment" and choice is not None and self._takes_strengths()
             if choice is not None and is_decided and not only_ops:
                 raise ValueError(f"{part} = {choice!r}: the control {self.control!r} decides {question}")
             if only_ops and not is_decided:
@@ -204,6 +208,11 @@ class EnvConfig:
                 "spent; use the control 'ratio' or 'joint', or 'mask' with binary actions"
             )
         return control
+
+    def _takes_strengths(self) -> bool:
+        """Whether the augmentation leaves strengths to somebody else."""
+        kind = part_type("augment", CONTROLLERS, self.augment)
+        return bool(getattr(kind, "takes_strengths", False))
 
     def make_reward(self) -> Reward:
         """The reward.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dsenv.augment import AugmentationController, GivenStrength, make_controller
-from dsenv.catalogue import Choice, as_table, build_part
+from dsenv.augment import CONTROLLERS, AugmentationController, GivenStrength
+from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection
@@ -76,7 +76,7 @@ class ReplicaSelectors(StackedSelector):
         device: where the trainings run.
     """
 
-    def __init__(self, choice: Choice, replicas: int, classes: int, device: torch.device) -> None:
+    def __init__(self, choice: Choice | Selector, replicas: int, classes: int, device: torch.device) -> None:
         super().__init__(replicas)
         self._choice, self._classes, self._device = choice, classes, device
         self.selectors: list[Selector] = [self._build(0) for _ in range(replicas)]
@@ -85,7 +85,7 @@ class ReplicaSelectors(StackedSelector):
 
     def _build(self, seed: int) -> Selector:
         given = {"seed": seed, "classes": self._classes, "device": self._device}
-        selector: Selector = build_part("selector", SELECTORS, self._choice, given, Selector)
+        selector: Selector = build_part("selector", SELECTORS, self._choice, given, Selector, fresh=True)
         return selector
 
     def passes(self, trainer: Trainer) -> float:
@@ -137,7 +137,7 @@ class ReplicaSelectors(StackedSelector):
             self.extra_forwards[k] += len(self.positions[k]) + len(validation[k].index)
 
 
-def make_stacked_selector(selector: Choice | None, trainer: Trainer) -> StackedSelector:
+def make_stacked_selector(selector: Choice | Selector | None, trainer: Trainer) -> StackedSelector:
     """What chooses samples: a selector, or the weights of the control where there is none."""
     replicas = trainer.replicas.count
     if selector is None:
@@ -168,7 +168,7 @@ def make_hooks(
     """What works inside the training loop: selectors that watch it, and augmentation."""
     selectors, positions = None, []
     if isinstance(stacked_selector, ReplicaSelectors):
-        watches = any(type(s).observe is not Selector.observe for s in stacked_selector.selectors)
+        watches = any(selector.observes for selector in stacked_selector.selectors)
         selectors, positions = (
             (stacked_selector.selectors, stacked_selector.positions) if watches else (None, [])
         )
@@ -177,23 +177,31 @@ def make_hooks(
     return BatchHooks(trainer.signals, streams, selectors, controllers, positions)
 
 
-def make_augmentation(choice: Choice, trainer: Trainer, replica: int) -> AugmentationController:
+def make_augmentation(
+    choice: Choice | AugmentationController, trainer: Trainer, replica: int
+) -> AugmentationController:
     """An augmentation controller for one episode.
 
     Raises:
         ValueError: the controller learns from more than the training forward, as `DataPlan` can show it.
     """
-    settings = as_table("augment", choice)
-    name = str(settings.pop("name") or "")
-    if name == "ada_augment" or settings.get("estimator") == "projection":
+    signals = trainer.signals.of_replica(replica)
+    given = {"size": signals.size, "classes": signals.classes, "device": signals.device}
+    kind = part_type("augment", CONTROLLERS, choice)
+    controller: AugmentationController | None = None
+    if not getattr(kind, "extra_views", 0):
+        controller = build_part("augment", CONTROLLERS, choice, given, AugmentationController, fresh=True)
+    if controller is None or controller.extra_views or controller.needs_parameters:
         raise ValueError(
-            f"augment = {choice!r} looks at more than the training forward: use it in a loop of your own "
-            "with dsenv.DataPlan"
+            f"augment = {describe_part(choice)!r} looks at more than the training forward: use it in a loop "
+            "of your own with dsenv.DataPlan"
         )
-    return make_controller(name, trainer.signals.of_replica(replica), **settings)
+    return controller
 
 
-def make_controllers(choice: Choice | None, trainer: Trainer) -> list[AugmentationController] | None:
+def make_controllers(
+    choice: Choice | AugmentationController | None, trainer: Trainer
+) -> list[AugmentationController] | None:
     """An augmentation controller for each episode; None where nothing is augmented.
 
     Raises:

@@ -1,21 +1,22 @@
-"""Plug-ins: the parts of dsenv in a training loop of one's own."""
+"""The plan: the parts of dsenv in a training loop of one's own."""
 
-from dsenv.plan.batch import Batch, IndexedDataset, ViewBatch
+from dsenv.plan.data import Batch, IndexedCollate, IndexedDataset
 from dsenv.plan.data_plan import DataPlan
+from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler
 from dsenv.plan.epoch_schedule import EpochSchedule
-from dsenv.plan.features import FeatureForward
-from dsenv.plan.loader import PlanLoader, PlanSampler
-from dsenv.plan.records import Cost, PlanSignals
+from dsenv.plan.feedback import Cost, PlanSignals
+from dsenv.plan.forward import FeatureForward
 
 __all__ = [
     "Batch",
     "Cost",
     "DataPlan",
+    "EpochSampler",
     "EpochSchedule",
     "FeatureForward",
+    "IndexedCollate",
     "IndexedDataset",
     "PlanLoader",
     "PlanSampler",
     "PlanSignals",
-    "ViewBatch",
 ]

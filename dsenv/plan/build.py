@@ -1,108 +1,184 @@
-"""The parts of a plan from their names."""
+"""The parts of a plan from names, tables, classes or objects, made to fit each other and one budget."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
-from dsenv.catalogue import Choice, build_part
+from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.errors import check_share
-from dsenv.policy.parts import LearnedPart, PolicyChoice, resolve
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.policies import PlanPolicies, make_policies
+from dsenv.policy.parts import LearnedPart, LearnedVolume, PolicyChoice, resolve
 from dsenv.select.base import Selector
 from dsenv.select.registry import SELECTORS
+from dsenv.signals import SampleSignals
 from dsenv.volume.base import VolumeSchedule, counts
 from dsenv.volume.budget import FORWARD_COST
-from dsenv.volume.learned import Learned as LearnedVolume
 from dsenv.volume.registry import SCHEDULES
 
-LEARNED = {
-    "selector": "dsenv.select.learned:Learned",
-    "volume": "dsenv.volume.learned:Learned",
-    "augment": "dsenv.augment.learned:Learned",
+VOLUMES = {**SCHEDULES, "learned": "dsenv.policy.parts:LearnedVolume"}
+KNOWN: dict[str, Mapping[str, Any]] = {
+    "selector": {**SELECTORS, "learned": "dsenv.policy.parts:LearnedSelector"},
+    "volume": VOLUMES,
+    "augment": {**CONTROLLERS, "learned": "dsenv.policy.parts:LearnedAugmentation"},
 }
-"""The parts called "learned", which plans have beside those of the registries."""
+"""The parts by name: those of the registries, and the learned ones, which plans alone can run."""
 
 VolumeChoice = Choice | VolumeSchedule | LearnedVolume | None
+Chosen = dict[str, Any]
+"""What was chosen for "selector", "volume" and "augment"; None where nothing was."""
 
 
-def describe(choice: Choice | object | None, part: object = None) -> str:
-    """A part in words, so that a state is not continued with another one: its name and plain settings.
-
-    Args:
-        choice: what the user gave.
-        part: what was made of it.
-    """
-    if isinstance(part, LearnedPart):
-        return f"learned {part.policy.digest}"
-    if choice is None or isinstance(choice, str):
-        return choice or "none"
-    if not isinstance(choice, Mapping):
-        return type(choice).__name__
-    plain = {key: value for key, value in choice.items() if isinstance(value, str | int | float)}
-    name = str(plain.pop("name", ""))
-    return name if not plain else f"{name} {dict(sorted(plain.items()))}"
-
-
-def apply_policy(
-    choice: PolicyChoice | None,
-    selector: Choice | Selector | None,
-    volume: VolumeChoice,
-    augment: Choice | AugmentationController | None,
-) -> tuple[Choice | Selector | None, VolumeChoice, Choice | AugmentationController | None]:
+def apply_policy(choice: PolicyChoice | None, chosen: Chosen) -> Chosen:
     """Put a policy in the place of the parts that it decides; the others stay as they are.
 
     Raises:
         ValueError: one of the parts that it decides is given as well, or it decides nothing.
     """
     if choice is None:
-        return selector, volume, augment
+        return chosen
     policy = resolve(choice)
     name, control = policy.card.control["name"], policy.control
-    own: dict[str, Any] = {"selector": selector, "volume": volume, "augment": augment}
     answers = (control.decides_what, control.decides_how_much, control.decides_how_strong)
-    decided = [part for part, is_decided in zip(own, answers, strict=True) if is_decided]
+    decided = [part for part, is_decided in zip(chosen, answers, strict=True) if is_decided]
     if not decided:
         raise ValueError(f"policy {policy!r} decides nothing (control {name!r}); leave it out")
+
+    found = dict(chosen)
     for part in decided:
-        only_ops = isinstance(own[part], Mapping) and own[part].get("name") == "given"
-        if own[part] is not None and not only_ops:
+        # Ops may be given all the same, by a controller that leaves strengths open
+        own = chosen[part]
+        is_open = part == "augment" and own is not None and _takes_strengths(own)
+        if own is not None and not (is_open and isinstance(own, Mapping)):
             raise ValueError(
-                f"{part}={describe(own[part])!r} was given, and the policy (control {name!r}) decides "
+                f"{part}={describe_part(own)!r} was given, and the policy (control {name!r}) decides "
                 f"that; leave {part} out"
             )
-        own[part] = {**(own[part] or {}), "name": "learned", "policy": policy}
-    return own["selector"], own["volume"], own["augment"]
+        found[part] = {**(own or {}), "name": "learned", "policy": policy}
+    return found
+
+
+def _takes_strengths(choice: Any) -> bool:
+    kind = part_type("augment", KNOWN["augment"], choice)
+    return bool(getattr(kind, "takes_strengths", False)) and not issubclass(kind, LearnedPart)
 
 
 def make_selector(choice: Choice | Selector | None, given: Mapping[str, Any]) -> Selector:
-    """A selector from its name, its table or itself; None for the random one."""
-    if isinstance(choice, Selector):
-        return choice
-    known = {**SELECTORS, "learned": LEARNED["selector"]}
-    selector: Selector = build_part("selector", known, choice or "random", given, Selector)
+    """The selector; the random one for None."""
+    selector: Selector = build_part("selector", KNOWN["selector"], choice or "random", given, Selector)
     return selector
 
 
 def make_controller(
     choice: Choice | AugmentationController | None, given: Mapping[str, Any]
 ) -> AugmentationController | None:
-    """An augmentation controller from its name, its table or itself; None for none."""
+    """The augmentation controller; None where nothing is augmented."""
     if choice is None:
         return None
-    if isinstance(choice, AugmentationController):
-        found = choice
-    else:
-        known: dict[str, Any] = {**CONTROLLERS, "learned": LEARNED["augment"]}
-        found = build_part("augment", known, choice, given, AugmentationController)
+    found = build_part("augment", KNOWN["augment"], choice, given, AugmentationController)
     return None if isinstance(found, NoAugmentation) else found
 
 
 def make_volume(choice: VolumeChoice) -> LearnedVolume | None:
     """The learned volume of a choice; None where it is a schedule."""
-    name = choice.get("name") if isinstance(choice, Mapping) else choice
-    if name == "learned":
-        learned: LearnedVolume = build_part("volume", {"learned": LEARNED["volume"]}, choice)  # type: ignore[arg-type]
-        return learned
-    return choice if isinstance(choice, LearnedVolume) else None
+    kind = None if choice is None else part_type("volume", VOLUMES, choice)
+    if not (isinstance(kind, type) and issubclass(kind, LearnedVolume)):
+        return None
+    learned: LearnedVolume = build_part("volume", VOLUMES, choice, expected=LearnedVolume)
+    return learned
+
+
+def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
+    """The parts in words, so that a state is not continued with others: names and plain settings.
+
+    Args:
+        chosen: what the user gave.
+        parts: what was made of it; None for a volume that is a schedule, of which the counts tell.
+    """
+    words = {}
+    for name, choice in chosen.items():
+        part = parts[name]
+        if isinstance(part, LearnedPart):
+            words[name] = f"learned {part.policy.digest}"
+        elif name == "volume":
+            words[name] = "fixed"
+        else:
+            words[name] = describe_part(choice or ("random" if name == "selector" else None))
+    return words
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """What a user said of the length of a plan, see `DataPlan`."""
+
+    epochs: int
+    batch_size: int
+    drop_last: bool
+    ratio: float | None
+    scoring_passes: int | None
+
+
+def plan_epochs(
+    said: Budgeted,
+    parts: tuple[Selector, LearnedVolume | None, AugmentationController | None],
+    volume_choice: VolumeChoice,
+    signals: SampleSignals,
+    classes: int | None,
+    seed: int,
+) -> tuple[EpochSchedule, PlanPolicies | None]:
+    """How many samples each epoch has, and what runs the policies behind learned parts.
+
+    Args:
+        said: length, ratio and scoring passes.
+        parts: selector, learned volume and controller.
+        volume_choice: what the user gave for the volume.
+        signals: of the plan, before training.
+        classes: C, where known.
+        seed: of the plan.
+
+    Raises:
+        ValueError: a choice contradicts another one, or the budget is too small.
+    """
+    epochs, ratio = said.epochs, said.ratio
+    selector, volume, _ = parts
+    is_schedule = isinstance(volume_choice, VolumeSchedule)
+
+    # What the budget is, and what passes without training leave of it
+    learned = [part for part in (volume, selector) if isinstance(part, LearnedPart)]
+    if ratio is None and learned and not is_schedule:
+        ratio = learned[0].policy.card.ratio
+    passes = int(selector.needs_pass) if said.scoring_passes is None else said.scoring_passes
+    numbers: tuple[int, ...] | None = None
+    if volume is None:
+        assert not isinstance(volume_choice, LearnedVolume)
+        numbers = make_counts(volume_choice, ratio, selector, signals, epochs, passes)
+
+    # The policies under that budget
+    if isinstance(volume_choice, VolumeSchedule):
+        target: float | None = volume_choice.target
+        budget = volume_choice.target
+    else:
+        target = 1.0 if ratio is None and numbers is not None else ratio
+        budget = 1.0 if target is None else paid_ratio(target, epochs, passes)
+    policies = None
+    if any(isinstance(part, LearnedPart) for part in parts):
+        policies = make_policies(
+            parts,
+            size=signals.size,
+            classes=classes,
+            epochs=epochs,
+            ratio=target,
+            budget=budget,
+            seed=seed,
+            device=signals.device,
+        )
+
+    # Where a policy says how many, only the total is known
+    decides = policies is not None and policies.decides_count
+    total, least = (policies.total, policies.least) if policies is not None and decides else (None, 1)
+    schedule = EpochSchedule(signals.size, epochs, said.batch_size, said.drop_last, numbers, total, least)
+    return schedule, policies
 
 
 def paid_ratio(ratio: float, epochs: int, scoring_passes: int) -> float:
@@ -130,31 +206,33 @@ def make_counts(
     choice: Choice | VolumeSchedule | None,
     ratio: float | None,
     selector: Selector,
-    size: int,
+    signals: SampleSignals,
     epochs: int,
     scoring_passes: int,
 ) -> tuple[int, ...] | None:
     """Samples of each epoch; None where the selector is to set its own number.
 
     Args:
-        choice: a volume schedule, its name or table; None for a constant one.
+        choice: a volume schedule in any form; None for a constant one.
         ratio: mean share of the training set, (0, 1]; None for the selector's own count where it has
             one, else for all data.
         selector: says whether it has a count of its own.
-        size: N.
+        signals: before training.
         epochs: number of epochs.
         scoring_passes: passes over the training set that the budget pays for.
     """
+    size = signals.size
     if isinstance(choice, VolumeSchedule):
         if ratio is not None and ratio != choice.target:
             raise ValueError(f"ratio {ratio} differs from the schedule's target {choice.target}; give one")
         return tuple(counts(choice, size, epochs))
     if ratio is None:
         if choice is not None:
-            raise ValueError(f"volume {choice!r} needs ratio=..., the mean share of the data an epoch")
-        if hasattr(selector, "count"):
+            words = describe_part(choice)
+            raise ValueError(f"volume {words!r} needs ratio=..., the mean share of the data an epoch")
+        if selector.own_count(signals) is not None:
             return None
         ratio = 1.0
     known = {"target": paid_ratio(ratio, epochs, scoring_passes)}
-    schedule: VolumeSchedule = build_part("volume", SCHEDULES, choice or "constant", known, VolumeSchedule)
+    schedule: VolumeSchedule = build_part("volume", VOLUMES, choice or "constant", known, VolumeSchedule)
     return tuple(counts(schedule, size, epochs))

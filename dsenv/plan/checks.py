@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.augment import AugmentationController
+from dsenv.augment.base import AugmentationController
+from dsenv.plan.data import Batch
+from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.volume.learned import Learned as LearnedVolume
 
 
 def check_batch_size(size: int, batch_size: int, end: int) -> None:
@@ -30,8 +31,21 @@ def check_batch_size(size: int, batch_size: int, end: int) -> None:
         )
 
 
-def check_epoch(epoch: int, done: int) -> None:
-    """Warn when an epoch ends of which the plan heard nothing."""
+def check_epoch(epoch: int, done: int, end: int | None) -> None:
+    """Warn when an epoch ends with chosen samples that were not trained on.
+
+    Args:
+        epoch: its number.
+        done: samples trained on.
+        end: samples that it was to train on; None where they were not chosen yet.
+    """
+    if done and end is not None and done < end:
+        warnings.warn(
+            f"epoch {epoch} ended with {end - done} of its {end} chosen samples not trained on: plan.loss "
+            f"was taken for {done}. A loop that leaves an epoch early, skips batches or is cut short by a "
+            "framework spends less than the budget, and its learning rate does not end where it should",
+            stacklevel=4,
+        )
     if not done:
         warnings.warn(
             f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
@@ -77,8 +91,8 @@ def check_outputs(
         ValueError: logits, features or labels are missing or of another shape.
     """
     for part in parts:
-        if part is None or (isinstance(part, Selector) and part.needs_pass):
-            continue  # a static selector looks at the pass alone
+        if part is None or getattr(part, "needs_pass", False):
+            continue  # a static selector learns from the scoring pass alone
         for name, given in (("logits", logits), ("features", features)):
             if given is None and getattr(part, f"needs_{name}"):
                 raise ValueError(
@@ -110,6 +124,36 @@ HINTS = {
     "logits": "the model's outputs (B, C)",
     "features": "the inputs (B, D) of its last layer, by dsenv.plan.FeatureForward(model, head)",
 }
+
+
+def check_views(controller: AugmentationController, views: Any) -> None:
+    """Check that a controller gave the view to train on and as many others as it says.
+
+    Raises:
+        ValueError: it gave another number, or no tuple.
+    """
+    found = len(views) if isinstance(views, tuple) else type(views).__name__
+    if found != 1 + controller.extra_views:
+        raise ValueError(
+            f"{type(controller).__name__}.views must give a tuple of {1 + controller.extra_views}: the view "
+            f"to train on and extra_views = {controller.extra_views} more; got {found}"
+        )
+
+
+def check_forward(controller: AugmentationController, batch: Batch, forward: Any) -> None:
+    """Check that a controller which compares views gets them, and the model to run on them.
+
+    Raises:
+        ValueError: there is no forward function, or the batch lacks its views.
+    """
+    name = type(controller).__name__
+    if forward is None:
+        raise ValueError(
+            f"{name} compares the losses of {1 + controller.extra_views} views: plan.loss(batch, losses, "
+            "features=features, forward=forward), with forward(inputs) -> (logits, features)"
+        )
+    if len(batch.views) != controller.extra_views:
+        raise ValueError(f"{name} needs the batch as the plan made it, with its views")
 
 
 def check_total_steps(scheduler: Any, steps: int, epochs: int) -> None:

@@ -1,41 +1,50 @@
 """DataPlan: selector x volume schedule x augmentation in a training loop of one's own."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-from dsenv.augment import AugmentationController
+from dsenv.augment.base import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.errors import check_share
-from dsenv.plan import checks, sources
-from dsenv.plan.assembly import Choices, assemble
-from dsenv.plan.batch import Batch, IndexedDataset, ViewBatch, split_sample, to_device
-from dsenv.plan.build import VolumeChoice
-from dsenv.plan.clock import Clock
-from dsenv.plan.epoch_sampler import EpochSampler
-from dsenv.plan.feedback import Feedback
-from dsenv.plan.finish import BatchTransform, Transform
+from dsenv.plan import build, checks
+from dsenv.plan.data import Batch, IndexedDataset, open_source, split_sample, to_device
+from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler, check_world
+from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
-from dsenv.plan.loader import PlanLoader, PlanSampler
-from dsenv.plan.records import Cost, PlanSignals
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
+_NUMBERS = itertools.count()  # of the plans of this process, with which batches are stamped
 
-class DataPlan(Clock):
+
+class DataPlan:
     """Decides what, how much and how strongly augmented a training loop sees.
 
     Use::
 
-        plan = DataPlan((images, labels), epochs=30, batch_size=128, selector="infobatch", ratio=0.5)
+        import torch
+        import torch.nn.functional as F
+        from dsenv import DataPlan
+
+        images, labels = torch.rand(500, 20), torch.randint(0, 4, (500,))
+        model = torch.nn.Linear(20, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plan = DataPlan((images, labels), epochs=4, batch_size=50, selector="infobatch", ratio=0.5)
         for epoch in plan.epochs_left():
             for batch in plan.batches():
                 logits = model(batch.inputs)
                 losses = F.cross_entropy(logits, batch.labels, reduction="none")
                 loss = plan.loss(batch, losses, logits=logits)
-                ...
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        print(plan, plan.cost)
 
     An epoch's samples are chosen when its first batch, or its length, is asked for; signals are taken
     in at its end. A batch counts as done once its `loss` was taken, so a state saved between two steps
@@ -44,19 +53,19 @@ class DataPlan(Clock):
     Args:
         data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are; a
             pair of arrays, memory-mapped where they are large; or any map-style data set.
-        epochs: length of the training.
+        epochs: length of the training run.
         batch_size: samples a step.
-        selector: WHAT, a `Selector`, a name of `dsenv.select.registry.SELECTORS`, "module:class", or a
-            table of a name and settings: {"name": "infobatch", "keep": 0.3}; None for "random".
+        selector: WHAT: a name of `dsenv.select.registry.SELECTORS`, "module:Class", a table of a name and
+            settings ({"name": "infobatch", "keep": 0.3}), a class, or a `Selector`; None for "random".
         ratio: mean share of the data in an epoch, (0, 1]; None for all data, for the ratio that a policy was
             trained with, or for the selector's own count where it has one (InfoBatch).
-        volume: HOW MUCH, a `VolumeSchedule`, a name of `dsenv.volume.registry.SCHEDULES` or a table;
-            None for the same ratio in every epoch.
-        augment: HOW STRONG, an `AugmentationController`, a name of `dsenv.augment.CONTROLLERS` or a
-            table; None for none. Inputs are then images, uint8 or floating in [0, 1].
+        volume: HOW MUCH: a `VolumeSchedule`, a name of `dsenv.volume.registry.SCHEDULES`, or any other form
+            as for `selector`; None for the same ratio in every epoch.
+        augment: HOW STRONG: an `AugmentationController`, a name of `dsenv.augment.CONTROLLERS`, or any other
+            form as for `selector`; None for none. Inputs are then images, uint8 or floating in [0, 1].
         policy: a trained `Policy`, its file, or the name of a pretrained one: decides the parts that its
             control is about, which are then not given. Each of them may also be {"name": "learned",
-            "policy": ...} by itself; parts of one policy share one view of the training.
+            "policy": ...} by itself; parts of one policy share one view of the training run.
         classes: C; None to read it off the labels, or the data set's `classes`.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
@@ -69,7 +78,8 @@ class DataPlan(Clock):
         seed: decides every random choice, >= 0; global streams are not touched.
 
     Raises:
-        ValueError: a name or setting is unknown, or the budget is too small.
+        ValueError: a name or setting is unknown, the budget is too small, or the process is one of several
+            of a `torch.distributed` group.
     """
 
     def __init__(
@@ -80,7 +90,7 @@ class DataPlan(Clock):
         batch_size: int,
         selector: Choice | Selector | None = None,
         ratio: float | None = None,
-        volume: VolumeChoice = None,
+        volume: build.VolumeChoice = None,
         augment: Choice | AugmentationController | None = None,
         policy: PolicyChoice | None = None,
         classes: int | None = None,
@@ -92,28 +102,81 @@ class DataPlan(Clock):
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
-        self._source = sources.open_source(data, device)
+        check_world()
+
+        # The samples
+        self._source = open_source(data, device)
         size, self.device = len(self._source.dataset), self._source.device
         self.classes = self._source.classes if classes is None else classes
-        given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
-        choices = Choices(selector, volume, augment, policy, ratio, scoring_passes)
-        made = assemble(choices, given, batch_size, drop_last)
-        self.selector, self.controller, self.epoch_schedule = (
-            made.selector,
-            made.controller,
-            made.epoch_schedule,
-        )
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
-        tail = check_share("tail", tail, zero=True)
-        self.epoch_sampler = EpochSampler(
-            self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, made.policies
-        )
-        self.transform, self.cost, self._described = transform, Cost(), made.described
-        self._transform_batch = BatchTransform(self.controller, transform, self.epoch_sampler, self.cost)
-        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, made.volume)
         self.dataset = IndexedDataset(self._source.dataset)
         """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
-        self.sampler = PlanSampler(self)
+
+        # What, how much, how strong
+        chosen = build.apply_policy(policy, {"selector": selector, "volume": volume, "augment": augment})
+        given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
+        self.selector = build.make_selector(chosen["selector"], given)
+        self.controller = build.make_controller(chosen["augment"], given)
+        learned_volume = build.make_volume(chosen["volume"])
+        parts = (self.selector, learned_volume, self.controller)
+        self._described = build.describe(chosen, dict(zip(chosen, parts, strict=True)))
+
+        # How many samples each epoch has, and which
+        budget = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
+        self.epoch_schedule, policies = build.plan_epochs(
+            budget, parts, chosen["volume"], self.signals, self.classes, seed
+        )
+        tail = check_share("tail", tail, zero=True)
+        self.epoch_sampler = EpochSampler(
+            self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies
+        )
+        self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
+
+        # What is done to a batch, and what is learned from it
+        self.transform, self.cost = transform, Cost()
+        self._number = next(_NUMBERS)
+        self._transform_batch = BatchTransform(
+            self._number, self.controller, transform, self.epoch_sampler, self.cost
+        )
+        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, learned_volume)
+
+    # Epochs, steps, progress
+
+    @property
+    def epochs(self) -> int:
+        """Length of the training run."""
+        return self.epoch_schedule.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step."""
+        return self.epoch_schedule.batch_size
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present epoch, as many as there are after the last."""
+        return self.epoch_sampler.epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the training run that is over, in [0, 1]: that of the budget of samples."""
+        return self.epoch_sampler.progress
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole plan.
+
+        Raises:
+            ValueError: numbers of samples are decided as the training run goes.
+        """
+        return self.epoch_schedule.total_steps
+
+    def steps_in_epoch(self, epoch: int | None = None) -> int:
+        """Optimiser steps of an epoch; None for the present one."""
+        epoch = self.epoch_sampler.epoch if epoch is None else epoch
+        if epoch == self.epoch_sampler.epoch and self.epoch_schedule.counts is None:
+            return self.epoch_schedule.steps(len(self.epoch_sampler.chosen.index))
+        return self.epoch_schedule.steps_in(epoch)
 
     def epochs_left(self) -> Iterator[int]:
         """Numbers of the epochs to train, from the present one on; each is ended after its loop body."""
@@ -137,17 +200,32 @@ class DataPlan(Clock):
             self._end_epoch()
 
     def _end_epoch(self) -> None:
-        checks.check_epoch(self.epoch_sampler.epoch, self.epoch_sampler.done)
-        self._feedback.end_epoch(self.epoch_sampler.epoch)
-        self.epoch_sampler.finish()
+        sampler = self.epoch_sampler
+        checks.check_epoch(sampler.epoch, sampler.done, sampler.end if sampler.done else None)
+        self._feedback.end_epoch(sampler.epoch)
+        sampler.finish()
 
-    def batches(self) -> Iterator[Batch | ViewBatch]:
+    def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
+        """A scheduler to step after each optimiser step, which ends when the plan does.
+
+        `shape` maps progress in [0, 1] to a factor on the learning rates of `optimizer`.
+        """
+        return LambdaLR(optimizer, lambda _: shape(self.progress))
+
+    def check_scheduler(self, scheduler: Any) -> None:
+        """Warn when a scheduler is made for another number of steps than the plan has."""
+        checks.check_total_steps(scheduler, self.total_steps, self.epochs)
+
+    # Batches
+
+    def batches(self) -> Iterator[Batch]:
         """What is left of the present epoch, as batches; a map-style data set is read in this process."""
         if not self._source.gathers:
             return iter(self.loader())
         with self.cost.timed("select"):
             left = self.epoch_sampler.left()
-        first = self.epoch_sampler.done // self.batch_size
+
+        first = self.epoch_sampler.batches_done
         indices, weights = (torch.split(part, self.batch_size) for part in (left.index, left.weight))
         cut = zip(indices, weights, self._source.gathered(indices), strict=True)
         return (
@@ -161,9 +239,9 @@ class DataPlan(Clock):
         Args:
             settings: arguments of `torch.utils.data.DataLoader`: num_workers, persistent_workers, ...
         """
-        return PlanLoader(self, settings)
+        return PlanLoader(self.dataset, self.sampler, self.epoch_sampler, self.batch, settings)
 
-    def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch | ViewBatch:
+    def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch:
         """The batch made of what a DataLoader of one's own gave, over `plan.dataset` with `plan.sampler`.
 
         Args:
@@ -176,13 +254,15 @@ class DataPlan(Clock):
         """
         weight = self.epoch_sampler.weights_of(index)
         checks.check_batch_size(len(index), self.batch_size, self.epoch_sampler.end)
-        number = self.epoch_sampler.done // self.batch_size if number is None else number
+        number = self.epoch_sampler.batches_done if number is None else number
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(index.to(self.device), inputs, labels, weight, number)
 
+    # What a training forward says
+
     def loss(
         self,
-        batch: Batch | ViewBatch,
+        batch: Batch,
         losses: Tensor,
         *,
         logits: Tensor | None = None,
@@ -191,24 +271,59 @@ class DataPlan(Clock):
     ) -> Tensor:
         """Weighted mean of a batch's losses; takes in what the training forward says of its samples.
 
-        Call it once for each batch that is trained on.
+        That is `observe` and then `weighted`. Call it once for each batch that is trained on.
 
         Args:
             batch: as the plan made it.
             losses: (B,) loss of each sample, with its graph.
             logits: (B, C) the model's outputs. Signals such as entropy come from them.
             features: (B, D) inputs of the model's last layer, see `FeatureForward`.
-            forward: (inputs) -> (logits, features), for AdaAugment, which looks at two more views.
+            forward: (inputs) -> (logits, features), for controllers that compare further views (AdaAugment).
 
         Raises:
             ValueError: the losses are a scalar, or something that a part needs is missing.
         """
+        self.observe(batch, losses, logits=logits, features=features, forward=forward)
+        return self.weighted(batch, losses)
+
+    def observe(
+        self,
+        batch: Batch,
+        losses: Tensor,
+        *,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        forward: ForwardFunction | None = None,
+    ) -> None:
+        """Take in what the training forward says of a batch, which then counts as trained on.
+
+        For loops that weigh the losses themselves, token by token for instance. Once for each batch.
+
+        Arguments and errors as for `loss`; the graph of the losses is not used.
+        """
+        # 1. The outputs are there, in the right shape, and the epoch has room for them
         seen = self._feedback.checked(batch, losses, logits, features, self.classes)
         self.epoch_sampler.check_room(len(losses))
+
+        # 2. Further views, where the controller compares them
         views = self._feedback.forward_views(batch, forward)
+
+        # 3. Signals, selector and controller take it in
         self._feedback.take_in(seen, views, self.epoch_sampler)
+
+        # 4. The samples count as trained on
         self.epoch_sampler.done += len(losses)
         self.cost.trained += len(losses)
+
+    def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
+        """Weighted mean () of a batch's losses (B,), with its graph; nothing is taken in.
+
+        For a second pass over the same batch (SAM, L-BFGS) and for logging.
+
+        Raises:
+            ValueError: the losses are not one value a sample.
+        """
+        checks.check_losses(losses, len(batch.index), batch.weight.device)
         return (losses * batch.weight).mean()
 
     def score(
@@ -219,10 +334,9 @@ class DataPlan(Clock):
         sample_loss: SampleLoss | None = None,
         **loader: Any,
     ) -> None:
-        """Show the selector one pass over the training set; `cost.extra_forwards` counts its samples.
+        """Scoring pass: show the selector one pass over the training set; `cost.extra_forwards` counts it.
 
-        For selectors that rank the samples by such a pass (`needs_pass`), before the first batch of the
-        epoch that is to follow it.
+        For selectors that rank the samples by it (`needs_pass`), before the epoch that is to follow it.
 
         Args:
             forward: an `nn.Module` or `FeatureForward`, run in evaluation mode, or any function of the
@@ -235,29 +349,31 @@ class DataPlan(Clock):
         Raises:
             ValueError: the selector needs features or a validation split, and there are none.
         """
-        data = [self._source]
+        sources = [self._source]
         if validation is not None:
-            data.append(sources.open_source(validation, self.device))
+            sources.append(open_source(validation, self.device))
+
         with self.cost.timed("score"):
             passes = [
-                full_pass(forward, source.batches(self.transform, **loader), sample_loss) for source in data
+                full_pass(forward, source.batches(self.transform, **loader), sample_loss)
+                for source in sources
             ]
-        self.cost.extra_forwards += sum(len(source.dataset) for source in data)
+        self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
+
         with self.cost.timed("select"):
             self.selector.prepare(*passes)
         self.epoch_sampler.scoring_passes += 1
 
     def report_validation(self, accuracy: float) -> None:
-        """Report the accuracy on a trusted validation split, for policies that were trained with it in sight.
+        """Report the accuracy in [0, 1] on a trusted validation split, for policies trained with it in sight.
 
         Call it at the end of each epoch, before the loop goes on. Plans without such a policy take no notice.
-
-        Args:
-            accuracy: share of the split's samples that the model predicts as labelled, in [0, 1].
         """
         check_share("validation accuracy", float(accuracy), zero=True)
         if self.epoch_sampler.policies is not None:
             self.epoch_sampler.policies.validated(accuracy)
+
+    # States
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on from the next batch: tensors, numbers and strings."""
@@ -280,3 +396,7 @@ class DataPlan(Clock):
     def _settings(self) -> dict[str, Any]:
         """What a state can be continued under."""
         return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._described}
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {self._described[name]}" for name in ("selector", "augment"))
+        return f"DataPlan({self.epoch_schedule}; {parts}; in epoch {self.epoch}, {self.progress:.0%} done)"

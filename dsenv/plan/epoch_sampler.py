@@ -1,12 +1,14 @@
-"""Where a training stands, and which samples its present epoch has."""
+"""Which samples an epoch trains on, in which order, and where it stands; the sampler and loader over them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
+from dsenv.plan.data import Batch, IndexedCollate
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.policies import PlanPolicies
 from dsenv.select.base import Selection, Selector
@@ -15,6 +17,25 @@ from dsenv.select.random import UniformRandom
 from dsenv.signals import SampleSignals
 
 STREAMS = ("loader", "augment", "views")  # what draws random numbers batch by batch
+OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
+
+
+def check_world() -> None:
+    """Check that the plan is alone: several processes would train the same samples.
+
+    Raises:
+        ValueError: this process is in a `torch.distributed` group of several.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    ranks = distributed.get_world_size()
+    if ranks > 1:
+        raise ValueError(
+            f"this process is rank {distributed.get_rank()} of {ranks} of a torch.distributed group, and a "
+            "plan works in one process alone: every rank would train the same samples, at several times the "
+            "cost and for no gain. Train in one process, or without a plan until plans know of ranks"
+        )
 
 
 class EpochSampler:
@@ -51,6 +72,7 @@ class EpochSampler:
         self.scoring_passes = 0
         """Passes that the selector was given."""
         self._chosen: Selection | None = None
+        self._end = 0  # samples that the present epoch trains on, once they are chosen
         self._before = 0  # samples chosen in the epochs before
         self._generator = torch.Generator(signals.device).manual_seed(seed)
         self._weights = torch.zeros(signals.size, device=signals.device)  # 0: not in this epoch
@@ -64,23 +86,33 @@ class EpochSampler:
             ValueError: the training is over.
         """
         if self._chosen is None:
-            if self.epoch >= self.epoch_schedule.epochs:
-                raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
-            count = self._count()
-            if self.policies is not None:
-                self.policies.begin(self.signals, count)
-            selection = self._choose(count)
-            if self.policies is not None:
-                self.policies.chose(selection.index)
-            order = torch.randperm(
-                len(selection.index), generator=self._generator, device=self._generator.device
-            )
-            self._set(Selection(selection.index[order], selection.weight[order]))
+            self._begin_epoch()
         assert self._chosen is not None
         return self._chosen
 
+    def _begin_epoch(self) -> None:
+        """Choose the samples of the present epoch and put them into random order."""
+        if self.epoch >= self.epoch_schedule.epochs:
+            raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
+        check_world()
+
+        # How many, and what the policies behind learned parts say
+        count = self._count()
+        if self.policies is not None:
+            self.policies.begin(self.signals, count)
+
+        # Which
+        selection = self._choose(count)
+        if self.policies is not None:
+            self.policies.chose(selection.index)
+
+        # In which order
+        device = self._generator.device
+        order = torch.randperm(len(selection.index), generator=self._generator, device=device)
+        self._set(Selection(selection.index[order], selection.weight[order]))
+
     def _set(self, chosen: Selection) -> None:
-        self._chosen = chosen
+        self._chosen, self._end = chosen, self.epoch_schedule.trained(len(chosen.index))
         self._weights.zero_()
         self._weights[chosen.index] = chosen.weight
         self._host_weights = None
@@ -94,7 +126,8 @@ class EpochSampler:
             return self.policies.count(self.signals)
         if not pruning_is_on(self.epoch, table.epochs, 1 - self.tail):
             return size
-        count: int = self.selector.count(self.signals)  # type: ignore[attr-defined]  # the epoch_schedule's None says so
+        count = self.selector.own_count(self.signals)
+        assert count is not None, self.selector  # else the schedule had counts
         return count
 
     def _choose(self, count: int) -> Selection:
@@ -118,12 +151,19 @@ class EpochSampler:
     @property
     def end(self) -> int:
         """Samples that the present epoch trains on."""
-        return self.epoch_schedule.trained(len(self.chosen.index))
+        if self._chosen is None:
+            self._begin_epoch()
+        return self._end
 
     @property
     def is_done(self) -> bool:
         """All samples of the present epoch are trained on."""
-        return self._chosen is not None and self.done >= self.end
+        return self._chosen is not None and self.done >= self._end
+
+    @property
+    def batches_done(self) -> int:
+        """Batches of the present epoch that are trained on: the number of the next one."""
+        return self.done // self.epoch_schedule.batch_size
 
     def left(self) -> Selection:
         """What is left of the present epoch, in training order.
@@ -145,7 +185,7 @@ class EpochSampler:
         Raises:
             ValueError: it is not begun, or has fewer samples left.
         """
-        if self._chosen is None or self.done + size > self.end:
+        if self._chosen is None or self.done + size > self._end:
             raise ValueError(
                 f"plan.loss was given {size} samples, more than epoch {self.epoch} has left; call it once "
                 "for each batch of the present epoch (for gradient accumulation too)"
@@ -223,3 +263,76 @@ class EpochSampler:
         if state["index"] is not None:
             device = self.signals.device
             self._set(Selection(state["index"].to(device), state["weight"].to(device)))
+
+
+class PlanSampler(Sampler[int]):
+    """Positions of the present epoch's samples, for a DataLoader over `plan.dataset`.
+
+    Every `iter` gives a fresh iterator over what is left of the epoch; `len` is that of the whole epoch. It
+    keeps nothing of its own: save the plan's state, which says how far the training came, and not how far a
+    loader has fetched ahead.
+
+    Args:
+        epoch_sampler: chooses the samples.
+        start_epoch: goes to an epoch, see `DataPlan.start_epoch`.
+    """
+
+    def __init__(self, epoch_sampler: EpochSampler, start_epoch: Callable[[int], None]) -> None:
+        self._epoch_sampler, self._start_epoch = epoch_sampler, start_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._epoch_sampler.left().index.tolist())
+
+    def __len__(self) -> int:
+        """Samples of the whole present epoch."""
+        return self._epoch_sampler.end
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the next epoch, or stay in the present one; frameworks call this."""
+        self._start_epoch(epoch)
+
+
+class PlanLoader:
+    """A DataLoader whose batches carry index and weight; made by `DataPlan.loader`.
+
+    Args:
+        dataset: gives (position, sample).
+        sampler: gives the positions.
+        epoch_sampler: says where the epoch stands.
+        make_batch: (positions, collated samples, number of the batch) -> batch, see `DataPlan.batch`.
+        settings: arguments of `torch.utils.data.DataLoader`, except those that the plan decides.
+
+    Raises:
+        ValueError: a setting is the plan's to decide.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        sampler: PlanSampler,
+        epoch_sampler: EpochSampler,
+        make_batch: Callable[[Tensor, Any, int], Batch],
+        settings: Mapping[str, Any],
+    ) -> None:
+        for name in OWNED:
+            if name in settings:
+                raise ValueError(f"the plan decides {name}; set it in DataPlan(...), not in the loader")
+        self._epoch_sampler, self._make_batch = epoch_sampler, make_batch
+        # Without a generator of its own, torch's loader draws from the global stream.
+        self._generator = torch.Generator()
+        own = {"generator": self._generator, "collate_fn": IndexedCollate(settings.get("collate_fn"))}
+        size = epoch_sampler.epoch_schedule.batch_size
+        self.loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size=size, sampler=sampler, **{**settings, **own}
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))
+        first = self._epoch_sampler.batches_done
+        self._epoch_sampler.left()  # says now, not at the first batch, that an epoch is over
+        raw = iter(self.loader)
+        return (self._make_batch(index, sample, number) for number, (index, sample) in enumerate(raw, first))
+
+    def __len__(self) -> int:
+        """Batches of the whole present epoch."""
+        return len(self.loader)

@@ -111,6 +111,11 @@ class EpochSchedule:
         before = sum(map(self.trained, self.counts[:epoch]))
         return (before + share * self.trained(count)) / self.total_samples
 
+    def __str__(self) -> str:
+        known = self.counts is not None or self.total is not None
+        trained = f"on {self.total_samples} in all" if known else "on as many as the selector sets"
+        return f"{self.size} samples, {self.epochs} epochs {trained}, batches of {self.batch_size}"
+
     def as_dict(self) -> dict[str, Any]:
         """Its settings."""
         return {

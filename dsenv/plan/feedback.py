@@ -1,25 +1,178 @@
-"""What learns from a training batch: signals, selector and augmentation controller."""
+"""What is done to a batch before the forward pass, and who learns from its outputs."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dsenv.augment import AdaAugment, AugmentationController
+from dsenv.augment.base import AugmentationController
 from dsenv.kernels import cross_entropy
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks
-from dsenv.plan.batch import Batch, ViewBatch, to_device
+from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
-from dsenv.plan.records import Cost, EpochBuffer, PlanSignals
+from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.volume.learned import Learned as LearnedVolume
+from dsenv.signals import SampleSignals
+from dsenv.volume.budget import FORWARD_COST
 
-Views = tuple[ModelOutputs, ModelOutputs]
-"""Forwards of the plain and of the fully augmented view."""
+Transform = Callable[[Any], Any]
+
+FROM_LOGITS = ("confidence", "entropy", "margin", "correct", "forgetting_events")
+FLUSH_ELEMENTS = 1 << 24  # logits, samples x classes, kept before the signals take them in
+PARTS = ("select", "augment", "observe", "score")
+
+
+@dataclass
+class Cost:
+    """What a training spent so far, and what the plan's own work took of it."""
+
+    trained: int = 0
+    """Samples trained on (forward and backward)."""
+    extra_forwards: int = 0
+    """Samples of further forward passes, over the training set, a validation split or other views."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    """Time on the host in "select", "augment", "observe" and "score"."""
+
+    @property
+    def compute(self) -> float:
+        """All of it, in samples trained on; a forward pass alone counts as a third."""
+        return self.trained + FORWARD_COST * self.extra_forwards
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of a block to `seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all of it."""
+        return {"trained": self.trained, "extra_forwards": self.extra_forwards, "seconds": dict(self.seconds)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.trained, self.extra_forwards, self.seconds = (
+            state["trained"],
+            state["extra_forwards"],
+            dict(state["seconds"]),
+        )
+
+
+class PlanSignals(SampleSignals):
+    """Signals of a loop that may keep its logits to itself.
+
+    Without logits the signals made of them stay as they were before training, and reading them is an
+    error once samples were trained on.
+    """
+
+    blind = False
+    """The last samples came without logits."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name in FROM_LOGITS and self.blind:
+            raise ValueError(
+                f"the signal {name!r} needs the model's outputs: plan.loss(batch, losses, logits=logits)"
+            )
+        return super().__getattr__(name)
+
+    def update_losses(self, index: Tensor, loss: Tensor, step: int) -> None:
+        """Take in losses (B,) of samples (B,) whose logits are not known."""
+        self.blind = True
+        nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
+        self.update(index, loss, nothing, torch.zeros_like(index), step)
+
+
+class EpochBuffer:
+    """One epoch's training forwards, until the signals take them in together.
+
+    A sample comes once an epoch and is chosen between epochs, so nobody needs them earlier; ranks are
+    then those of the whole epoch, and a step costs next to nothing.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._elements = 0
+
+    def add(self, signals: PlanSignals, step: int, index: Tensor, loss: Tensor, *more: Tensor) -> None:
+        """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
+        if self._parts and len(self._parts[0]) != 2 + len(more):
+            raise ValueError("some batches of this epoch came with logits and some without; give them always")
+        # Cloned, since a compiled model may write its next outputs into the same memory.
+        self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
+        self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
+        if self._elements > FLUSH_ELEMENTS:
+            self.flush(signals, step)
+
+    def flush(self, signals: PlanSignals, step: int) -> None:
+        """Let the signals take in what is kept."""
+        if not self._parts:
+            return
+        index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
+        if more:
+            signals.blind = False
+            signals.update(index, loss, more[0], more[1], step)
+        else:
+            signals.update_losses(index, loss, step)
+        self._parts, self._elements = [], 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept."""
+        return {"parts": [list(part) for part in self._parts], "elements": self._elements}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from `state_dict()`."""
+        self._parts = [tuple(value.to(device) for value in part) for part in state["parts"]]
+        self._elements = state["elements"]
+
+
+class BatchTransform:
+    """Augments the inputs of a batch and transforms them.
+
+    Args:
+        plan: number of the plan, with which its batches are stamped.
+        controller: augments; None for no augmentation.
+        transform: applied after it; None for none.
+        epoch_sampler: gives signals, random streams and the epoch.
+        cost: where the time is written down.
+    """
+
+    def __init__(
+        self,
+        plan: int,
+        controller: AugmentationController | None,
+        transform: Transform | None,
+        epoch_sampler: EpochSampler,
+        cost: "Cost",
+    ) -> None:
+        self.plan, self.controller, self.transform = plan, controller, transform or _same
+        self.epoch_sampler, self.cost = epoch_sampler, cost
+
+    def __call__(self, index: Tensor, inputs: Any, labels: Any, weight: Tensor, number: int) -> Batch:
+        """Batch `number` of the epoch, from raw inputs (B, ...)."""
+        stamp = (self.plan, self.epoch_sampler.epoch, number)
+        if self.controller is None:
+            return Batch(self.transform(inputs), labels, index, weight, *stamp)
+        if not isinstance(inputs, Tensor):
+            raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
+
+        with self.cost.timed("augment"):
+            generator = self.epoch_sampler.generator_for("augment", number)
+            views = self.controller.views(inputs, self.epoch_sampler.signals, index, generator)
+        checks.check_views(self.controller, views)
+        trained, *more = (self.transform(view) for view in views)
+        return Batch(trained, labels, index, weight, *stamp, tuple(more))
+
+
+def _same(inputs: Any) -> Any:
+    return inputs
 
 
 class Feedback:
@@ -47,7 +200,7 @@ class Feedback:
 
     def checked(
         self,
-        batch: Batch | ViewBatch,
+        batch: Batch,
         losses: Any,
         logits: Tensor | None,
         features: Tensor | None,
@@ -64,46 +217,41 @@ class Feedback:
         found = (None if value is None else value.detach() for value in (logits, features))
         return ModelOutputs(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
 
-    def forward_views(self, batch: Batch | ViewBatch, forward: ForwardFunction | None) -> Views | None:
-        """Forwards of the batch's other views, where the controller compares them."""
-        if not isinstance(self.controller, AdaAugment):
-            return None
-        if forward is None:
-            raise ValueError(
-                "AdaAugment compares the losses of three views: plan.loss(batch, losses, features=features, "
-                "forward=forward), with forward(inputs) -> (logits, features)"
-            )
-        if not isinstance(batch, ViewBatch):
-            raise ValueError("AdaAugment needs the batch as the plan made it, with its views")
-        self.cost.extra_forwards += 2 * len(batch.index)
+    def forward_views(self, batch: Batch, forward: ForwardFunction | None) -> list[ModelOutputs]:
+        """Outputs for the batch's further views, where the controller compares them."""
+        if self.controller is None or not self.controller.extra_views:
+            return []
+        checks.check_forward(self.controller, batch, forward)
+        assert forward is not None
+
+        self.cost.extra_forwards += len(batch.views) * len(batch.index)
+        found = []
         with self.cost.timed("score"):
-            found = []
-            for view in (batch.plain, batch.full):
+            for view in batch.views:
                 logits, features = outputs(forward, view)
                 losses = cross_entropy(logits.float(), batch.labels)
                 found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
-        return found[0], found[1]
+        return found
 
-    def take_in(self, seen: ModelOutputs, views: Views | None, epoch_sampler: EpochSampler) -> None:
+    def take_in(self, seen: ModelOutputs, views: list[ModelOutputs], epoch_sampler: EpochSampler) -> None:
         """Learn from a training batch.
 
         Args:
-            seen: its forward.
-            views: those of its other views.
-            epoch_sampler: where the training stands.
+            seen: its outputs.
+            views: those of its further views.
+            epoch_sampler: where the training run stands.
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         with self.cost.timed("observe"), full:
             more = () if seen.logits is None else (seen.logits, seen.labels)
             self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)
-            self.selector.observe(seen)
-            if isinstance(self.controller, AdaAugment) and views is not None:
-                generator = epoch_sampler.generator_for(
-                    "views", epoch_sampler.done // epoch_sampler.epoch_schedule.batch_size
-                )
-                self.controller.observe_views(views[0], seen, views[1], generator)
-            elif self.controller is not None:
+            if self.selector.observes:
+                self.selector.observe(seen)
+            if views and self.controller is not None:
+                generator = epoch_sampler.generator_for("views", epoch_sampler.batches_done)
+                self.controller.observe_views(seen, views, generator)
+            elif self.controller is not None and self.controller.observes:
                 self.controller.observe(seen)
 
     def end_epoch(self, epoch: int) -> None:

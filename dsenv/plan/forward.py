@@ -1,4 +1,4 @@
-"""Passes over data without training, for methods that look at more than the training batches."""
+"""Forward passes: a model with its features, and scoring passes over data without training."""
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -66,3 +66,41 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             f"{tuple(labels.shape)}; convert them in the data, for example labels.long(), or give sample_loss"
         )
     return kernels.cross_entropy(logits, labels)
+
+
+class FeatureForward:
+    """Calls a model and gives (logits, features), where features are what its head was given.
+
+    The model is left as it is: a hook stands on the head during the call alone.
+
+    Args:
+        model: gives logits (B, C).
+        head: its last linear layer, a module within it.
+
+    Raises:
+        ValueError: the head is not part of the model.
+    """
+
+    def __init__(self, model: nn.Module, head: nn.Module) -> None:
+        if not any(module is head for module in model.modules()):
+            raise ValueError(f"head {head} is not a module of the model; pass for example model.fc")
+        self.model, self.head = model, head
+
+    def __call__(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and features (B, D)."""
+        caught: list[Tensor] = []
+
+        def catch(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            caught.append(arguments[0])
+
+        hook = self.head.register_forward_pre_hook(catch)
+        try:
+            logits: Tensor = self.model(inputs)
+        finally:
+            hook.remove()
+        if not caught:
+            raise ValueError(
+                f"the model did not call its head {self.head}; a compiled model that ran before goes on "
+                "without the hook: make its first call through FeatureForward, or wrap the model as it was"
+            )
+        return logits, caught[-1]

@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.augment import AugmentationController
-from dsenv.augment.learned import Learned as LearnedStrength
-from dsenv.policy.parts import LearnedPart
+from dsenv.augment.base import AugmentationController
+from dsenv.policy.parts import LearnedAugmentation, LearnedPart, LearnedVolume
 from dsenv.policy.runner import PolicyRunner
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
-from dsenv.volume.learned import Learned as LearnedVolume
 
 
 class PlanPolicies:
@@ -37,7 +35,7 @@ class PlanPolicies:
         for part in self.learned:
             if part.is_connected:
                 raise ValueError(
-                    f"{type(part).__module__}.{type(part).__name__} has a runner already, and a plan "
+                    f"{type(part).__name__} has a runner already, and a plan "
                     "brings its own: build the part from the policy, and anew for each plan"
                 )
             digest = part.policy.digest
@@ -72,7 +70,7 @@ class PlanPolicies:
         for runner in self.runners:
             runner.decide(signals, count)
         for part in self.learned:
-            if isinstance(part, LearnedStrength):
+            if isinstance(part, LearnedAugmentation):
                 part.begin_epoch(signals)
 
     def chose(self, index: Tensor) -> None:
@@ -96,19 +94,6 @@ class PlanPolicies:
             runner.load_state_dict(state[runner.policy.digest])
 
 
-def has_learned(parts: Sequence[object]) -> bool:
-    """Whether a policy is behind one of the parts."""
-    return any(isinstance(part, LearnedPart) for part in parts)
-
-
-def default_ratio(parts: Sequence[object]) -> float | None:
-    """The target ratio of the first policy that decides what or how much; None where there is none."""
-    for part in parts:
-        if isinstance(part, LearnedPart) and part.question != "how_strong":
-            return part.policy.card.ratio
-    return None
-
-
 def make_policies(
     parts: Sequence[Any],
     *,
@@ -119,8 +104,8 @@ def make_policies(
     budget: float,
     seed: int,
     device: torch.device,
-) -> PlanPolicies | None:
-    """The policies of a plan; None where no part is learned.
+) -> PlanPolicies:
+    """The policies behind the learned parts of a plan.
 
     Args:
         parts: selector, volume and controller.
@@ -135,8 +120,6 @@ def make_policies(
     Raises:
         ValueError: the classes or the budget are not known.
     """
-    if not has_learned(parts):
-        return None
     if classes is None:
         raise ValueError(
             "a learned part needs the number of classes; give DataPlan(classes=...), or labels that tell: "

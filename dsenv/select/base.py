@@ -70,6 +70,13 @@ class Selector(ABC):
     """`ModelOutputs.logits` must be given."""
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
+    observes: bool = False
+    """It learns from every training batch. A class that defines `observe` need not say so."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "observe" in vars(cls) and "observes" not in vars(cls):
+            cls.observes = True
 
     def prepare(self, train: ModelOutputs, validation: ModelOutputs | None = None) -> None:
         """Take in one pass over the training set (and the validation split, where a method uses one)."""
@@ -78,6 +85,11 @@ class Selector(ABC):
     def observe(self, batch: ModelOutputs) -> None:
         """Take in one training batch, after its forward pass."""
         del batch
+
+    def own_count(self, signals: SampleSignals) -> int | None:
+        """How many samples the method's own rule would choose now, 1..N; None where it has no such rule."""
+        del signals
+        return None
 
     @abstractmethod
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:

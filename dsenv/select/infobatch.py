@@ -71,9 +71,9 @@ class InfoBatch(Selector):
     """Leaves out a random part of the samples with low loss and weights the kept ones up.
 
     The expected gradient stays that of all samples: a low sample stays with probability keep and
-    weighs 1 / keep. `select` honours the count it is given; `count(signals)` is the number the
-    published rule would use with `keep`, and selecting that many is the published method. Use every
-    sample in the last part of a run, by `pruning_is_on(epoch, epochs, 0.875)`.
+    weighs 1 / keep. `select` honours the count it is given; `own_count(signals)` is the number that
+    the published rule would use with `keep`, and selecting that many is the published method. Use
+    every sample in the last part of a run, by `pruning_is_on(epoch, epochs, 0.875)`.
 
     Helps: clean data and long runs; published at lossless 30 to 50 % fewer samples. Does not help:
     wrong labels (they have high losses and always stay), and small counts, where weights grow
@@ -90,7 +90,7 @@ class InfoBatch(Selector):
     samples have no made-up score; own generator instead of NumPy's global one.
 
     Args:
-        keep: share of the low samples that `count` keeps, in (0, 1].
+        keep: share of the low samples that `own_count` keeps, in (0, 1].
         max_prune: largest share of the low samples to leave out before the threshold rises, (0, 1).
     """
 
@@ -99,7 +99,7 @@ class InfoBatch(Selector):
             raise ValueError(f"max_prune must be in (0, 1), got {max_prune!r}")
         self.keep, self.max_prune = check_share("keep", keep), max_prune
 
-    def count(self, signals: SampleSignals) -> int:
+    def own_count(self, signals: SampleSignals) -> int:
         """How many samples the published rule would use now; all before anything is seen."""
         return infobatch_count(signals.loss, signals.seen, self.keep)
 

@@ -1,5 +1,6 @@
 """Task: data set + model + loss + recipe."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dsenv import kernels
-from dsenv.catalogue import build_part, import_entry_point
+from dsenv.catalogue import Choice, as_table, build_part, import_entry_point
 from dsenv.errors import check_keywords
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.recipe import Recipe
@@ -78,32 +79,44 @@ class Task:
     def from_config(
         cls,
         *,
-        dataset: Mapping[str, Any] | Dataset,
-        model: Mapping[str, Any] | Callable[..., nn.Module],
+        dataset: Choice | Dataset,
+        model: Choice,
         recipe: Mapping[str, Any] | Recipe | None = None,
         loss: str | LossFunction | None = None,
     ) -> "Task":
         """Build a task from tables as they stand in an environment's TOML.
 
         Args:
-            dataset: a `Dataset`, or a table with `name`: one of `DATASETS` or the user's own
-                "module:function"; its other keys are that function's arguments.
-            model: a factory without arguments, or a table with `name`: one of `MODELS` or the user's
-                own "module:function", called with sample_shape, classes and the table's other
-                keys, and with width_factor, in (0, 1], where a context asks for a narrower model.
+            dataset: a `Dataset`, one of `DATASETS`, "module:function" or a function; or a table with such a
+                `name`, whose other keys are that function's arguments.
+            model: one of `MODELS`, "module:function", a class or a factory; or a table with such a `name`,
+                whose other keys are its arguments. It is given sample_shape and classes where it takes
+                them, and width_factor, in (0, 1], where a context asks for a narrower model.
             recipe: a `Recipe`, or a table of its settings.
             loss: a per-sample loss, or its "module:function"; None for cross-entropy.
         """
-        data: Dataset = (
-            dataset
-            if isinstance(dataset, Dataset)
-            else build_part("dataset", DATASETS, dataset, expected=Dataset)
-        )
+        data: Dataset = build_part("dataset", DATASETS, dataset, expected=Dataset)
         if not isinstance(recipe, Recipe):
             check_keywords("recipe", Recipe, recipe or {})
             recipe = Recipe(**(recipe or {}))
-        factory = model if callable(model) else partial(_build_model, data, dict(model))
+        factory = _model_factory(data, model)
         return cls(data, factory, recipe, import_entry_point(loss) if isinstance(loss, str) else loss)
+
+
+def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]:
+    """What builds one model; a function or class that takes neither shape nor classes is one already.
+
+    Raises:
+        ValueError: a model was given, of which there is only one.
+    """
+    if isinstance(choice, nn.Module):
+        raise ValueError(
+            f"model is a {type(choice).__name__} that is built already, and every training run begins with "
+            "parameters of its own: give what builds one, for example lambda: nn.Linear(64, 10)"
+        )
+    if callable(choice) and not {"sample_shape", "classes"} & inspect.signature(choice).parameters.keys():
+        return choice
+    return partial(_build_model, dataset, as_table("model", choice))
 
 
 def _build_model(dataset: Dataset, table: Mapping[str, Any], width_factor: float = 1.0) -> nn.Module:

@@ -15,8 +15,8 @@ REWARDS: dict[str, type[Reward]] = {
 }
 
 
-def make_reward(setting: Choice) -> Reward:
-    """Build a reward from its name, or from a table with `name` and its settings.
+def make_reward(setting: Choice | Reward) -> Reward:
+    """Build a reward from any form that `build_part` takes.
 
     Raises:
         ValueError: the name or a setting is unknown, or a value out of range.
