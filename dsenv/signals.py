@@ -157,7 +157,8 @@ class SampleSignals:
         for name, value in said.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
-        at = step.int()[:, None] if isinstance(step, Tensor) else torch.tensor(step, dtype=torch.int32)
+        # A number is filled in on the device: copied there, it would wait for a GPU
+        at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.ops import apply_ops, draw_ops
+from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
@@ -105,7 +106,7 @@ class AdaAugment(AugmentationController):
     ) -> tuple[Tensor, ...]:
         """The current, the plain and the full view (B, C, H, W); current and full are under the same op."""
         del signals
-        self._codes = self._codes.to(images.device)
+        self._codes = sent(self._codes, images.device)
         op = draw_ops(self._codes, len(images), generator)
         strength = self._memory["strength"][index]
         current = apply_ops(images, op, strength, generator, self.magnitudes)

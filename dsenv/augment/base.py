@@ -10,6 +10,7 @@ from torch import Tensor
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
 from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
@@ -135,7 +136,7 @@ class AugmentationController(ABC):
     def draws(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> list[Draw]:
         """All that `augment` draws for the samples `index` (B,), in its order; one draw an op in a row."""
         strength = self.strengths(signals, index, generator)
-        self._codes = self._codes.to(index.device)
+        self._codes = sent(self._codes, index.device)
         return [
             draw_parameters(draw_ops(self._codes, len(index), generator), strength, generator)
             for _ in range(self.ops_per_sample)
@@ -152,7 +153,7 @@ class AugmentationController(ABC):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} need one index each, got {tuple(strength.shape)}"
             )
-        self._codes = self._codes.to(images.device)
+        self._codes = sent(self._codes, images.device)
         op = draw_ops(self._codes, strength.numel(), generator)
         flat = images.reshape(-1, *images.shape[-3:])
         return apply_ops(flat, op, strength.flatten(), generator, self.magnitudes).view_as(images)

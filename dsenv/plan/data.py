@@ -157,13 +157,13 @@ def read_ahead(pair: ArrayPair, indices: Iterable[Tensor], device: torch.device)
 
     Args:
         pair: where they are read from.
-        indices: (B,) int64 positions of each batch.
+        indices: (B,) int64 positions of each batch, on the CPU: reading them must not wait for a GPU.
         device: where they are wanted. For a GPU they are pinned, and copied without waiting.
     """
     is_gpu = device.type == "cuda"
 
     def read(index: Tensor) -> Tensor:
-        found = pair.read(index.cpu())
+        found = pair.read(index)
         return found.pin_memory() if is_gpu else found
 
     with ThreadPoolExecutor(1, thread_name_prefix="dsenv-read") as reader:
@@ -201,7 +201,9 @@ class Source:
         """Inputs and labels of batches at the positions (B,), where the source `gathers`."""
         labels = self.tensors[-1]
         if isinstance(self.dataset, ArrayPair):
-            inputs = read_ahead(self.dataset, indices, self.device)
+            whole = torch.cat(tuple(indices)).cpu()  # one wait for a GPU, not one a batch
+            on_host = torch.split(whole, [len(index) for index in indices])
+            inputs = read_ahead(self.dataset, on_host, self.device)
             return ((found, labels[index]) for index, found in zip(indices, inputs, strict=True))
         return ((self.tensors[0][index], labels[index]) for index in indices)
 

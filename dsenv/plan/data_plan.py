@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from dsenv.augment.base import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.errors import check_share
+from dsenv.kernels import sent
 from dsenv.plan import build, checks
 from dsenv.plan.data import Batch, IndexedDataset, open_source, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler, check_world
@@ -256,7 +257,7 @@ class DataPlan:
         checks.check_batch_size(len(index), self.batch_size, self.epoch_sampler.end)
         number = self.epoch_sampler.batches_done if number is None else number
         inputs, labels = split_sample(to_device(sample, self.device))
-        return self._transform_batch(index.to(self.device), inputs, labels, weight, number)
+        return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
 
     # What a training forward says
 

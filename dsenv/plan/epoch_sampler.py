@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from dsenv.kernels import sent
 from dsenv.plan.data import Batch, IndexedCollate
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.policies import PlanPolicies
@@ -199,16 +200,20 @@ class EpochSampler:
                 DataLoader; elsewhere looking would wait for the device).
         """
         if index.device.type == "cpu":
-            if self._host_weights is None:
-                self._host_weights = self._weights.cpu()
-            strange = index[self._host_weights[index] <= 0]
+            strange = index[self._weights_on_host()[index] <= 0]
             if len(strange):
                 raise ValueError(
                     f"the batch holds sample {int(strange[0])}, which is not among those of epoch "
                     f"{self.epoch}: another sampler made it, or it is left over from another epoch; some "
                     "frameworks replace samplers"
                 )
-        return self._weights[index.to(self._weights.device)]
+        return self._weights[sent(index, self._weights.device)]
+
+    def _weights_on_host(self) -> Tensor:
+        """The epoch's weights (N,) on the CPU; the first call in an epoch waits for the device."""
+        if self._host_weights is None:
+            self._host_weights = self._weights.cpu()
+        return self._host_weights
 
     def settings(self) -> dict[str, Any]:
         """What a state of the course can be continued under."""
