@@ -138,3 +138,16 @@ def test_every_mutation_of_a_statement_applies(monkeypatch):
         if ast.dump(was) != ast.dump(now)
     ]
     assert sorted(changed) == sorted(expected)
+
+
+def test_compare_names_what_changed(tmp_path):
+    result = {"id": 4, "package": "toy", "kind": "compare", "function": "low", "file": "toy/a.py", "line": 9}
+    result |= {"before": "return a < 1", "after": "return a <= 1", "tests_run": 3}
+    for name, state in (("before", "survived"), ("after", "killed")):
+        (tmp_path / name).write_text(json.dumps(result | {"state": state}) + "\n")
+    printed = call("compare", tmp_path / "before", tmp_path / "after").stdout
+    assert (
+        "| toy | 0 | 0 | 1 | 0 | 0 | 0 of 1 |" in printed
+        and "| toy | 1 | 0 | 0 | 0 | 0 | 1 of 1 |" in printed
+    )
+    assert "survived -> killed 4: toy/a.py:9 low (compare)\n  - return a < 1\n  + return a <= 1" in printed
