@@ -51,22 +51,6 @@ class Policy:
             )
 
     @classmethod
-    def from_sb3(cls, model: Any, env: Any, **trained: Any) -> "Policy":
-        """The policy of a Stable-Baselines3 model: PPO, A2C, SAC, TD3, DDPG, DQN, TQC; see `agents.export`.
-
-        Args:
-            model: the trained model.
-            env: the environment it was trained in, single, vector or SB3's.
-            trained: further entries for the card's `trained`: numbers, text, lists and tables.
-
-        Raises:
-            ValueError: the policy or the environment is of a kind that does not travel.
-        """
-        from dsenv.agents.export import export
-
-        return export(model, env, trained)
-
-    @classmethod
     def load(cls, path: str | Path) -> "Policy":
         """Read a policy. Nothing in the file is executed: weights are numbers, names are looked up in tables.
 
