@@ -17,6 +17,16 @@ Exported = tuple[dict[str, Any], dict[str, Tensor]]
 def export(model: Any, env: Any, **trained: Any) -> Policy:
     """The policy of a trained model, which acts exactly as `model.predict(..., deterministic=True)`.
 
+    Use::
+
+        from stable_baselines3 import PPO
+        import dsenv
+
+        env = dsenv.load("envs", "Tiny-Curriculum-v0")
+        model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8)
+        policy = dsenv.export(model, env, environment="Tiny-Curriculum-v0")
+        policy.save("mine.safetensors")
+
     Args:
         model: of PPO, A2C, SAC, TD3, DDPG or DQN with MlpPolicy, of TQC, or with a policy of dsenv.
         env: the environment it was trained in: `TrainingEnv`, `TrainingVectorEnv` or SB3's VecEnv of one.

@@ -37,7 +37,7 @@ def check_controller(
     It runs on small made-up images, bytes and floats, through several epochs: `strengths`, `augment`,
     `observe`, `end_epoch`, and its state into a fresh controller.
 
-    Example::
+    Use::
 
         from dsenv import AugmentationController, check_controller
 

@@ -24,7 +24,7 @@ def check_reward(part: Any, *, classes: int = 4, seed: int = 0) -> None:
     It measures and pays three made-up training runs side by side over several intervals, and each of them
     alone.
 
-    Example::
+    Use::
 
         from dsenv import Reward, check_reward
 

@@ -18,7 +18,7 @@ def check_schedule(part: Any, *, total: int = 12) -> None:
     It asks for the ratios of training runs of `total` and of five times `total` epochs, in order and
     backwards.
 
-    Example::
+    Use::
 
         from dsenv import VolumeSchedule, check_schedule
 

@@ -27,7 +27,7 @@ def check_selector(
     It runs on small made-up data through several epochs: `prepare` where it needs a pass, `select`,
     `observe`, and its state into a fresh selector. Global random streams are compared, and the signals are.
 
-    Example::
+    Use::
 
         import torch
         from dsenv import Selection, Selector, check_selector

@@ -23,9 +23,15 @@ class Policy:
 
     Use::
 
-        policy = Policy.from_sb3(model, env)  # after training; train_agent.py does it
-        policy.save("mine.safetensors")
-        plan = DataPlan(data, epochs=30, batch_size=128, policy="mine.safetensors")
+        import torch
+        from dsenv import DataPlan, Policy, pretrained
+
+        pretrained("curriculum").save("mine.safetensors")  # or dsenv.export(model, env), after training
+        policy = Policy.load("mine.safetensors")
+        print(policy, policy.card.ratio, policy.card.trained["datasets"])
+
+        data = torch.rand(500, 20), torch.randint(0, 4, (500,))
+        plan = DataPlan(data, epochs=30, batch_size=50, policy="mine.safetensors")  # or policy=policy
 
     Args:
         actor: network and head.
