@@ -231,6 +231,12 @@ def _folder(kind: str) -> Traversable:
 def names(kind: str) -> list[str]:
     """Names of a catalogue's definitions, sorted: the stems of its TOML files.
 
+    Use::
+
+        import dsenv
+
+        print(dsenv.names("envs"), dsenv.names("agents"))
+
     Args:
         kind: "envs" or "agents".
     """
@@ -282,6 +288,14 @@ def _parse(kind: str, name: str, text: str) -> Definition:
 
 def load(kind: str, name_or_path: str, **overrides: Any) -> Any:
     """Build an environment or agent from its definition.
+
+    Use::
+
+        import dsenv
+
+        env = dsenv.load("envs", "Tiny-Curriculum-v0", context={"label_noise": 0.4})
+        observation, info = env.reset(seed=0)
+        agent = dsenv.load("agents", "ppo", hyperparameters={"gamma": 0.99})
 
     Args:
         kind: "envs" or "agents".

@@ -37,6 +37,19 @@ class SampleSignals:
     | influence         | float32 | nats, >=0 | exponential mean of the size of the loss change      |
     | influence_variance| float32 | nats^2    | exponential variance of the same (SADA, loss form)   |
 
+    Use::
+
+        import torch
+        from dsenv import SampleSignals
+
+        signals = SampleSignals(size=1000, classes=10)
+        index = torch.arange(64)  # the samples of one batch
+        logits, labels = torch.randn(64, 10), torch.randint(0, 10, (64,))
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        signals.update(index, loss, logits, labels, step=0)
+        hardest = signals.loss.topk(5).indices
+        print(signals, signals.confidence[hardest], signals.times_trained.sum())
+
     Args:
         size: N, the number of training samples.
         classes: C, the number of classes.
@@ -84,6 +97,15 @@ class SampleSignals:
             signal: Tensor = store[name][..., : self.size]
             return signal
         raise AttributeError(f"SampleSignals has no signal {name!r}; there are: {', '.join(store)}")
+
+    def __repr__(self) -> str:
+        what = f"{self.size} samples, {self.classes} classes"
+        if self.replicas is not None:
+            what = f"{self.replicas} replicas of {what}"
+        elif self.device.type == "cpu":  # elsewhere the number would wait for the device
+            what += f", {int(self.seen.sum())} seen"
+        where = "" if self.device.type == "cpu" else f", {self.device}"
+        return f"{type(self).__name__}({what}{where})"
 
     @property
     def names(self) -> tuple[str, ...]:

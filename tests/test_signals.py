@@ -89,3 +89,12 @@ def test_unknown_signal_and_bad_sizes():
         _ = SampleSignals(2, 2).los
     with pytest.raises(ValueError, match="size >= 1"):
         SampleSignals(0, 2)
+
+
+def test_repr_says_what_it_is():
+    signals = SampleSignals(10, 3)
+    index = torch.tensor([1, 4, 7])
+    signals.update(index, torch.ones(3), torch.randn(3, 3), torch.zeros(3, dtype=torch.int64), 0)
+    assert repr(signals) == "SampleSignals(10 samples, 3 classes, 3 seen)"
+    assert repr(SampleSignals(10, 3, 4)) == "SampleSignals(4 replicas of 10 samples, 3 classes)"
+    assert repr(SampleSignals(10, 3, device="meta")) == "SampleSignals(10 samples, 3 classes, meta)"

@@ -18,6 +18,16 @@ class EnvScalars(BaseCallback):
 
     Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., `env/strength` where the control decides
     it, and `env/final_val_accuracy` over the last hundred finished trainings.
+
+    Use::
+
+        from stable_baselines3 import PPO
+        from dsenv import EnvScalars, StackedVecEnv
+        from dsenv.catalogue import load_vector
+
+        env = StackedVecEnv(load_vector("Tiny-Ratio-v0", num_envs=4, autoreset_mode="SameStep"))
+        model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, tensorboard_log="runs", device="cpu")
+        model.learn(32, callback=EnvScalars())  # then: tensorboard --logdir runs
     """
 
     def __init__(self) -> None:

@@ -14,13 +14,23 @@ Exported = tuple[dict[str, Any], dict[str, Tensor]]
 """Description of an actor, and the weights of its network."""
 
 
-def export(model: Any, env: Any, trained: Mapping[str, Any] | None = None) -> Policy:
+def export(model: Any, env: Any, **trained: Any) -> Policy:
     """The policy of a trained model, which acts exactly as `model.predict(..., deterministic=True)`.
+
+    Use::
+
+        from stable_baselines3 import PPO
+        import dsenv
+
+        env = dsenv.load("envs", "Tiny-Curriculum-v0")
+        model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8)
+        policy = dsenv.export(model, env, environment="Tiny-Curriculum-v0")
+        policy.save("mine.safetensors")
 
     Args:
         model: of PPO, A2C, SAC, TD3, DDPG or DQN with MlpPolicy, of TQC, or with a policy of dsenv.
         env: the environment it was trained in: `TrainingEnv`, `TrainingVectorEnv` or SB3's VecEnv of one.
-        trained: further entries for the card's `trained`.
+        trained: further entries for the card's `trained`: numbers, text, lists and tables.
 
     Raises:
         ValueError: the policy is recurrent, custom or explores by gSDE, observations were normalised, or the
@@ -36,7 +46,7 @@ def export(model: Any, env: Any, trained: Mapping[str, Any] | None = None) -> Po
     actor = build_actor(description, weights)
     session = session_of(env)
     algorithm = {"algorithm": type(model).__name__, "steps": int(model.num_timesteps)}
-    return Policy(actor, make_card(actor, session, {**algorithm, **(trained or {})}))
+    return Policy(actor, make_card(actor, session, {**algorithm, **trained}))
 
 
 def session_of(env: Any) -> Any:

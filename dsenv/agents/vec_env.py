@@ -20,6 +20,16 @@ class StackedVecEnv(VecEnv):
     observation is not bootstrapped. `infos[k]["terminal_observation"]` holds it, `infos[k]["episode"]`
     the return and length that SB3 logs.
 
+    Use::
+
+        from stable_baselines3 import PPO
+        from dsenv import StackedVecEnv
+        from dsenv.catalogue import load_vector
+
+        env = StackedVecEnv(load_vector("Tiny-Curriculum-v0", num_envs=4, autoreset_mode="SameStep"))
+        model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, gamma=1.0, device="cpu")
+        model.learn(32)  # steps of all environments together; train for longer
+
     Args:
         env: the stacked environment, with autoreset mode "SameStep".
 

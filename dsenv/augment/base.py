@@ -22,6 +22,19 @@ class AugmentationController(ABC):
     `end_epoch` after each epoch. Crops and flips that every method uses alike are not the controller's
     business.
 
+    Use::
+
+        import torch
+        from dsenv import AugmentationController, DataPlan
+
+        class ByConfidence(AugmentationController):  # the surer the prediction, the stronger
+            def strengths(self, signals, index, generator):
+                return signals.confidence[index]
+
+        images, labels = torch.rand(100, 3, 8, 8), torch.randint(0, 4, (100,))
+        plan = DataPlan((images, labels), epochs=2, batch_size=50, augment=ByConfidence())
+        batch = next(iter(plan.batches()))
+
     Args:
         ops: names of the ops to draw from, see `dsenv.augment.OPS`.
         magnitudes: what strength 1 means.

@@ -24,6 +24,16 @@ from dsenv.volume.registry import SCHEDULES
 class EnvConfig:
     """Settings of a `TrainingEnv`, as they stand under [kwargs] in its TOML.
 
+    Use::
+
+        from dsenv import EnvConfig, TrainingEnv
+
+        task = {"dataset": {"name": "digits", "train": 200}, "model": {"name": "mlp", "hidden": [16]}}
+        settings = {"task": task, "control": "ratio", "ratio": 0.5, "intervals": 4}
+        config = EnvConfig(**settings)  # checks every setting
+        env = TrainingEnv(**settings)  # takes the same ones
+        print(env.config.bins, config.reward)
+
     Raises:
         ValueError: a setting is unknown or out of range.
     """

@@ -54,6 +54,20 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     samples_used, budget_left, extra_forwards (samples looked at without training) and diverged; strength, the
     mean over the selected samples, where the control decides it.
 
+    Use::
+
+        import numpy as np
+        from dsenv import TrainingEnv
+
+        task = {"dataset": {"name": "digits", "train": 200}, "model": {"name": "mlp", "hidden": [16]}}
+        env = TrainingEnv(task=task, control="curriculum", ratio=0.5, intervals=4)
+        observation, info = env.reset(seed=0, options={"context": {"label_noise": 0.4}})
+        terminated = False
+        while not terminated:  # mostly small losses
+            action = np.array([1.0, 0.5, 0.0, -0.5, -1.0], dtype=np.float32)
+            observation, reward, terminated, truncated, info = env.step(action)
+        print(info["val_accuracy"], info["wrong_labels"])
+
     Args:
         render_mode: "rgb_array" for a figure of the training so far, "ansi" for a line of text.
         device: "auto", "cpu", "cuda" or "cuda:1".

@@ -23,9 +23,15 @@ class Policy:
 
     Use::
 
-        policy = Policy.from_sb3(model, env)  # after training; train_agent.py does it
-        policy.save("mine.safetensors")
-        plan = DataPlan(data, epochs=30, batch_size=128, policy="mine.safetensors")
+        import torch
+        from dsenv import DataPlan, Policy, pretrained
+
+        pretrained("curriculum").save("mine.safetensors")  # or dsenv.export(model, env), after training
+        policy = Policy.load("mine.safetensors")
+        print(policy, policy.card.ratio, policy.card.trained["datasets"])
+
+        data = torch.rand(500, 20), torch.randint(0, 4, (500,))
+        plan = DataPlan(data, epochs=30, batch_size=50, policy="mine.safetensors")  # or policy=policy
 
     Args:
         actor: network and head.
@@ -49,22 +55,6 @@ class Policy:
                 f"the network gives {size} outputs, {card.actions} actions of the control "
                 f"{card.control['name']!r} take {wanted}"
             )
-
-    @classmethod
-    def from_sb3(cls, model: Any, env: Any, **trained: Any) -> "Policy":
-        """The policy of a Stable-Baselines3 model: PPO, A2C, SAC, TD3, DDPG, DQN, TQC; see `agents.export`.
-
-        Args:
-            model: the trained model.
-            env: the environment it was trained in, single, vector or SB3's.
-            trained: further entries for the card's `trained`: numbers, text, lists and tables.
-
-        Raises:
-            ValueError: the policy or the environment is of a kind that does not travel.
-        """
-        from dsenv.agents.export import export
-
-        return export(model, env, trained)
 
     @classmethod
     def load(cls, path: str | Path) -> "Policy":

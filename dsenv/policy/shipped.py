@@ -12,6 +12,16 @@ SUFFIX = ".safetensors"
 class Pretrained:
     """Loads policies of `dsenv/_policies/`: `dsenv.pretrained("curriculum")`.
 
+    Use::
+
+        import torch
+        import dsenv
+
+        print(dsenv.pretrained.names())
+        policy = dsenv.pretrained("curriculum")
+        data = torch.rand(500, 20), torch.randint(0, 4, (500,))
+        plan = dsenv.DataPlan(data, epochs=30, batch_size=50, policy=policy, ratio=0.5)
+
     Args:
         folder: where the files are; None for the package's own.
     """

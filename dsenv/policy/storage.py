@@ -79,7 +79,8 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "
-            "pickled ones (.zip, .pt, .pkl) are never opened: export those by Policy.from_sb3"
+            "pickled ones (.zip, .pt, .pkl) are never opened: load the model with Stable-Baselines3 "
+            "and export it by dsenv.export(model, env)"
         ) from error
     if CARD not in metadata or DIGEST not in metadata:
         raise ValueError(

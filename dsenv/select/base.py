@@ -15,7 +15,23 @@ from dsenv.signals import SampleSignals
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples one training uses next, unshuffled."""
+    """The samples one training uses next, unshuffled.
+
+    Use::
+
+        import torch
+        from dsenv import DataPlan, Selection, Selector
+
+        class RandomByLoss(Selector):  # a uniform draw; large losses count more
+            def select(self, signals, count, generator):
+                index = torch.randperm(signals.size, generator=generator, device=signals.device)[:count]
+                weight = signals.loss[index] / signals.loss[index].mean()
+                return Selection(index, weight)
+
+        data = torch.rand(100, 5), torch.randint(0, 4, (100,))
+        plan = DataPlan(data, epochs=2, batch_size=25, selector=RandomByLoss(), ratio=0.5)
+        print(next(iter(plan.batches())).weight)
+    """
 
     index: Tensor
     """(M,) int64 positions in the training set, each at most once."""
@@ -62,6 +78,20 @@ class Selector(ABC):
 
     Rule-based selectors are pure functions of the signals. Others ask for more: static ones for one
     pass over the training set (`needs_pass`), learned ones see every training batch (`observe`).
+
+    Use::
+
+        import torch
+        from dsenv import DataPlan, Selection, Selector
+
+        class LargestLoss(Selector):
+            def select(self, signals, count, generator):
+                index = signals.loss.topk(count).indices
+                return Selection(index, torch.ones(count, device=index.device))
+
+        data = torch.rand(100, 5), torch.randint(0, 4, (100,))
+        plan = DataPlan(data, epochs=2, batch_size=25, selector=LargestLoss(), ratio=0.5)
+        batch = next(iter(plan.batches()))
     """
 
     needs_pass: bool = False

@@ -16,6 +16,13 @@ class Recipe:
     The learning rate depends on the share of the sample presentations already spent, so a schedule
     ends where it should when samples are left out.
 
+    Use::
+
+        from dsenv import Recipe
+
+        recipe = Recipe(optimizer="adamw", lr=3e-3, schedule="one_cycle", batch_size=64)
+        print([recipe.learning_rate(spent / 10) for spent in range(11)])
+
     Raises:
         ValueError: a setting is out of range.
     """

@@ -40,6 +40,21 @@ MODELS = {
 class Task:
     """What is trained, and how.
 
+    Use::
+
+        import torch
+        from torch import nn
+        from dsenv import Recipe, Task, TrainingEnv
+        from dsenv.tasks import from_tensors
+
+        images, labels = torch.rand(600, 1, 8, 8), torch.randint(0, 3, (600,))
+        task = Task(
+            dataset=from_tensors(images, labels, validation=100, test=100),
+            model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+            recipe=Recipe(optimizer="adamw", lr=3e-3),
+        )
+        env = TrainingEnv(task=task, control="ratio", intervals=4)
+
     Args:
         dataset: the three splits.
         model: builds one model, without arguments; called for each training anew, with torch's CPU

@@ -15,6 +15,19 @@ class VolumeSchedule(ABC):
     be asked twice, out of order, or after a restart. Over a whole training its ratios add up to
     `target * total`, the budget of the constant schedule.
 
+    Use::
+
+        import torch
+        from dsenv import DataPlan, VolumeSchedule
+
+        class Falling(VolumeSchedule):  # from 1.2 to 0.8 times the target, which stays the mean
+            def _ratio(self, step, total):
+                progress = step / (total - 1) if total > 1 else 0.5
+                return self.target * (1.2 - 0.4 * progress)
+
+        data = torch.rand(100, 5), torch.randint(0, 4, (100,))
+        plan = DataPlan(data, epochs=10, batch_size=20, volume=Falling(0.5))
+
     Args:
         target: mean selection ratio over the training, (0, 1].
     """

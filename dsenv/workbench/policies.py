@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dsenv.agents.callbacks import past_evaluations
+from dsenv.agents.export import export
 from dsenv.catalogue import Definition, definition, names
 from dsenv.policy.policy import Policy
 from dsenv.policy.shipped import pretrained
@@ -62,7 +63,7 @@ def write_policy(run: Run, model: Any, env: Any) -> Path | None:
     if best is not None:
         trained["validation_reward"] = best
     try:
-        return Policy.from_sb3(model, env, **trained).save(run.folder / FILE)
+        return export(model, env, **trained).save(run.folder / FILE)
     except ValueError as error:
         (run.folder / FILE).unlink(missing_ok=True)  # of an earlier part of the run
         warnings.warn(f"no {FILE} was written: {error}", stacklevel=2)

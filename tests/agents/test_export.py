@@ -50,7 +50,7 @@ def same_actions(model, policy, rows):
 def test_box_actions(algorithm, control, steps, tmp_path):
     env = stacked(f"Tiny-{control}-v0")
     model = model_of(algorithm, env, steps)
-    policy = Policy.from_sb3(model, env)
+    policy = dsenv.export(model, env)
     same_actions(model, policy, observations(env))
     again = Policy.load(policy.save(tmp_path / "policy.safetensors"))
     same_actions(model, again, observations(env))
@@ -61,7 +61,7 @@ def test_box_actions(algorithm, control, steps, tmp_path):
 def test_discrete_actions(algorithm):
     env = stacked(actions="discrete")
     model = model_of(algorithm, env, 32)
-    policy = Policy.from_sb3(model, env)
+    policy = dsenv.export(model, env)
     same_actions(model, policy, observations(env))
     assert policy.card.actions == "discrete" and policy.card.network["head"] == "categorical"
 
@@ -70,7 +70,7 @@ def test_discrete_actions(algorithm):
 def test_other_shapes_of_network(settings):
     env = stacked()
     model = model_of(PPO, env, policy_kwargs=settings)
-    same_actions(model, Policy.from_sb3(model, env), observations(env))
+    same_actions(model, dsenv.export(model, env), observations(env))
 
 
 def test_large_means_are_clipped_alike():
@@ -78,7 +78,7 @@ def test_large_means_are_clipped_alike():
     model = model_of(PPO, env)
     with torch.no_grad():
         model.policy.action_net.weight.mul_(1000)
-    same_actions(model, Policy.from_sb3(model, env), observations(env))
+    same_actions(model, dsenv.export(model, env), observations(env))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_large_means_are_clipped_alike():
 def test_set_policies(policy, actions):
     env = stacked("Tiny-Mask-v0", actions=actions)
     model = model_of(PPO, env, 16, policy, policy_kwargs={"candidates": env.env.session.candidate_shape})
-    exported = Policy.from_sb3(model, env)
+    exported = dsenv.export(model, env)
     rows = observations(env)
     state = exported.actor.network.sizes[0]
     rows[:, state :: exported.actor.network.sizes[1]] = np.random.default_rng(1).integers(2, size=(64, 32))
@@ -100,7 +100,7 @@ def test_a_set_policy_takes_any_number_of_candidates():
     env = stacked("Tiny-Mask-v0")
     shape = env.env.session.candidate_shape
     model = model_of(PPO, env, policy=SetPolicy, policy_kwargs={"candidates": shape})
-    exported = Policy.from_sb3(model, env)
+    exported = dsenv.export(model, env)
     rows = observations(env)
     assert exported.predict(rows[:, : -16 * shape[1]])[0].shape == (64, 16)
     with pytest.raises(ValueError, match=r"takes observations of .* entries \(control 'mask', 5 bins\), got"):
@@ -110,38 +110,38 @@ def test_a_set_policy_takes_any_number_of_candidates():
 def test_beta_and_contrib_policies():
     env = stacked()
     model = model_of(PPO, env, 16, BetaPolicy)
-    same_actions(model, Policy.from_sb3(model, env), observations(env))
+    same_actions(model, dsenv.export(model, env), observations(env))
     contrib = pytest.importorskip("sb3_contrib")
     model = model_of(contrib.TQC, env)
-    same_actions(model, Policy.from_sb3(model, env), observations(env))
+    same_actions(model, dsenv.export(model, env), observations(env))
     model = contrib.RecurrentPPO("MlpLstmPolicy", env, n_steps=8, batch_size=8, device="cpu")
     with pytest.raises(ValueError, match=r"RecurrentActorCriticPolicy does not travel.*ActorCriticPolicy"):
-        Policy.from_sb3(model, env)
+        dsenv.export(model, env)
 
 
 def test_what_does_not_travel_says_why():
     env = stacked()
     with pytest.raises(ValueError, match="use_sde"):
-        Policy.from_sb3(model_of(PPO, env, use_sde=True), env)
+        dsenv.export(model_of(PPO, env, use_sde=True), env)
     with pytest.raises(ValueError, match="use_sde"):
-        Policy.from_sb3(model_of(SAC, env, use_sde=True), env)
+        dsenv.export(model_of(SAC, env, use_sde=True), env)
     with pytest.raises(ValueError, match=r"Tanh or ReLU between linear layers, got \['Linear', 'ELU'"):
-        Policy.from_sb3(model_of(PPO, env, policy_kwargs={"activation_fn": torch.nn.ELU}), env)
+        dsenv.export(model_of(PPO, env, policy_kwargs={"activation_fn": torch.nn.ELU}), env)
     with pytest.raises(ValueError, match="VecNormalize"):
-        Policy.from_sb3(model_of(PPO, VecNormalize(env)), env)
+        dsenv.export(model_of(PPO, VecNormalize(env)), env)
     with pytest.raises(ValueError, match="not an environment of dsenv"):
-        Policy.from_sb3(model_of(PPO, env), object())
+        dsenv.export(model_of(PPO, env), object())
 
     class Custom(PPO.policy_aliases["MlpPolicy"]):
         pass
 
     with pytest.raises(ValueError, match="Custom does not travel"):
-        Policy.from_sb3(model_of(PPO, env, policy=Custom), env)
+        dsenv.export(model_of(PPO, env, policy=Custom), env)
 
 
 def test_the_card_says_what_was_trained():
     env = stacked(control={"name": "curriculum", "sharpness": 3.0}, validation_shown=0.5)
-    policy = Policy.from_sb3(model_of(PPO, env, 16), env, environment="Tiny-Curriculum-v0", score=1.5)
+    policy = dsenv.export(model_of(PPO, env, 16), env, environment="Tiny-Curriculum-v0", score=1.5)
     card = policy.card
     assert card.control == {"name": "curriculum", "sharpness": 3.0} and card.validation_shown == 0.5
     assert (card.bins, card.rank_by, card.ratio, card.intervals) == (5, "loss_rank", 0.5, 4)
@@ -155,14 +155,14 @@ def test_every_form_of_the_environment_is_understood():
     wrapped = DummyVecEnv([lambda: single])
     for env in (single, wrapped):
         model = model_of(PPO, env)
-        assert Policy.from_sb3(model, env).card.bins == 5
-    assert Policy.from_sb3(model, stacked().env).card.bins == 5
+        assert dsenv.export(model, env).card.bins == 5
+    assert dsenv.export(model, stacked().env).card.bins == 5
 
 
 def test_evaluation_takes_a_policy_for_the_model():
     env = stacked()
     model = model_of(PPO, env, 16)
-    policy = Policy.from_sb3(model, env)
+    policy = dsenv.export(model, env)
     definition = dsenv.catalogue.definition("envs", "Tiny-Curriculum-v0")
     agent = dsenv.load("agents", "ppo")
     rows = [

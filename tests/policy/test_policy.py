@@ -70,7 +70,7 @@ def test_a_name_without_the_suffix_is_refused(tmp_path):
 def test_what_is_no_safetensors_file(content, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    refused(path, r"not a whole safetensors file.*from_sb3")
+    refused(path, r"not a whole safetensors file.*dsenv.export")
 
 
 class Exploit:

@@ -47,6 +47,19 @@ class Reward(ABC):
     """A way to pay for an interval. It keeps nothing between calls.
 
     The environment pays `REWARD_SCALE` (10) times what `compute` says.
+
+    Use::
+
+        from dsenv import Reward, check_reward
+
+        class LossReward(Reward):  # the fall of the mean training loss
+            def measure(self, inputs):
+                return inputs.signals.loss_ema.mean(1, keepdim=True)  # (K, 1)
+
+            def compute(self, transition):
+                return (transition.before - transition.after)[:, 0]  # (K,)
+
+        check_reward(LossReward)
     """
 
     prices_samples: bool = False
