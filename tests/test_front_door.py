@@ -1,5 +1,6 @@
 """Every name of the front door is there, says what is nearest, and has an example that runs."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -11,9 +12,12 @@ import pytest
 
 import dsenv
 
-NAMES = """DataPlan Policy pretrained export load names TrainingEnv EnvConfig Task Recipe Selector Selection
-SampleSignals VolumeSchedule AugmentationController Reward StackedVecEnv EnvScalars check_selector check_schedule
-check_controller check_reward""".split()
+NAMES = [
+    *["DataPlan", "Policy", "pretrained", "export", "load", "names", "TrainingEnv", "EnvConfig", "Task"],
+    *["Recipe", "Selector", "Selection", "SampleSignals", "VolumeSchedule", "AugmentationController"],
+    *["Reward", "StackedVecEnv", "EnvScalars", "check_selector", "check_schedule", "check_controller"],
+    "check_reward",
+]
 
 
 def example(thing):
@@ -62,6 +66,14 @@ def test_the_names_are_the_objects_of_their_modules():
     from dsenv.plan.data_plan import DataPlan as Own
 
     assert DataPlan is Own and dsenv.export is export
+
+
+def test_type_checkers_see_what_is_imported_lazily():
+    tree = ast.parse(inspect.getsource(dsenv))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {(alias.name, node.module) for node in block.body for alias in node.names}
+    lazy = {(name, where.partition(":")[0]) for name, where in dsenv._LAZY.items()}
+    assert seen == lazy and {name for name, _ in lazy} == set(NAMES) - {"load", "names"}
 
 
 def test_no_name_is_taken_by_a_module():

@@ -49,10 +49,8 @@ class RaisedError(ValueError):
     """A part's method raised an error, where it should have answered."""
 
 
-def maker(
-    kind: str, part: Any, expected: type, known: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[str, Make]:
-    """The name of a part, and a function that makes fresh ones of it.
+def maker(kind: str, part: Any, expected: type, known: Mapping[str, Any], given: Mapping[str, Any]) -> Make:
+    """A function that makes fresh ones of a part.
 
     Args:
         kind: what the part is, in errors.
@@ -68,17 +66,17 @@ def maker(
     if isinstance(part, str) and ":" in part:
         part = import_entry_point(part)
     if isinstance(part, expected):
-        return type(part).__name__, lambda: _copied(part)
+        return lambda: _copied(part)
     if isinstance(part, str | Mapping):
-        return str(part), lambda: build_part(kind, known, part, given, expected)
+        return lambda: build_part(kind, known, part, given, expected)
     if not callable(part) or (inspect.isclass(part) and not issubclass(part, expected)):
         name = part.__name__ if inspect.isclass(part) else type(part).__name__
         raise ValueError(
-            f"a {kind} must be a {expected.__name__}, got {name}; derive the class from dsenv."
-            f"{expected.__name__}"
+            f"a {kind} must be of a class derived from dsenv.{expected.__name__}, got {name}; give such an object "
+            "or class, or its 'module:Class'"
         )
     name = str(getattr(part, "__name__", type(part).__name__))
-    return name, lambda: _built(kind, name, part, expected, given)
+    return lambda: _built(kind, name, part, expected, given)
 
 
 def _copied(part: Any) -> Any:

@@ -59,8 +59,9 @@ def check_controller(
         ValueError: something is wrong; the message names it, what was allowed, and the next step.
     """
     data = MadeUp(signals, classes, features, seed)
-    name, make = maker("controller", part, AugmentationController, CONTROLLERS, data.given())
+    make = maker("controller", part, AugmentationController, CONTROLLERS, data.given())
     controller = make()
+    name = type(controller).__name__
     if not hasattr(controller, "epoch"):
         raise ValueError(f"{name}.__init__ must call super().__init__(), with ops and magnitudes or without")
     check_flags(controller, *FACTS)
@@ -97,7 +98,7 @@ def _epoch(controller: Any, signals: SampleSignals, data: MadeUp, epoch: int, ne
     for number, index in enumerate(torch.split(data.everything(), BATCH)):
         step = 100 * (epoch + 1) + number
         if getattr(controller, "takes_strengths", False):
-            controller.strength.copy_(torch.rand(data.size, generator=data.generator(step)))
+            controller.strength.copy_(data.uniform(step, data.size))
         made.append(_strengths(controller, signals, index, data, step))
         if number == 0:
             made.append(_augmented(controller, _images(data, index), signals, index, data, step))
@@ -124,12 +125,7 @@ def _show(
     elif getattr(controller, "observes", True):
         call(controller, "observe", trained)
     if getattr(controller, "needs_parameters", False):
-        call(
-            controller,
-            "record",
-            index,
-            torch.rand(len(index), generator=data.generator(epoch)).to(index.device),
-        )
+        call(controller, "record", index, data.uniform(epoch, len(index)))
 
 
 def _check_views(controller: Any, views: Any, images: Tensor, extra: int) -> None:

@@ -40,9 +40,12 @@ class MadeUp:
                 f"parts see the signals (N,) of one training run, got those of {self._begin.replicas}; give "
                 "signals.of_replica(0)"
             )
-        self.size, self.classes, self.device = self._begin.size, self._begin.classes, self._begin.device
+        self.size, self.classes = self._begin.size, self._begin.classes
+        self.device = self._begin.loss.device  # with its number, which the signals' own may lack
         self.seed, self.width = seed, features
-        self._labels = torch.randint(self.classes, (self.size,), generator=self.generator(1)).to(self.device)
+        self._labels = torch.randint(
+            self.classes, (self.size,), generator=self.generator(1), device=self.device
+        )
         self._features = self._normal(2, self.size, features)
 
     def generator(self, step: int) -> torch.Generator:
@@ -51,6 +54,10 @@ class MadeUp:
 
     def _normal(self, step: int, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator(step), device=self.device)
+
+    def uniform(self, step: int, size: int) -> Tensor:
+        """Numbers (size,) in [0, 1)."""
+        return torch.rand(size, generator=self.generator(step), device=self.device)
 
     def given(self) -> dict[str, Any]:
         """What a part's class may ask for."""

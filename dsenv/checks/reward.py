@@ -47,8 +47,9 @@ def check_reward(part: Any, *, classes: int = 4, seed: int = 0) -> None:
         ValueError: something is wrong; the message names it, what was allowed, and the next step.
     """
     given = {"size": SIZE, "classes": classes, "device": torch.device("cpu"), "seed": seed}
-    name, make = maker("reward", part, Reward, REWARDS, given)
+    make = maker("reward", part, Reward, REWARDS, given)
     reward = make()
+    name = type(reward).__name__
     check_flags(reward, "prices_samples")
     stages = _stages(classes, seed)
 

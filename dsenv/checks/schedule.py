@@ -38,8 +38,9 @@ def check_schedule(part: Any, *, total: int = 12) -> None:
         ValueError: something is wrong; the message names it, what was allowed, and the next step.
     """
     given = {"target": TARGET, "epochs": total, "size": SIZE}
-    name, make = maker("schedule", part, VolumeSchedule, SCHEDULES, given)
+    make = maker("schedule", part, VolumeSchedule, SCHEDULES, given)
     schedule = make()
+    name = type(schedule).__name__
     target = getattr(schedule, "target", None)
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1:
         raise ValueError(

@@ -51,8 +51,9 @@ def check_selector(
         ValueError: something is wrong; the message names it, what was allowed, and the next step.
     """
     data = MadeUp(signals, classes, features, seed)
-    name, make = maker("selector", part, Selector, SELECTORS, data.given())
+    make = maker("selector", part, Selector, SELECTORS, data.given())
     selector = make()
+    name = type(selector).__name__
     check_flags(selector, "needs_pass", "needs_logits", "needs_features", "observes")
 
     first, chosen = run_as_declared(selector, NEEDS, lambda needs: _run(make(), data, needs))
