@@ -7,9 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.device import choose_device
-from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
-from dsenv.env.mixture import make_episodes
+from dsenv.env.episodes import Episodes
+from dsenv.env.interface import (
+    METADATA,
+    Described,
+    check_options,
+    check_render_mode,
+    choose_device,
+    make_spaces,
+)
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Info
 from dsenv.env.snapshot import Forkable
@@ -66,8 +72,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
         self.render_mode = check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.session = make_episodes(self.config, 1, choose_device(device), draws=True)
-        self.observation_space, self.action_space = make_spaces(self.session)
+        self.episodes = Episodes(self.config, 1, choose_device(device), draws=True)
+        self.observation_space, self.action_space = make_spaces(self.episodes)
 
     @classmethod
     def vector_class(cls) -> type[TrainingVectorEnv]:
@@ -87,8 +93,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
             ValueError: an option or context name is unknown, or a value out of range.
         """
         super().reset(seed=seed)
-        self.session.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
-        return self.session.observe()[0], _row(self.session.info())
+        self.episodes.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
+        return self.episodes.observe()[0], _row(self.episodes.info())
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Train for one interval.
@@ -97,17 +103,17 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
             RuntimeError: the episode is over or was never begun.
             ValueError: the action has another shape, or is NaN.
         """
-        if self.session.finished[0]:
+        if self.episodes.finished[0]:
             raise RuntimeError("the episode is over, or was never begun: call reset() before step()")
-        result = self.session.step(np.asarray(action)[None])
+        result = self.episodes.step(np.asarray(action)[None])
         info = _row(result.info)
         return result.observation[0], float(result.reward[0]), bool(result.terminated[0]), False, info
 
     def render(self) -> Any:
         """The training so far: an (H, W, 3) uint8 figure, or a line of text."""
         if self.render_mode == "rgb_array":
-            return draw(*self.session.part_of(0))
-        return summarise(*self.session.part_of(0)) if self.render_mode == "ansi" else None
+            return draw(*self.episodes.part_of(0))
+        return summarise(*self.episodes.part_of(0)) if self.render_mode == "ansi" else None
 
 
 def _row(info: Info) -> dict[str, Any]:

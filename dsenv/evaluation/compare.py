@@ -129,12 +129,12 @@ class Runs:
     ) -> "Runs":
         """What the finished trainings of an environment came to; a diverged one is as good as a guess."""
         parts, order = [], []
-        for session, rows in env.session.parts():
+        for session, rows in env.episodes.parts():
             score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
             part = cls(
                 accuracy=np.where(diverged[rows], 1 / session.task.dataset.classes, score),
-                samples_used=session.budget.spent.copy(),
-                full=session.budget.capacity * session.config.intervals,
+                samples_used=session.state.budget.spent.copy(),
+                full=session.state.budget.capacity * session.config.intervals,
                 selected=session.history.selected.copy(),
                 ratio=session.history.scalars["ratio"].copy(),
                 wrong=session.history.scalars["wrong_labels"].copy(),
@@ -162,7 +162,7 @@ def run_episodes(
     observation, _ = env.reset(seed=list(seeds), options={"context": context})
     diverged = np.zeros(env.num_envs, np.bool_)
     state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
-    while not env.session.finished.all():
+    while not env.episodes.finished.all():
         actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
         start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import import_entry_point
 from dsenv.select.base import ModelOutputs, Selection, Selector, StackedSelection
-from dsenv.select.bins import bin_log_weights, loss_bins
 from dsenv.select.gumbel import gumbel_top_k
 
 if TYPE_CHECKING:
@@ -16,9 +15,7 @@ __all__ = [
     "Selection",
     "Selector",
     "StackedSelection",
-    "bin_log_weights",
     "gumbel_top_k",
-    "loss_bins",
 ]
 
 

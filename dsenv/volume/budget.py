@@ -72,6 +72,20 @@ class Budget:
         self.spent = self.spent + counts
         assert (self.spent <= self.total).all(), (self.spent, self.total)
 
+    def progress(self, interval: Counts, counts: Counts) -> tuple[list[int], list[int]]:
+        """Samples seen and in total, by which the learning rate comes down over a training run.
+
+        A budget that need not be spent says nothing about the end: there all intervals count the same.
+
+        Args:
+            interval: (K,) intervals done.
+            counts: (K,) samples of the coming interval.
+        """
+        if self.spend_all:
+            return self.spent.tolist(), self.total.tolist()
+        counts = np.maximum(counts, 1)
+        return (interval * counts).tolist(), (self.intervals * counts).tolist()
+
     def put(self, replica: int, other: "Budget") -> None:
         """Let one training start anew under the budget of `other`, which has a single training."""
         for name in ("capacity", "total", "spent", "floor"):
