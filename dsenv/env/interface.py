@@ -101,7 +101,7 @@ class Described:
         models = ", ".join(dict.fromkeys(model_name(session.task.model) for session in sessions))
         return (
             f"<{name}{count}: control {control!r}, ratio {config.ratio:g}, {config.intervals} intervals, "
-            f"{data}, {models}>"
+            f"{data}, model {models}>"
         )
 
     __str__ = __repr__

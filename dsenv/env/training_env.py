@@ -51,17 +51,17 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     **Start**: a fresh model. Label noise, imbalance, subset, width, learning rate and data set are drawn
     from `context` and `datasets`; `reset(options={"context": {"label_noise": 0.4}})` sets them.
 
-    **End**: `terminated` after `intervals` steps, when the budget of `ratio` times all sample
-    presentations is spent (with spend_all = false some may be left), or when the loss is no longer
-    finite (`info["diverged"]`). Never `truncated`.
+    **End**: `terminated` after `intervals` steps, when the budget is spent, `ratio` times the samples of
+    all intervals (with spend_all = false some may be left), or when the loss is no longer finite
+    (`info["diverged"]`). Never `truncated`.
 
     **Info**: the context, ratio, train_loss, train_accuracy, val_accuracy, wrong_labels (share of the
     selected samples with a wrong label; for analysis, the agent does not see it), selected_bins,
-    samples_used, budget_left, extra_forwards (samples looked at without training) and diverged; strength, the
-    mean over the selected samples, where the control decides it.
+    samples_used, budget_left, extra_forwards (samples of forward passes without training) and diverged;
+    strength, the mean over the selected samples, where the control decides it.
 
     Args:
-        render_mode: "rgb_array" for a figure of the training so far, "ansi" for a line of text.
+        render_mode: "rgb_array" for a figure of the training run so far, "ansi" for a line of text.
         device: "auto", "cpu", "cuda" or "cuda:1".
         settings: see `EnvConfig`.
     """
@@ -77,13 +77,13 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
 
     @classmethod
     def vector_class(cls) -> type[TrainingVectorEnv]:
-        """The class that runs many of these environments as one stacked training."""
+        """The class that runs many of these environments as one tensor program."""
         return TrainingVectorEnv
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new training.
+        """Begin a new training run.
 
         Args:
             seed: decides every later episode of this environment.
@@ -110,7 +110,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
         return result.observation[0], float(result.reward[0]), bool(result.terminated[0]), False, info
 
     def render(self) -> Any:
-        """The training so far: an (H, W, 3) uint8 figure, or a line of text."""
+        """The training run so far: an (H, W, 3) uint8 figure, or a line of text."""
         if self.render_mode == "rgb_array":
             return draw(*self.episodes.part_of(0))
         return summarise(*self.episodes.part_of(0)) if self.render_mode == "ansi" else None

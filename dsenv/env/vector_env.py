@@ -1,4 +1,4 @@
-"""TrainingVectorEnv: K environments as one stacked training."""
+"""TrainingVectorEnv: K environments as one tensor program."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,7 +69,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """Begin new trainings.
+        """Begin new training runs.
 
         Args:
             seed: one number (environment k gets seed + k), one for each environment, or None to go on.
@@ -162,7 +162,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         return named | {f"_{name}": mask.copy() for name in values}
 
     def render(self) -> Any:
-        """A figure or a line of each environment's training so far; None without a render mode."""
+        """A figure or a line of each environment's training run so far; None without a render mode."""
         if self.render_mode is None:
             return None
         show = draw if self.render_mode == "rgb_array" else summarise

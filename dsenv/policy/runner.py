@@ -60,10 +60,8 @@ class PolicyRunner:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.policy = policy
-        self.size = size
-        self.classes = classes
-        self.seed = seed
+        self.policy, self.size = policy, size
+        self.classes, self.seed = classes, seed
         if classes < 2:
             raise ValueError(f"a policy needs at least 2 classes, got {classes}")
         ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
