@@ -99,7 +99,7 @@ def dacbench_epochs(session: Any, device: torch.device) -> Callable[[], None] | 
     except ImportError:
         return None
     task, loaders = session.task, []
-    presented = int(session.budget.total[0]) // session.config.intervals
+    presented = int(session.state.budget.total[0]) // session.config.intervals
     for name, count in (("train", presented), ("validation", None)):
         split = session.trainer.split(name)
         rows = torch.arange(split.size if count is None else count, device=device)
@@ -136,7 +136,7 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
             "loop": loop_episode(singles),
             "processes": processes_episode(processes, steps),
         }
-        if (epochs := dacbench_epochs(singles[0].session, device)) is not None:
+        if (epochs := dacbench_epochs(singles[0].episodes.sessions()[0], device)) is not None:
             calls["dacbench"] = epochs
         times = common.interleaved(calls, args.repeats if count <= 64 else min(args.repeats, 3), device)
     finally:
@@ -150,7 +150,7 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
         "replicas": count,
         "workers": workers,
         "loop_envs": len(singles),
-        "samples_a_step": float(envs.session.budget.total.sum()) / (count * steps),
+        "samples_a_step": float(envs.episodes.sessions()[0].state.budget.total.sum()) / (count * steps),
         "intervals": steps,
         "benchmark_vector_step": benchmark_vector_step(envs, args.window, seed=0),
         "benchmark_step": benchmark_step(singles[0], args.window, seed=0),

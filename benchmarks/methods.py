@@ -38,8 +38,7 @@ from dsenv.plan import DataPlan, FeatureForward
 from dsenv.tasks.corruption import symmetric_noise
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.fashion_mnist import fashion_mnist
-from dsenv.tasks.recipe import Recipe
-from dsenv.tasks.task import seeded_model
+from dsenv.tasks.task import Recipe, seeded_model
 from dsenv.volume.budget import FORWARD_COST
 
 RECIPE = Recipe(lr=0.1, schedule="one_cycle", weight_decay=5e-4, batch_size=128)

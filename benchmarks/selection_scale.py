@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dsenv.control.state import loss_bins
 from dsenv.rng import Streams
-from dsenv.select import gumbel_top_k, loss_bins
+from dsenv.select import gumbel_top_k
 from dsenv.select.ccs import CCS
 from dsenv.select.data_agent import DataAgent
 from dsenv.select.epsilon_greedy import EpsilonGreedy

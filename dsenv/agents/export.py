@@ -6,6 +6,7 @@ from typing import Any
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from dsenv.env.episodes import Episodes
 from dsenv.policy.actors import Actor, MlpActor, SetActor, build_actor
 from dsenv.policy.card import PolicyCard
 from dsenv.policy.policy import Policy, describe_network
@@ -44,40 +45,41 @@ def export(model: Any, env: Any, **trained: Any) -> Policy:
     description, weights = exported(model.policy)
     description = {**description, "head": _head(description.get("head", ""), model.action_space)}
     actor = build_actor(description, weights)
-    session = session_of(env)
+    episodes = episodes_of(env)
     algorithm = {"algorithm": type(model).__name__, "steps": int(model.num_timesteps)}
-    return Policy(actor, make_card(actor, session, {**algorithm, **trained}))
+    return Policy(actor, make_card(actor, episodes, {**algorithm, **trained}))
 
 
-def session_of(env: Any) -> Any:
-    """The session of an environment, below SB3's and Gymnasium's wrappers.
+def episodes_of(env: Any) -> Episodes:
+    """The episodes of an environment, below SB3's and Gymnasium's wrappers.
 
     Raises:
         ValueError: it is not an environment of dsenv.
     """
     below, seen = env, 0
-    while not hasattr(below, "session") and seen < 32:
+    while not hasattr(below, "episodes") and seen < 32:
         for name in ("unwrapped", "venv", "env", "envs"):
             inner = getattr(below, name, None)
             if inner is not None and inner is not below:
                 below = inner[0] if isinstance(inner, list) else inner
                 break
         seen += 1
-    if not hasattr(below, "session"):
+    if not hasattr(below, "episodes"):
         raise ValueError(
             f"{type(env).__name__} is not an environment of dsenv: its policy has no card; pass the "
             "TrainingEnv, TrainingVectorEnv or StackedVecEnv that the model was trained in"
         )
-    return below.session
+    found: Episodes = below.episodes
+    return found
 
 
-def make_card(actor: Actor, session: Any, trained: Mapping[str, Any]) -> PolicyCard:
-    """The card of a policy that was trained in the environment of `session`.
+def make_card(actor: Actor, episodes: Episodes, trained: Mapping[str, Any]) -> PolicyCard:
+    """The card of a policy that was trained in the environment of `episodes`.
 
     Raises:
         ValueError: the control is not one of dsenv's own.
     """
-    config, parts = session.config, [part for part, _ in session.parts()]
+    config, sessions = episodes.config, [session for session, _ in episodes.parts()]
     control = {"name": config.control} if isinstance(config.control, str) else dict(config.control)
     context = config.context or {}
     return PolicyCard(
@@ -90,11 +92,11 @@ def make_card(actor: Actor, session: Any, trained: Mapping[str, Any]) -> PolicyC
         intervals=config.intervals,
         interval=config.interval,
         validation_shown=config.validation_shown,
-        embedding=parts[0].candidate_sampler.embedding,
+        embedding=sessions[0].candidate_sampler.embedding,
         trained={
-            "datasets": [part.task.dataset.name for part in parts],
-            "samples": [part.trainer.size for part in parts],
-            "classes": [part.task.dataset.classes for part in parts],
+            "datasets": [session.task.dataset.name for session in sessions],
+            "samples": [session.trainer.size for session in sessions],
+            "classes": [session.task.dataset.classes for session in sessions],
             "reward": config.reward,
             "context": dict(context),
             **trained,

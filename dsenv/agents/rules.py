@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dsenv.agents.base import Prediction
 from dsenv.control.base import Control
-from dsenv.control.candidates import FEATURES
 from dsenv.control.curriculum import CurriculumControl
 from dsenv.control.joint import JointControl
 from dsenv.control.mask import MaskControl
+from dsenv.control.observation import CANDIDATE_FEATURES
 from dsenv.control.ratio import RatioControl, RuleControl
 from dsenv.control.strength import StrengthControl
 from dsenv.errors import pick
@@ -141,7 +141,7 @@ class LossRankRule(Rule):
 
     def action(self, control: Control, observation: Action) -> Action:
         if isinstance(control, MaskControl):
-            loss = control.shown(observation)[:, FEATURES.index(LOSS)]
+            loss = control.shown(observation)[:, list(CANDIDATE_FEATURES).index(LOSS)]
             return (self._sign * loss).clip(-1, 1)
         return graded(control, self._sign)
 

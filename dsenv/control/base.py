@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.volume.budget import Budget, Counts
+from dsenv.control.state import TrainingState
+from dsenv.volume.budget import Counts
 
 Actions = NDArray[np.float32]
 ACTION_KINDS = ("box", "discrete", "binary")
@@ -19,30 +20,11 @@ class Decision:
     """What one interval is to train on, for each of K replicas; None leaves an answer to the settings."""
 
     counts: Counts | None = None
-    """(K,) sample presentations; None for those of the volume schedule."""
+    """(K,) samples to train on; None for the number that the volume schedule plans."""
     log_weight: Tensor | None = None
     """(K, N) log of the weights by which samples are drawn, -inf leaves one out; None for the selector."""
     strength: Tensor | None = None
     """(K, N) float32 augmentation strength of each sample, [0, 1]; None for the augmentation controller."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What a control may read to turn actions into a decision, for each of K replicas."""
-
-    bins: Tensor
-    """(K, N) int64 loss-rank bin of each sample."""
-    stability: Tensor
-    """(K, N) int64 stability bin of each sample."""
-    pool: Tensor
-    """(K, N) bool, the samples that exist."""
-    candidates: Tensor
-    """(K, M) int64 samples that the agent was shown; N is padding, M is 0 for most controls."""
-    budget: Budget
-    planned: Counts
-    """(K,) presentations of the coming interval by the volume schedule."""
-    interval: Counts
-    """(K,) number of the coming interval of each replica."""
 
 
 class Control(ABC):
@@ -59,7 +41,7 @@ class Control(ABC):
     candidates: int = 0
     """M, samples that the agent is shown before each action; 0 for none. They are all an interval offers."""
     rescores: bool = False
-    """Whether the candidates are looked at by a forward pass, which the budget pays for."""
+    """Whether the candidates are scored by a forward pass, which the budget pays for."""
     embedding: bool = False
     """Whether the model's features of the candidates are shown."""
     stability_bins: int = 0
@@ -98,8 +80,13 @@ class Control(ABC):
         """(M, A) the actions that a discrete action space offers."""
 
     @abstractmethod
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
-        """Turn (K, size) actions in [-1, 1] into a decision."""
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
+        """Turn (K, size) actions in [-1, 1] into a decision about the coming interval.
+
+        Args:
+            actions: (K, size).
+            state: of the K training runs; it is read alone.
+        """
 
 
 def spread(name: str, value: float | Actions, length: int, low: float, high: float) -> Actions:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dsenv.control.base import Actions, Control, Decision, Situation, spread
+from dsenv.control.base import Actions, Control, Decision, spread
+from dsenv.control.state import TrainingState
 from dsenv.errors import check_positive
-from dsenv.select.bins import bin_log_weights
 
 
 class CurriculumControl(Control):
@@ -35,9 +36,9 @@ class CurriculumControl(Control):
         limit = self.sharpness
         return spread(self.answer, log_weight, self.size, -limit, limit) / limit
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
-        logits = torch.from_numpy(self.decode(actions)[self.answer]).to(situation.bins.device)
-        return Decision(log_weight=bin_log_weights(logits, situation.bins, situation.pool))
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
+        logits = torch.from_numpy(self.decode(actions)[self.answer]).to(state.bins.device)
+        return Decision(log_weight=bin_log_weights(logits, state.bins, state.pool))
 
     def choices(self) -> Actions:
         """Every run of neighbouring bins: bins first..last at 1, the others at -1."""
@@ -45,3 +46,14 @@ class CurriculumControl(Control):
         runs = [(first, last) for first in number for last in number if first <= last]
         inside = [(number >= first) & (number <= last) for first, last in runs]
         return np.where(inside, 1.0, -1.0).astype(np.float32)
+
+
+def bin_log_weights(bin_logits: Tensor, bins: Tensor, pool: Tensor) -> Tensor:
+    """Give each sample the log weight of its bin; -inf outside the pool.
+
+    Args:
+        bin_logits: (K, B) log weight of each bin.
+        bins: (K, N) int64 bin of each sample.
+        pool: (K, N) bool, the samples that exist for the replica.
+    """
+    return bin_logits.gather(1, bins).masked_fill_(~pool, -torch.inf)

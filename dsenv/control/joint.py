@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from dsenv.control.base import Actions, Control, Decision, Situation
+from dsenv.control.base import Actions, Control, Decision
 from dsenv.control.curriculum import CurriculumControl
 from dsenv.control.ratio import RatioControl
+from dsenv.control.state import TrainingState
 from dsenv.control.strength import StrengthControl
 from dsenv.errors import pick
 
@@ -71,10 +72,10 @@ class JointControl(Control):
             ]
         )
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
         whole = Decision()
         for part, where in zip(self.parts, self.slices.values(), strict=True):
-            answer = part.decide(actions[:, where], situation)
+            answer = part.decide(actions[:, where], state)
             given = {field.name: getattr(answer, field.name) for field in fields(answer)}
             whole = replace(whole, **{name: value for name, value in given.items() if value is not None})
         return whole

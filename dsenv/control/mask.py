@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from dsenv.control.base import Actions, Control, Decision, Situation, spread
-from dsenv.control.candidates import FEATURES
+from dsenv.control.base import Actions, Control, Decision, spread
+from dsenv.control.observation import CANDIDATE_FEATURES
+from dsenv.control.state import TrainingState
 from dsenv.errors import check_count, check_share
 from dsenv.volume.budget import Counts
 
@@ -23,8 +24,8 @@ class MaskControl(Control):
         bins: B of the observation; the action does not depend on it.
         target: target ratio of the environment, (0, 1].
         candidates: M, from 8 to 256. Larger actions do not learn: PPO's ratio of probabilities explodes.
-        rescore: show the candidates' features as the model sees them now, by a forward pass that costs the
-            budget a third of a presentation each, instead of their values at their last visit.
+        rescore: show the candidates' features as the model sees them now, by a forward pass that costs a
+            third of training on them, instead of their values at their last visit.
         embedding: show the model's features of the candidates as well; implies `rescore`.
         minimum: smallest ratio of an interval with binary actions, (0, 1].
         binary: whether actions are masks: above 0 for yes.
@@ -66,15 +67,15 @@ class MaskControl(Control):
     def encode(self, score: float | Actions = 0.0) -> Actions:  # type: ignore[override]
         return spread(self.answer, score, self.size, -1, 1)
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
-        shown = situation.candidates
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
+        shown = state.candidates.index
         scores = torch.from_numpy(actions).to(shown.device)
         if not self._binary:
-            return Decision(log_weight=chosen_log_weight(scores, shown, situation.planned, situation.pool))
-        wanted = ((scores > 0) & (shown < situation.pool.shape[1])).sum(1).cpu().numpy()
-        counts = situation.budget.grant(wanted, situation.interval)
+            return Decision(log_weight=chosen_log_weight(scores, shown, state.planned, state.pool))
+        wanted = ((scores > 0) & (shown < state.pool.shape[1])).sum(1).cpu().numpy()
+        counts = state.budget.grant(wanted, state.interval)
         scores = (scores > 0).float()
-        return Decision(counts, chosen_log_weight(scores, shown, counts, situation.pool))
+        return Decision(counts, chosen_log_weight(scores, shown, counts, state.pool))
 
     def shown(self, observation: Actions) -> Actions:
         """The features (M, F) of the candidates, which an observation (O,) ends with.
@@ -86,7 +87,7 @@ class MaskControl(Control):
             raise ValueError(
                 "a rule cannot read candidates with model features: set control.embedding = false"
             )
-        count = len(FEATURES)
+        count = len(CANDIDATE_FEATURES)
         return observation[-self.size * count :].reshape(self.size, count)
 
     def choices(self) -> Actions:

@@ -1,204 +1,34 @@
-"""Observation: what an agent sees of a training, float32, of fixed size and free of scale.
+"""Observation: what an agent sees of a training run, float32, of fixed size and free of scale.
 
 No entry depends on the number of samples, the model or the unit of the loss, so a policy trained on
 one task can act on another. The same function serves environments and plug-ins.
+
+Two tables say what is shown: `FEATURES` of the training run, `CANDIDATE_FEATURES` of each candidate sample.
+Names and values are both made from them. A policy file holds the names that it was trained with: whoever
+changes a name, its place or its meaning raises `VERSION`.
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dsenv import kernels
 from dsenv.control.base import Control
-from dsenv.control.candidates import FEATURES, Candidates, describe, squash
-from dsenv.select.bins import loss_bins
+from dsenv.control.state import Candidates, TrainingState
 from dsenv.signals import SampleSignals
 
 VERSION = 1
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-STEADY_VISITS = 3  # visits that it takes to tell how much a sample's influence varies
 
 
-@dataclass
-class Last:
-    """What the last interval of K trainings measured, on the training device."""
-
-    ratio: Tensor
-    """(K,) share of an interval's capacity that was trained on."""
-    selected: Tensor
-    """(K, B) share of the selection that came from each bin."""
-    wrong_labels: Tensor
-    """(K,) share of the selection with a wrong label; for analysis, not observed."""
-    strength: Tensor
-    """(K,) mean augmentation strength of the selection, where the control decides it; not observed."""
-    train_loss: Tensor
-    """(K,) mean training loss in nats."""
-    train_accuracy: Tensor
-    """(K,) share of the trained samples predicted as labelled."""
-    validation_accuracy: Tensor
-    """(K,) accuracy on the trusted validation split, after the interval."""
-    validation_gain: Tensor
-    """(K,) its change over the interval."""
-    action: Tensor
-    """(K, A) the action, each component in [-1, 1]."""
-
-    @classmethod
-    def blank(cls, replicas: int, bins: int, actions: int, classes: int, device: torch.device) -> "Last":
-        """Before the first interval: zeros, and the loss of a uniform guess."""
-        zeros = torch.zeros(replicas, device=device)
-        return cls(
-            ratio=zeros,
-            selected=zeros.new_zeros(replicas, bins),
-            wrong_labels=zeros,
-            strength=zeros,
-            train_loss=zeros + math.log(classes),
-            train_accuracy=zeros,
-            validation_accuracy=zeros,
-            validation_gain=zeros,
-            action=zeros.new_zeros(replicas, actions),
-        )
-
-    def updated(self, new: "Last", rows: Tensor) -> "Last":
-        """The rows (K,) bool taken from `new`, the others as they are."""
-        values = {}
-        for field in fields(self):
-            old = getattr(self, field.name)
-            values[field.name] = torch.where(
-                rows.view(-1, *[1] * (old.ndim - 1)), getattr(new, field.name), old
-            )
-        return Last(**values)
-
-
-@dataclass(frozen=True)
-class View:
-    """The state of K trainings between two intervals, on the training device."""
-
-    signals: SampleSignals
-    pool: Tensor
-    """(K, N) bool, the samples that exist."""
-    bins: Tensor
-    """(K, N) int64 loss-rank bin of each sample."""
-    stability: Tensor
-    """(K, N) int64 stability bin of each sample."""
-    candidates: Candidates
-    """The samples shown one by one."""
-    interval: Tensor
-    """(K,) intervals done, float32."""
-    intervals: int
-    """T, intervals of a whole training."""
-    budget_left: Tensor
-    """(K,) share of the budget that is left, [0, 1]."""
-    ratio: float
-    """Target ratio."""
-    shows_validation: Tensor
-    """(K,) bool, whether the agent may see the validation accuracy."""
-    last: Last
-
-
-def stability_bins(signals: SampleSignals, pool: Tensor, bins: int) -> Tensor:
-    """Cut samples into equally full bins by the variance of their influence, steady ones first.
-
-    Samples with fewer than three visits go to the last bin.
-
-    Args:
-        signals: of K trainings.
-        pool: (K, N) bool, the samples that exist.
-        bins: S.
-
-    Returns:
-        (K, N) int64 in 0..S-1.
-    """
-    known = pool & (signals.times_trained >= STEADY_VISITS)
-    return loss_bins(signals.influence_variance, known, bins).masked_fill_(~known, bins - 1)
-
-
-def feature_names(bins: int, control: Control, embedding: int = 0) -> list[str]:
-    """What each entry of the observation is, in order.
-
-    Args:
-        bins: B, number of loss-rank bins.
-        control: decides what is shown beside the state of the training.
-        embedding: D, length of the model's features, where the control shows them.
-    """
-    quantiles = [f"{int(100 * q)} % quantile" for q in QUANTILES]
-    names = [
-        "share of the intervals done",
-        "share of the budget left",
-        "target ratio",
-        "ratio of the last interval",
-        "train loss of the last interval, l / (l + log C)",
-        "train accuracy of the last interval",
-        "validation accuracy",
-        "gain in validation accuracy, times 5",
-        *(f"loss of the seen samples, {q}, l / (l + log C)" for q in quantiles),
-        *(f"confidence of the seen samples, {q}" for q in quantiles),
-        *_bin_names("bin", bins),
-        *(f"share of the last selection from bin {b}" for b in range(bins)),
-    ]
-    if control.stability_bins:
-        names += _bin_names("stability bin", control.stability_bins)
-    if control.shows_action:
-        names += [f"last action: {name}" for name in control.names]
-    shown = candidate_names(control, embedding)
-    return names + [f"candidate {m}: {name}" for m in range(control.candidates) for name in shown]
-
-
-def candidate_names(control: Control, embedding: int = 0) -> list[str]:
-    """What each feature of a candidate is."""
-    return [*FEATURES, *(f"model feature {d}" for d in range(embedding if control.embedding else 0))]
-
-
-def _bin_names(kind: str, bins: int) -> list[str]:
-    """Names of what `_by_bin` gives."""
-    return [
-        *(f"mean loss change of {kind} {b}, tanh(nats)" for b in range(bins)),
-        *(f"share of {kind} {b} predicted other than labelled" for b in range(bins)),
-        *(f"mean entropy of {kind} {b}" for b in range(bins)),
-        *(f"mean age of {kind} {b} since the last visit, share of the training" for b in range(bins)),
-        *(f"share of {kind} {b} never trained on" for b in range(bins)),
-    ]
-
-
-def observe(view: View, control: Control) -> Tensor:
-    """The observation (K, O) of K trainings, each entry in [-1, 1]; names in `feature_names`."""
-    state = observe_training(view, control)
-    if not control.candidates:
-        return state
-    last_bin = view.last.selected.shape[1] - 1
-    shown = describe(view.candidates, view.signals, view.bins, last_bin, view.interval, view.intervals)
-    return torch.cat([state, shown.flatten(1)], 1)
-
-
-def observe_training(view: View, control: Control) -> Tensor:
-    """The part of the observation that is not about single candidates, (K, G)."""
-    signals, last = view.signals, view.last
-    trusted = view.shows_validation.float()
-    scalars = [
-        view.interval / view.intervals,
-        view.budget_left,
-        torch.full_like(view.interval, view.ratio),
-        last.ratio,
-        squash(last.train_loss, signals.classes),
-        last.train_accuracy,
-        last.validation_accuracy * trusted,
-        5 * last.validation_gain * trusted,
-    ]
-    seen = signals.seen & view.pool
-    bins = last.selected.shape[1]
-    parts = [
-        torch.stack(scalars, 1),
-        squash(masked_quantiles(signals.loss, seen), signals.classes),
-        masked_quantiles(signals.confidence, seen),
-        *_by_bin(view, seen, view.bins, bins),
-        last.selected,
-    ]
-    if control.stability_bins:
-        parts += _by_bin(view, seen, view.stability, control.stability_bins)
-    if control.shows_action:
-        parts.append(last.action)
-    return torch.cat(parts, 1).nan_to_num_(0.0).clamp_(-1, 1)
+def squash(loss: Tensor, classes: int) -> Tensor:
+    """Loss in nats to [0, 1): one half for a uniform guess."""
+    loss = loss.clamp(0, 1e4)
+    return loss / (loss + math.log(classes))
 
 
 def masked_quantiles(values: Tensor, mask: Tensor) -> Tensor:
@@ -210,15 +40,302 @@ def masked_quantiles(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(count > 0, ordered.gather(1, position), 0.0)
 
 
-def _by_bin(view: View, seen: Tensor, where: Tensor, bins: int) -> list[Tensor]:
-    """Means over bins, five tensors (K, B); `where` (K, N) is the bin of each sample."""
-    signals = view.signals
-    age = (view.interval[:, None] - 1 - signals.last_step) / view.intervals
-    columns = [signals.loss_change.tanh(), 1 - signals.correct, signals.entropy, age]
-    weighted = torch.stack([*columns, torch.ones_like(age)], 1) * seen[:, None]  # (K, 5, N)
-    rows = torch.cat([weighted, view.pool[:, None].float()], 1)
+def standardised(values: Tensor, known: Tensor) -> Tensor:
+    """Values (..., M) with the mean of the known ones taken off, over their deviation; 0 for the others."""
+    count = known.sum(-1, keepdim=True).clamp(min=1)
+    mean = (values * known).sum(-1, keepdim=True) / count
+    off = (values - mean) * known
+    return off / ((off * off).sum(-1, keepdim=True) / count).sqrt().clamp(min=1e-6)
+
+
+# Of the training run
+
+
+class Reading:
+    """A state as `FEATURES` read it: what several features need is made once.
+
+    Args:
+        state: of K training runs.
+        control: its stability bins are shown.
+    """
+
+    def __init__(self, state: TrainingState, control: Control) -> None:
+        self.state, self.signals = state, state.signals
+        self.interval = state.intervals_done()
+        """(K,) float32."""
+        self.seen = state.signals.seen & state.pool
+        """(K, N) bool, samples that exist and were trained on."""
+        self.trusted = state.shows_validation.float()
+        """(K,) 1 where the validation accuracy is shown, else 0."""
+        self._bins = {
+            "bin": (state.bins, state.selected.shape[1]),
+            "stability bin": (state.stability, control.stability_bins),
+        }
+        self._by_bin: dict[str, dict[str, Tensor]] = {}
+
+    def by_bin(self, kind: str, name: str) -> Tensor:
+        """The entry `name` of `BY_BIN` for each bin of a kind, (K, B)."""
+        if kind not in self._by_bin:
+            self._by_bin[kind] = sums_by_bin(self, *self._bins[kind])
+        return self._by_bin[kind][name]
+
+
+Feature = Callable[[Reading], Tensor]
+
+
+def mean_of_seen(total: Tensor, seen: Tensor, members: Tensor) -> Tensor:
+    """Mean over the samples of a bin that were trained on; 0 where there are none."""
+    del members
+    return total / seen.clamp(min=1)
+
+
+def share_unseen(total: Tensor | None, seen: Tensor, members: Tensor) -> Tensor:
+    """Share of a bin's samples that were never trained on; 1 for an empty bin."""
+    del total
+    return 1 - seen / members.clamp(min=1)
+
+
+class ByBin(NamedTuple):
+    """How a feature of each bin is made: a sum over the bin's samples, and what becomes of it."""
+
+    summed: Feature | None
+    """What is summed over the samples of a bin that were trained on, (K, N); None for nothing."""
+    value: Callable[..., Tensor]
+    """The feature (K, B), from that sum, the number of those samples, and of all samples of the bin."""
+
+
+BY_BIN: dict[str, ByBin] = {
+    "mean loss change of {bin}, tanh(nats)": ByBin(lambda r: r.signals.loss_change.tanh(), mean_of_seen),
+    "share of {bin} predicted other than labelled": ByBin(lambda r: 1 - r.signals.correct, mean_of_seen),
+    "mean entropy of {bin}": ByBin(lambda r: r.signals.entropy, mean_of_seen),
+    "mean age of {bin} since the last visit, share of the training": ByBin(
+        lambda r: (r.interval[:, None] - 1 - r.signals.last_step) / r.state.intervals, mean_of_seen
+    ),
+    "share of {bin} never trained on": ByBin(None, share_unseen),
+}
+"""What is shown of each bin; one pass over the samples makes all the sums."""
+
+
+def sums_by_bin(reading: Reading, where: Tensor, bins: int) -> dict[str, Tensor]:
+    """The features of `BY_BIN`, (K, B) each.
+
+    Args:
+        reading: the state.
+        where: (K, N) int64 bin of each sample.
+        bins: B.
+    """
+    columns = {name: entry.summed(reading) for name, entry in BY_BIN.items() if entry.summed is not None}
+
+    seen = torch.ones_like(reading.signals.loss)
+    weighted = torch.stack([*columns.values(), seen], 1) * reading.seen[:, None]
+    rows = torch.cat([weighted, reading.state.pool[:, None].float()], 1)  # (K, number of columns + 2, N)
+
     sums = rows.new_zeros(*rows.shape[:2], bins)
     sums.scatter_add_(2, where[:, None].expand_as(rows), rows)
-    seen_count, members = sums[:, -2], sums[:, -1].clamp(min=1)
-    means = sums[:, :-2] / seen_count.clamp(min=1)[:, None]
-    return [*means.unbind(1), 1 - seen_count / members]
+    *totals, seen_count, members = sums.unbind(1)
+
+    total_of = dict(zip(columns, totals, strict=True))
+    return {name: entry.value(total_of.get(name), seen_count, members) for name, entry in BY_BIN.items()}
+
+
+def _features_of(kind: str) -> dict[str, Feature]:
+    """The entries of `FEATURES` that `BY_BIN` makes for bins of a kind."""
+    each = f"{kind} {{{kind}}}"
+    return {name.replace("{bin}", each): partial(Reading.by_bin, kind=kind, name=name) for name in BY_BIN}
+
+
+FEATURES: dict[str, Feature] = {
+    "share of the intervals done": lambda r: r.interval / r.state.intervals,
+    "share of the budget left": lambda r: r.state.budget_left(),
+    "target ratio": lambda r: torch.full_like(r.interval, r.state.target),
+    "ratio of the last interval": lambda r: r.state.ratio,
+    "train loss of the last interval, l / (l + log C)": lambda r: squash(
+        r.state.train_loss, r.signals.classes
+    ),
+    "train accuracy of the last interval": lambda r: r.state.train_accuracy,
+    "validation accuracy": lambda r: r.state.validation_accuracy * r.trusted,
+    "gain in validation accuracy, times 5": lambda r: 5 * r.state.validation_gain * r.trusted,
+    "loss of the seen samples, {quantile} % quantile, l / (l + log C)": lambda r: squash(
+        masked_quantiles(r.signals.loss, r.seen), r.signals.classes
+    ),
+    "confidence of the seen samples, {quantile} % quantile": lambda r: masked_quantiles(
+        r.signals.confidence, r.seen
+    ),
+    **_features_of("bin"),
+    "share of the last selection from bin {bin}": lambda r: r.state.selected,
+    **_features_of("stability bin"),
+    "last action: {action}": lambda r: r.state.action,
+}
+"""What an agent sees of a training run: name -> function, in the order of the observation.
+
+A function takes a `Reading` of K runs and gives one value each, (K,); or several, (K, n), where its name has
+a word in braces: n values for the n quantiles, loss-rank bins, stability bins or components of the action.
+The names of those entries come from putting number or component in the place of the word. Values that are
+no number are shown as 0, those beyond [-1, 1] are cut. Stability bins are shown where the control has some,
+the last action where the control's `shows_action` says so.
+"""
+
+
+def _places(bins: int, control: Control) -> dict[str, list[str]]:
+    """What stands in the place of each word in braces; an empty list where it is not shown."""
+    return {
+        "{quantile}": [str(int(100 * share)) for share in QUANTILES],
+        "{bin}": [str(b) for b in range(bins)],
+        "{stability bin}": [str(b) for b in range(control.stability_bins)],
+        "{action}": list(control.names) if control.shows_action else [],
+    }
+
+
+def _names_of(template: str, places: dict[str, list[str]]) -> list[str]:
+    """Names of the entries that an entry of `FEATURES` stands for."""
+    for word, values in places.items():
+        if word in template:
+            return [template.replace(word, value) for value in values]
+    return [template]
+
+
+def feature_names(bins: int, control: Control, embedding: int = 0) -> list[str]:
+    """What each entry of the observation is, in order.
+
+    Args:
+        bins: B, number of loss-rank bins.
+        control: decides what is shown beside the state of the training run.
+        embedding: D, length of the model's features, where the control shows them.
+    """
+    places = _places(bins, control)
+    names = [name for template in FEATURES for name in _names_of(template, places)]
+    shown = candidate_names(control, embedding)
+    return names + [f"candidate {m}: {name}" for m in range(control.candidates) for name in shown]
+
+
+def observe(state: TrainingState, control: Control) -> Tensor:
+    """The observation (K, O) of K training runs, each entry in [-1, 1]; names in `feature_names`."""
+    reading = Reading(state, control)
+    found = _observe_training(reading, control)
+    if not control.candidates:
+        return found
+    last_bin = state.selected.shape[1] - 1
+    shown = describe(state.candidates, state.signals, state.bins, last_bin, reading.interval, state.intervals)
+    return torch.cat([found, shown.flatten(1)], 1)
+
+
+def observe_training(state: TrainingState, control: Control) -> Tensor:
+    """The part of the observation that is not about single candidates, (K, G)."""
+    return _observe_training(Reading(state, control), control)
+
+
+def _observe_training(reading: Reading, control: Control) -> Tensor:
+    places = _places(reading.state.selected.shape[1], control)
+    shown = [feature for template, feature in FEATURES.items() if _names_of(template, places)]
+    columns = [feature(reading) for feature in shown]
+    columns = [column[:, None] if column.ndim == 1 else column for column in columns]
+    return torch.cat(columns, 1).nan_to_num_(0.0).clamp_(-1, 1)
+
+
+# Of candidate samples
+
+
+class Shown:
+    """Candidates as `CANDIDATE_FEATURES` read them; tensors are (K, M).
+
+    Args:
+        candidates: which samples, and what the model says of them now.
+        signals: of K training runs.
+        bins: (K, N) loss-rank bin of each sample.
+        last_bin: number of the last bin.
+        interval: (K,) intervals done.
+        intervals: of the whole training run.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        signals: SampleSignals,
+        bins: Tensor,
+        last_bin: int,
+        interval: Tensor,
+        intervals: int,
+    ) -> None:
+        index, scores = candidates.index, candidates.scores
+        self.classes = signals.classes
+        self.of = {name: signals.gather(name, index) for name in signals.names}
+        """What is known of the candidates: signals by name, as of now where there are scores."""
+        if scores is not None:
+            self.of |= {"loss": scores.loss, **scores.outputs}
+
+        self.exists = (index < signals.size).float()
+        self.unseen = (self.of["times_trained"] == 0).float()
+        self.known = self.exists if scores is not None else self.exists * (1 - self.unseen)
+        """Whose loss is known."""
+        self.bin = bins.gather(1, index.clamp(max=signals.size - 1)) / last_bin
+        self.age = (interval[:, None] - 1 - self.of["last_step"]) / intervals
+
+
+CANDIDATE_FEATURES: dict[str, Callable[[Shown], Tensor]] = {
+    "exists": lambda s: s.exists,
+    "never trained on": lambda s: s.unseen,
+    "loss rank at its last visit": lambda s: s.of["loss_rank"],
+    "loss-rank bin, of all samples": lambda s: s.bin,
+    "loss, l / (l + log C)": lambda s: squash(s.of["loss"], s.classes),
+    "loss, standardised among the candidates, over 3": lambda s: standardised(s.of["loss"], s.known) / 3,
+    "mean loss over visits, l / (l + log C)": lambda s: squash(s.of["loss_ema"], s.classes),
+    "loss change at its last visit, tanh(nats)": lambda s: s.of["loss_change"].tanh(),
+    "confidence in the label": lambda s: s.of["confidence"],
+    "margin of the label": lambda s: s.of["margin"],
+    "entropy / log C": lambda s: s.of["entropy"],
+    "predicted as labelled": lambda s: s.of["correct"],
+    "times trained on, t / (t + 4)": lambda s: saturating(s.of["times_trained"], 4),
+    "age of the last visit, share of the training": lambda s: s.age * (1 - s.unseen),
+    "forgetting events, f / (f + 2)": lambda s: saturating(s.of["forgetting_events"], 2),
+    "deviation of the influence, tanh(nats)": lambda s: s.of["influence_variance"].sqrt().tanh(),
+}
+"""What an agent sees of each candidate: name -> function to (K, M), in order.
+
+Values that are no number are shown as 0, those beyond [-1, 1] are cut; all are 0 for padding. Where the
+control shows the model's features, they follow as "model feature 0" and so on.
+"""
+
+
+def saturating(count: Tensor, half: int) -> Tensor:
+    """A count as a number in [0, 1), one half at `half`."""
+    count = count.float()
+    return count / (count + half)
+
+
+def candidate_names(control: Control, embedding: int = 0) -> list[str]:
+    """What each feature of a candidate is.
+
+    Args:
+        control: says whether the model's features are shown.
+        embedding: D, their length.
+    """
+    return [
+        *CANDIDATE_FEATURES,
+        *(f"model feature {d}" for d in range(embedding if control.embedding else 0)),
+    ]
+
+
+def describe(
+    candidates: Candidates,
+    signals: SampleSignals,
+    bins: Tensor,
+    last_bin: int,
+    interval: Tensor,
+    intervals: int,
+) -> Tensor:
+    """Features of the candidates, (K, M, F) in [-1, 1]; all 0 for padding. F is 16, or 16 + D.
+
+    Args:
+        candidates: which samples, and what the model says of them now.
+        signals: of K training runs.
+        bins: (K, N) loss-rank bin of each sample.
+        last_bin: number of the last bin.
+        interval: (K,) intervals done.
+        intervals: of the whole training run.
+    """
+    shown, scores = Shown(candidates, signals, bins, last_bin, interval, intervals), candidates.scores
+    features = torch.stack([feature(shown) for feature in CANDIDATE_FEATURES.values()], -1)
+    if scores is not None and scores.embedding is not None:
+        scaled = standardised(scores.embedding.transpose(1, 2), shown.exists[:, None]).transpose(1, 2)
+        features = torch.cat([features, scaled / 3], -1)
+    return features.nan_to_num(0.0).clamp(-1, 1) * shown.exists[..., None]

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from dsenv.control.base import Actions, Control, Decision, Situation, from_unit, spread, to_unit
+from dsenv.control.base import Actions, Control, Decision, from_unit, spread, to_unit
+from dsenv.control.state import TrainingState
 from dsenv.errors import check_count, check_share
 
 
@@ -35,10 +36,10 @@ class RatioControl(Control):
         room = max(1 - self.least, 1e-9)
         return from_unit((wanted - self.least) / room).clip(-1, 1)
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
         ratio = self.decode(actions)[self.answer][:, 0].astype(np.float64)
-        wanted = np.rint(ratio * situation.budget.capacity).astype(np.int64)
-        return Decision(counts=situation.budget.grant(wanted, situation.interval))
+        wanted = np.rint(ratio * state.budget.capacity).astype(np.int64)
+        return Decision(counts=state.budget.grant(wanted, state.interval))
 
     def choices(self) -> Actions:
         """Evenly spaced ratios from the smallest to 1."""
@@ -65,8 +66,8 @@ class RuleControl(Control):
     def encode(self) -> Actions:  # type: ignore[override]
         return np.zeros(1, np.float32)
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
-        del actions, situation
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
+        del actions, state
         return Decision()
 
     def choices(self) -> Actions:

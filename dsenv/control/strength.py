@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from dsenv.control.base import Actions, Control, Decision, Situation, from_unit, spread, to_unit
+from dsenv.control.base import Actions, Control, Decision, from_unit, spread, to_unit
+from dsenv.control.state import TrainingState
 from dsenv.errors import check_count
 
 
@@ -36,9 +37,9 @@ class StrengthControl(Control):
     def encode(self, strength: float | Actions = 0.0) -> Actions:  # type: ignore[override]
         return from_unit(spread(self.answer, strength, self.size, 0, 1))
 
-    def decide(self, actions: Actions, situation: Situation) -> Decision:
-        by_bin = torch.from_numpy(self.decode(actions)[self.answer]).to(situation.stability.device)
-        return Decision(strength=by_bin.gather(1, situation.stability))
+    def decide(self, actions: Actions, state: TrainingState) -> Decision:
+        by_bin = torch.from_numpy(self.decode(actions)[self.answer]).to(state.stability.device)
+        return Decision(strength=by_bin.gather(1, state.stability))
 
     def choices(self) -> Actions:
         """Evenly spaced strengths for all alike, then falling and rising from bin to bin."""

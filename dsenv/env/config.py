@@ -40,7 +40,7 @@ class EnvConfig:
 
     task: Mapping[str, Any] | Task
     """What is trained: a table for `Task.from_config`, or a `Task`."""
-    control: Choice = "curriculum"
+    control: str | Mapping[str, Any] = "curriculum"
     """Which question the action answers: a name in `CONTROLS`, or a table with `name` and settings."""
     actions: str = "box"
     """"box" for actions in [-1, 1], "discrete" for the control's `choices`, or "binary" for a mask."""

@@ -1,43 +1,99 @@
-"""Episodes: K episodes side by side, whatever they run in."""
+"""Episodes: K episodes of an environment, in one stacked session for each data set."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dsenv.control.base import Control
+from dsenv.control.base import Actions, Control
 from dsenv.env.config import EnvConfig
-from dsenv.env.result import Flags, Floats, Info, StepResult
-
-if TYPE_CHECKING:
-    from dsenv.env.session import Session
+from dsenv.env.session import Flags, Floats, Info, Session, StepResult
 
 Rows = NDArray[np.int64]
 
 
-class Episodes(ABC):
-    """K episodes of the same environment: one `Session`, or a `Mixture` of several."""
+class Episodes:
+    """K episodes of the same environment, each in one of one or more sessions.
 
-    config: EnvConfig
-    count: int
-    """K."""
-    control: Control
-    finished: Flags
-    """(K,) episodes that are over, or were never begun."""
+    Without `datasets` all K are in one session. With them, a single environment draws its data set at each
+    reset; of K stacked ones, environment k works on data set k mod D of those that may be drawn, in all its
+    episodes. The context value "dataset" moves an environment for an episode; stacked ones move when all of
+    them are reset together, for a session is built for each number of rows.
+
+    Args:
+        config: what an episode is.
+        count: K.
+        device: where the training runs.
+        draws: whether data sets are drawn, rather than fixed by k; needs K = 1.
+    """
+
+    def __init__(self, config: EnvConfig, count: int, device: torch.device, *, draws: bool = False) -> None:
+        assert count == 1 or not draws, count
+        if count < 1:
+            raise ValueError(f"num_envs must be at least 1, got {count}")
+        self.config = config
+        self.count = count
+        self._device = device
+        self._draws = draws
+        self._contexts = config.make_contexts()
+        self._drawable = self._contexts.drawable_datasets() if config.datasets else [0]
+        self._sessions: dict[int, Session] = {}
+        self._settle(self._usual())
+        self.control = self.sessions()[0].control
+        self.finished: Flags = np.ones(count, np.bool_)
+        """(K,) episodes that are over, or were never begun."""
+
+    def _usual(self) -> Rows:
+        """(K,) the data set of each environment where the context names none."""
+        return np.array(self._drawable)[np.arange(self.count) % len(self._drawable)]
+
+    def _settle(self, home: Rows) -> None:
+        """Let each environment work on the data set `home` (K,); sessions are built where they do not fit."""
+        self._rows = {int(number): np.flatnonzero(home == number) for number in np.unique(home)}
+        self._home = home
+        for number, rows in self._rows.items():
+            if number not in self._sessions or self._sessions[number].count != len(rows):
+                self._sessions[number] = self._build(number, len(rows))
+
+    def _build(self, number: int, count: int) -> Session:
+        session = Session(self.config, count, self._device, number)
+        for other in self._sessions.values():
+            if other.observation_names != session.observation_names:
+                raise ValueError(
+                    f"observations have {len(session.observation_names)} entries on the data set "
+                    f"{session.task.dataset.name} and {len(other.observation_names)} on "
+                    f"{other.task.dataset.name}: the control shows the models' features; set "
+                    "control.embedding = false, or give all data sets the same model"
+                )
+        return session
 
     @property
-    @abstractmethod
     def observation_names(self) -> list[str]:
         """What each entry of an observation is."""
+        return self.sessions()[0].observation_names
 
     @property
-    @abstractmethod
     def candidate_shape(self) -> tuple[int, int] | None:
         """(M, F): candidates that an observation ends with, and features of each; else None."""
+        return self.sessions()[0].candidate_shape
 
-    @abstractmethod
+    def parts(self) -> list[tuple[Session, Rows]]:
+        """The sessions that run the episodes, and which episodes each of them runs, in its order."""
+        return [(self._sessions[number], rows) for number, rows in self._rows.items()]
+
+    def sessions(self) -> list[Session]:
+        """Every session that is kept, whether it runs episodes now or not."""
+        return list(self._sessions.values())
+
+    def part_of(self, replica: int) -> tuple[Session, int]:
+        """The session that runs an episode, and the episode's row there."""
+        for session, rows in self.parts():
+            if replica in rows:
+                return session, int(np.flatnonzero(rows == replica)[0])
+        raise ValueError(f"there are {self.count} episodes, and no number {replica}")
+
     def reset(
         self,
         replicas: Sequence[int],
@@ -50,41 +106,117 @@ class Episodes(ABC):
             replicas: which ones.
             rngs: for each of them the generator that its seeds and context are drawn from.
             contexts: for each of them the context values to set, or None; other values are drawn.
-        """
 
-    @abstractmethod
+        Raises:
+            ValueError: a context value is unknown or out of range, or moves one stacked environment alone.
+        """
+        values = [dict(self._contexts.check(context or {})) for context in contexts]
+        self._move(replicas, rngs, [value.pop("dataset", None) for value in values])
+
+        given = {k: (rng, value) for k, rng, value in zip(replicas, rngs, values, strict=True)}
+        for session, rows in self.parts():
+            own = [(slot, *given[k]) for slot, k in enumerate(rows.tolist()) if k in given]
+            if own:
+                slots, own_rngs, own_values = zip(*own, strict=True)
+                session.reset(slots, own_rngs, own_values)
+        self.finished = self._gathered([session.finished for session, _ in self.parts()]).copy()
+
+    def _move(
+        self, replicas: Sequence[int], rngs: Sequence[np.random.Generator], names: Sequence[str | None]
+    ) -> None:
+        """Settle the environments `replicas` on the data sets of their coming episodes."""
+        is_whole = len(replicas) == self.count
+        home = self._usual() if is_whole else self._home.copy()
+        for replica, rng, name in zip(replicas, rngs, names, strict=True):
+            if name is not None:
+                home[replica] = self._contexts.index(name)
+            elif self._draws and len(self._drawable) > 1:
+                home[replica] = self._drawable[int(rng.integers(len(self._drawable)))]
+
+        if not is_whole and (moved := np.flatnonzero(home != self._home)).size:
+            k = int(moved[0])
+            wanted, own = (self._contexts.datasets[int(numbers[k])] for numbers in (home, self._home))
+            raise ValueError(
+                f"environment {k} works on the data set {own!r}, and the context wants {wanted!r}: stacked "
+                "environments move only when all of them are reset together"
+            )
+        if not np.array_equal(home, self._home):
+            self._settle(home)
+
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Train every unfinished episode for one interval; finished ones stand still.
 
         Args:
-            actions: see `to_box`.
+            actions: see `to_box`; checked before anyone trains.
         """
+        boxes = to_box(actions, self.config.actions, self.control, self.count)
+        results = [session.step(boxes[rows]) for session, rows in self.parts()]
+        self.finished = self._gathered([result.terminated for result in results])
+        return StepResult(
+            observation=self._gathered([result.observation for result in results]),
+            reward=self._gathered([result.reward for result in results]),
+            terminated=self.finished.copy(),
+            info=self._gathered_info([result.info for result in results]),
+        )
 
-    @abstractmethod
     def observe(self) -> Floats:
         """The observation (K, O), on the host."""
+        return self._gathered([session.observe() for session, _ in self.parts()])
 
-    @abstractmethod
     def info(self) -> Info:
         """What is known between intervals: contexts and budgets."""
+        return self._gathered_info([session.info() for session, _ in self.parts()])
 
-    @abstractmethod
-    def parts(self) -> list[tuple["Session", Rows]]:
-        """The sessions that run the episodes, and which episodes each of them runs, in its order."""
+    def _gathered(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Arrays of the parts (k, ...) as one array (K, ...); that of a single part as it is."""
+        if len(values) == 1:
+            return values[0]
+        whole = np.empty((self.count, *values[0].shape[1:]), values[0].dtype)
+        for value, rows in zip(values, self._rows.values(), strict=True):
+            whole[rows] = value
+        return whole
 
-    @abstractmethod
-    def sessions(self) -> list["Session"]:
-        """Every session that is kept, whether it runs episodes now or not."""
-
-    def part_of(self, replica: int) -> tuple["Session", int]:
-        """The session that runs an episode, and the episode's row there."""
-        for session, rows in self.parts():
-            if replica in rows:
-                return session, int(np.flatnonzero(rows == replica)[0])
-        raise ValueError(f"there are {self.count} episodes, and no number {replica}")
+    def _gathered_info(self, infos: Sequence[Info]) -> Info:
+        if len(infos) == 1:
+            return infos[0]
+        return {name: self._gathered([info[name] for info in infos]) for name in infos[0]}
 
     def signature(self) -> dict[str, Any]:
         """What two `Episodes` must have in common for the state of one to fit the other."""
         own = {"task", "datasets"}  # they may hold tensors, which have no single truth
         settings = {name: value for name, value in vars(self.config).items() if name not in own}
-        return settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}
+        whole = settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}
+        return whole if self.config.datasets else whole | self.sessions()[0].signature()
+
+
+def to_box(actions: NDArray[Any], kind: str, control: Control, replicas: int) -> Actions:
+    """Actions of any kind as (K, A) floats in [-1, 1].
+
+    Args:
+        actions: (K, A) in [-1, 1], values beyond are clipped; with discrete actions (K,) choices, with
+            binary ones (K, A) of 0 and 1.
+        kind: one of `ACTION_KINDS`.
+        control: turns them into decisions.
+        replicas: K.
+
+    Raises:
+        ValueError: they are of another shape, no choices that exist, or not all numbers.
+    """
+    values = np.asarray(actions)
+    if kind == "discrete":
+        choices = control.choices()
+        if values.shape != (replicas,) or not np.isin(values, np.arange(len(choices))).all():
+            raise ValueError(
+                f"actions must be {replicas} choices from 0 to {len(choices) - 1}, got {actions}"
+            )
+        return choices[values.astype(np.int64)]
+    values = values.astype(np.float32)
+    if values.shape != (replicas, control.size):
+        raise ValueError(f"actions must have shape {(replicas, control.size)}, got {values.shape}")
+    if kind == "binary":
+        if not ((values == 0) | (values == 1)).all():
+            raise ValueError(f"binary actions must be 0 or 1, got {values.tolist()}")
+        return 2 * values - 1
+    if np.isnan(values).any():
+        raise ValueError(f"an action is NaN: {values.tolist()}; has the policy diverged?")
+    return values.clip(-1, 1)

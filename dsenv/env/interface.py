@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from dsenv.control.base import Control
+from dsenv.control.registry import CONTROLS
+from dsenv.env.config import EnvConfig
 from dsenv.env.episodes import Episodes
-from dsenv.env.mixture import Mixture
-from dsenv.env.session import Session
 from dsenv.errors import pick
 
 ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiBinary
@@ -17,14 +18,33 @@ RENDER_MODES = ("rgb_array", "ansi")
 METADATA = {"render_modes": list(RENDER_MODES), "render_fps": 2}
 
 
-def make_spaces(session: Episodes) -> tuple[spaces.Box, ActionSpace]:
+def make_spaces(episodes: Episodes) -> tuple[spaces.Box, ActionSpace]:
     """Observation and action space of one episode: boxes in [-1, 1], discrete actions or masks."""
-    observation = spaces.Box(-1.0, 1.0, (len(session.observation_names),), np.float32)
-    if session.config.actions == "discrete":
-        return observation, spaces.Discrete(len(session.control.choices()))
-    if session.config.actions == "binary":
-        return observation, spaces.MultiBinary(session.control.size)
-    return observation, spaces.Box(-1.0, 1.0, (session.control.size,), np.float32)
+    observation = spaces.Box(-1.0, 1.0, (len(episodes.observation_names),), np.float32)
+    if episodes.config.actions == "discrete":
+        return observation, spaces.Discrete(len(episodes.control.choices()))
+    if episodes.config.actions == "binary":
+        return observation, spaces.MultiBinary(episodes.control.size)
+    return observation, spaces.Box(-1.0, 1.0, (episodes.control.size,), np.float32)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"no device called {name!r}; use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r} was asked for, but torch finds no CUDA GPU here; use 'auto' or 'cpu'"
+        )
+    return device
 
 
 def check_render_mode(mode: str | None) -> str | None:
@@ -42,26 +62,55 @@ def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> 
 
 
 class Described:
-    """Names of what an environment's observations and actions hold."""
+    """What an environment says of itself: names of what its observations and actions hold, and what it is."""
 
-    session: Session | Mixture
+    config: EnvConfig
+    episodes: Episodes
 
     @property
     def observation_names(self) -> list[str]:
         """What each entry of an observation is."""
-        return self.session.observation_names
+        return self.episodes.observation_names
 
     @property
     def control(self) -> Control:
         """How actions become decisions."""
-        return self.session.control
+        return self.episodes.control
 
     @property
     def candidate_shape(self) -> tuple[int, int] | None:
         """(M, F): candidates that an observation ends with, and features of each; else None."""
-        return self.session.candidate_shape
+        return self.episodes.candidate_shape
 
     @property
     def action_names(self) -> tuple[str, ...]:
         """What each component of an action is."""
-        return self.session.control.names
+        return self.episodes.control.names
+
+    def __repr__(self) -> str:
+        """Class, id where it is registered, and the settings that say most."""
+        config, sessions = self.config, self.episodes.sessions()
+        spec = getattr(self, "spec", None)
+        name = type(self).__name__ + (f" {spec.id}" if spec is not None else "")
+        count = f" of {self.episodes.count}" if hasattr(self, "num_envs") else ""
+        known = {kind: name for name, kind in CONTROLS.items()}
+        control = known.get(type(self.control), type(self.control).__name__)
+        data = f"data sets {', '.join(config.dataset_names())}"
+        if not config.datasets:
+            data = f"data set {sessions[0].task.dataset.name} ({sessions[0].trainer.size} samples)"
+        models = ", ".join(dict.fromkeys(model_name(session.task.model) for session in sessions))
+        return (
+            f"<{name}{count}: control {control!r}, ratio {config.ratio:g}, {config.intervals} intervals, "
+            f"{data}, model {models}>"
+        )
+
+    __str__ = __repr__
+
+
+def model_name(factory: Any) -> str:
+    """What a task's model is called: its name in the table, or that of the function or class."""
+    for given in getattr(factory, "args", ()):
+        if isinstance(given, Mapping) and "name" in given:
+            return str(given["name"])
+    inner = getattr(factory, "func", factory)
+    return str(getattr(inner, "__qualname__", type(inner).__name__))

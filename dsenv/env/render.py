@@ -1,19 +1,19 @@
-"""What an environment shows of the training so far: a figure, or a line."""
+"""What an environment shows of the training run so far: a figure, or a line."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dsenv.env.session import Session
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dsenv.env.session import Session
 
-
-def summarise(session: "Session", replica: int) -> str:
+def summarise(session: Session, replica: int) -> str:
     """One line: interval, context, ratio, accuracy and budget."""
-    done = int(session.interval[replica])
+    done = int(session.state.interval[replica])
     context = session.context[replica]
     line = f"interval {done}/{session.config.intervals}  label noise {context.label_noise:.0%}"
     if done:
@@ -24,10 +24,10 @@ def summarise(session: "Session", replica: int) -> str:
         )
         if session.control.decides_how_strong:
             line += f"  strength {scalars['strength']:.2f}"
-    return line + f"  budget left {session.budget.left[replica]}/{session.budget.total[replica]}"
+    return line + f"  budget left {session.state.budget.left[replica]}/{session.state.budget.total[replica]}"
 
 
-def draw(session: "Session", replica: int) -> NDArray[np.uint8]:
+def draw(session: Session, replica: int) -> NDArray[np.uint8]:
     """A figure (H, W, 3): what was selected by loss-rank bin, how much, and the validation curve.
 
     Where the control decides it, the strength of each stability bin too.

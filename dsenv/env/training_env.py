@@ -7,9 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.device import choose_device
-from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
-from dsenv.env.mixture import make_episodes
+from dsenv.env.episodes import Episodes
+from dsenv.env.interface import (
+    METADATA,
+    Described,
+    check_options,
+    check_render_mode,
+    choose_device,
+    make_spaces,
+)
 from dsenv.env.render import draw, summarise
 from dsenv.env.session import Info
 from dsenv.env.snapshot import Forkable
@@ -45,14 +51,14 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     **Start**: a fresh model. Label noise, imbalance, subset, width, learning rate and data set are drawn
     from `context` and `datasets`; `reset(options={"context": {"label_noise": 0.4}})` sets them.
 
-    **End**: `terminated` after `intervals` steps, when the budget of `ratio` times all sample
-    presentations is spent (with spend_all = false some may be left), or when the loss is no longer
-    finite (`info["diverged"]`). Never `truncated`.
+    **End**: `terminated` after `intervals` steps, when the budget is spent, `ratio` times the samples of
+    all intervals (with spend_all = false some may be left), or when the loss is no longer finite
+    (`info["diverged"]`). Never `truncated`.
 
     **Info**: the context, ratio, train_loss, train_accuracy, val_accuracy, wrong_labels (share of the
     selected samples with a wrong label; for analysis, the agent does not see it), selected_bins,
-    samples_used, budget_left, extra_forwards (samples looked at without training) and diverged; strength, the
-    mean over the selected samples, where the control decides it.
+    samples_used, budget_left, extra_forwards (samples of forward passes without training) and diverged;
+    strength, the mean over the selected samples, where the control decides it.
 
     Use::
 
@@ -69,7 +75,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
         print(info["val_accuracy"], info["wrong_labels"])
 
     Args:
-        render_mode: "rgb_array" for a figure of the training so far, "ansi" for a line of text.
+        render_mode: "rgb_array" for a figure of the training run so far, "ansi" for a line of text.
         device: "auto", "cpu", "cuda" or "cuda:1".
         settings: see `EnvConfig`.
     """
@@ -80,18 +86,18 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
         self.render_mode = check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.session = make_episodes(self.config, 1, choose_device(device), draws=True)
-        self.observation_space, self.action_space = make_spaces(self.session)
+        self.episodes = Episodes(self.config, 1, choose_device(device), draws=True)
+        self.observation_space, self.action_space = make_spaces(self.episodes)
 
     @classmethod
     def vector_class(cls) -> type[TrainingVectorEnv]:
-        """The class that runs many of these environments as one stacked training."""
+        """The class that runs many of these environments as one tensor program."""
         return TrainingVectorEnv
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new training.
+        """Begin a new training run.
 
         Args:
             seed: decides every later episode of this environment.
@@ -101,8 +107,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
             ValueError: an option or context name is unknown, or a value out of range.
         """
         super().reset(seed=seed)
-        self.session.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
-        return self.session.observe()[0], _row(self.session.info())
+        self.episodes.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
+        return self.episodes.observe()[0], _row(self.episodes.info())
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Train for one interval.
@@ -111,17 +117,17 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
             RuntimeError: the episode is over or was never begun.
             ValueError: the action has another shape, or is NaN.
         """
-        if self.session.finished[0]:
+        if self.episodes.finished[0]:
             raise RuntimeError("the episode is over, or was never begun: call reset() before step()")
-        result = self.session.step(np.asarray(action)[None])
+        result = self.episodes.step(np.asarray(action)[None])
         info = _row(result.info)
         return result.observation[0], float(result.reward[0]), bool(result.terminated[0]), False, info
 
     def render(self) -> Any:
-        """The training so far: an (H, W, 3) uint8 figure, or a line of text."""
+        """The training run so far: an (H, W, 3) uint8 figure, or a line of text."""
         if self.render_mode == "rgb_array":
-            return draw(*self.session.part_of(0))
-        return summarise(*self.session.part_of(0)) if self.render_mode == "ansi" else None
+            return draw(*self.episodes.part_of(0))
+        return summarise(*self.episodes.part_of(0)) if self.render_mode == "ansi" else None
 
 
 def _row(info: Info) -> dict[str, Any]:

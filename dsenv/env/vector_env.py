@@ -1,4 +1,4 @@
-"""TrainingVectorEnv: K environments as one stacked training."""
+"""TrainingVectorEnv: K environments as one tensor program."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,17 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.device import choose_device
-from dsenv.env.interface import METADATA, Described, check_options, check_render_mode, make_spaces
-from dsenv.env.mixture import make_episodes
+from dsenv.env.episodes import Episodes
+from dsenv.env.interface import (
+    METADATA,
+    Described,
+    check_options,
+    check_render_mode,
+    choose_device,
+    make_spaces,
+)
 from dsenv.env.render import draw, summarise
-from dsenv.env.result import Flags, Floats, Info
+from dsenv.env.session import Flags, Floats, Info
 from dsenv.env.snapshot import Forkable
 from dsenv.errors import pick
 
@@ -53,8 +59,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         self.metadata = {**METADATA, "autoreset_mode": self._mode}
         self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.session = make_episodes(self.config, num_envs, choose_device(device))
-        self.single_observation_space, self.single_action_space = make_spaces(self.session)
+        self.episodes = Episodes(self.config, num_envs, choose_device(device))
+        self.single_observation_space, self.single_action_space = make_spaces(self.episodes)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
@@ -63,7 +69,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """Begin new trainings.
+        """Begin new training runs.
 
         Args:
             seed: one number (environment k gets seed + k), one for each environment, or None to go on.
@@ -82,7 +88,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
                 self._rngs[k] = seeding.np_random(value)[0]
         self._restart(mask, given.get("context"))
         self._begun = True
-        return self.session.observe(), self._info(self.session.info(), mask)
+        return self.episodes.observe(), self._info(self.episodes.info(), mask)
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None or isinstance(seed, int | np.integer):
@@ -104,7 +110,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
             )
         else:
             contexts = [context[k] for k in rows.tolist()]
-        self.session.reset(rows.tolist(), [self._rngs[k] for k in rows.tolist()], contexts)
+        self.episodes.reset(rows.tolist(), [self._rngs[k] for k in rows.tolist()], contexts)
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Train every environment for one interval.
@@ -114,16 +120,16 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         """
         if not self._begun:
             raise RuntimeError("no episode was begun: call reset() before step()")
-        stale = self.session.finished.copy()
+        stale = self.episodes.finished.copy()
         if self._mode is AutoresetMode.NEXT_STEP and stale.all():
             return self._restart_all()
-        result = self.session.step(actions)
+        result = self.episodes.step(actions)
         observation, terminated = result.observation, result.terminated
         info = self._info(result.info, ~stale)
         if self._mode is AutoresetMode.NEXT_STEP and stale.any():
             self._restart(stale)
-            observation, terminated = self.session.observe(), terminated & ~stale
-            info |= self._info(self.session.info(), np.ones_like(stale))
+            observation, terminated = self.episodes.observe(), terminated & ~stale
+            info |= self._info(self.episodes.info(), np.ones_like(stale))
         if self._mode is AutoresetMode.SAME_STEP and terminated.any():
             observation = self._finish(terminated, observation, info)
         return observation, result.reward, terminated, np.zeros_like(terminated), info
@@ -132,8 +138,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         everyone = np.ones(self.num_envs, np.bool_)
         self._restart(everyone)
         nothing = np.zeros(self.num_envs)
-        info = self._info(self.session.info(), everyone)
-        return self.session.observe(), nothing, ~everyone, ~everyone, info
+        info = self._info(self.episodes.info(), everyone)
+        return self.episodes.observe(), nothing, ~everyone, ~everyone, info
 
     def _finish(self, done: Flags, observation: Floats, info: dict[str, Any]) -> Floats:
         """Reset finished environments at once and put their end into `info`."""
@@ -146,8 +152,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         for name in final_info:
             info[f"_{name}"] &= ~done  # of the new episode only what reset says is known
         self._restart(done)
-        info |= self._info(self.session.info(), np.ones_like(done))
-        return self.session.observe()
+        info |= self._info(self.episodes.info(), np.ones_like(done))
+        return self.episodes.observe()
 
     @staticmethod
     def _info(values: Info, mask: Flags) -> dict[str, Any]:
@@ -156,8 +162,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         return named | {f"_{name}": mask.copy() for name in values}
 
     def render(self) -> Any:
-        """A figure or a line of each environment's training so far; None without a render mode."""
+        """A figure or a line of each environment's training run so far; None without a render mode."""
         if self.render_mode is None:
             return None
         show = draw if self.render_mode == "rgb_array" else summarise
-        return tuple(show(*self.session.part_of(k)) for k in range(self.num_envs))
+        return tuple(show(*self.episodes.part_of(k)) for k in range(self.num_envs))

@@ -24,7 +24,7 @@ from dsenv.volume.budget import FORWARD_COST
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
 REFERENCE = "all_data"  # gains are over this agent, seed by seed
-MOST_REPLICAS = 64  # trainings that run side by side
+MOST_REPLICAS = 64  # training runs side by side
 
 Accuracies = NDArray[np.float64]
 
@@ -47,9 +47,9 @@ class Row:
     agent: str
     context: dict[str, Any]
     ratio: float
-    """Sample presentations over those of all data."""
+    """Samples seen over those of all data."""
     compute: float
-    """The same with passes that do not train, a third of a presentation a sample."""
+    """The same with forward passes that do not train, at a third of a sample seen each."""
     accuracy_mean: float
     """Test accuracy at the end of training, mean over seeds."""
     accuracy_low: float
@@ -57,14 +57,14 @@ class Row:
     accuracy_high: float
     """Upper end."""
     samples_used: float
-    """Sample presentations of one training, mean over seeds."""
+    """Samples seen in one training run, mean over seeds."""
     seeds: int
     gain_mean: float | None = None
     """Accuracy less that of all data on the same seed, mean; None where all data was not run."""
     gain_low: float | None = None
     gain_high: float | None = None
     diverged: int = 0
-    """Trainings whose loss became infinite."""
+    """Training runs whose loss became infinite."""
     wrong_late: float | None = None
     """Share of wrong labels among the samples of the last third of the intervals, mean over seeds."""
 
@@ -110,7 +110,7 @@ class Runs:
     accuracy: Accuracies
     samples_used: NDArray[np.int64]
     full: NDArray[np.int64]
-    """(S,) presentations that all data would take."""
+    """(S,) samples seen where all data is trained on."""
     selected: NDArray[np.float32]
     """(S, T, B)."""
     ratio: NDArray[np.float32]
@@ -127,14 +127,14 @@ class Runs:
     def of(
         cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
     ) -> "Runs":
-        """What the finished trainings of an environment came to; a diverged one is as good as a guess."""
+        """What the finished runs of an environment came to; a diverged one is as good as a guess."""
         parts, order = [], []
-        for session, rows in env.session.parts():
+        for session, rows in env.episodes.parts():
             score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
             part = cls(
                 accuracy=np.where(diverged[rows], 1 / session.task.dataset.classes, score),
-                samples_used=session.budget.spent.copy(),
-                full=session.budget.capacity * session.config.intervals,
+                samples_used=session.state.budget.spent.copy(),
+                full=session.state.budget.capacity * session.config.intervals,
                 selected=session.history.selected.copy(),
                 ratio=session.history.scalars["ratio"].copy(),
                 wrong=session.history.scalars["wrong_labels"].copy(),
@@ -162,7 +162,7 @@ def run_episodes(
     observation, _ = env.reset(seed=list(seeds), options={"context": context})
     diverged = np.zeros(env.num_envs, np.bool_)
     state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
-    while not env.session.finished.all():
+    while not env.episodes.finished.all():
         actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
         start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)
@@ -185,8 +185,8 @@ def evaluate(
         env: the environment; an agent's own settings are laid over it.
         entries: the agents.
         about: name of the agent that the evaluation is about.
-        seeds: trainings of each agent in each context.
-        device: where the trainings run.
+        seeds: training runs of each agent in each context.
+        device: where the training runs.
         progress: show a progress bar.
 
     Raises:

@@ -115,7 +115,7 @@ class PolicyCard:
             )
 
     def make_control(self, target: float) -> Control:
-        """The control for a training with this target ratio.
+        """The control for a training run with this target ratio.
 
         Raises:
             ValueError: the control is not one of dsenv's own, or a setting is unknown or out of range.

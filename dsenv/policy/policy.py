@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.control.base import Actions, Control
-from dsenv.control.observation import View, observe
+from dsenv.control.observation import observe
+from dsenv.control.state import TrainingState
 from dsenv.policy import storage
 from dsenv.policy.actors import Actor, build_actor
 from dsenv.policy.card import PolicyCard, read_toml
@@ -122,9 +123,9 @@ class Policy:
             actions = actions.astype(np.int8)
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
-    def act(self, view: View) -> Actions:
-        """Actions (K, A) in [-1, 1], as controls take them, for the state of K trainings."""
-        return self.actions(observe(view, self.control))
+    def act(self, state: TrainingState) -> Actions:
+        """Actions (K, A) in [-1, 1], as controls take them, for the state of K training runs."""
+        return self.actions(observe(state, self.control))
 
     def actions(self, observation: Tensor) -> Actions:
         """Actions (K, A) in [-1, 1] for observations (K, O)."""

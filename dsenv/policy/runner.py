@@ -1,7 +1,6 @@
-"""PolicyRunner: runs a policy on one training outside the environment."""
+"""PolicyRunner: runs a policy on one training run outside the environment."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.control.base import Actions, Decision, Situation
-from dsenv.control.candidates import Candidates, describe
-from dsenv.control.observation import Last, View, observe_training, stability_bins
+from dsenv.control.base import Actions, Decision
+from dsenv.control.observation import describe, observe_training
+from dsenv.control.state import MEASURED, Candidates, TrainingState
 from dsenv.errors import check_share
 from dsenv.policy.policy import Policy
-from dsenv.select.bins import loss_bins
 from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
 
 
 class PolicyRunner:
-    """Decides, interval by interval, what a training is to see, as the policy did in its environment.
+    """Decides, interval by interval, what a training run is to see, as the policy did in its environment.
 
     An interval is an epoch of a plan. Use, for a loop of one's own without `DataPlan`::
 
@@ -38,9 +36,9 @@ class PolicyRunner:
         policy: decides.
         size: N, samples of the training set.
         classes: C.
-        intervals: T, epochs of the training.
+        intervals: T, epochs of the training run.
         ratio: target ratio, (0, 1]; None for that the policy was trained with.
-        budget: share of the presentations that are spent on training where that is less than `ratio`, since
+        budget: share of the samples of all epochs that are trained on, where that is less than `ratio` since
             passes without training are paid for too.
         seed: decides the groups of candidates.
         device: where the signals live.
@@ -62,35 +60,53 @@ class PolicyRunner:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.policy, self.size, self.classes, self.intervals, self.seed = (
-            policy,
-            size,
-            classes,
-            intervals,
-            seed,
-        )
+        self.policy, self.size = policy, size
+        self.classes, self.seed = classes, seed
         if classes < 2:
             raise ValueError(f"a policy needs at least 2 classes, got {classes}")
-        self.ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
+        ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
         self.device = torch.device(device)
-        self.control = control = policy.card.make_control(self.ratio)
+        self.control = control = policy.card.make_control(ratio)
         if control.rescores:
             raise ValueError(
                 "the policy looks at its candidates by a forward pass before each decision, which only an "
                 "environment can do; train one with control.rescore = false"
             )
-        paid = self.ratio if budget is None else min(budget, self.ratio)
+
+        paid = ratio if budget is None else min(budget, ratio)
         minimum = paid if control.minimum is None else min(control.minimum, paid)
-        self.budget = Budget(np.array([size]), intervals, paid, minimum)
-        self.pool = torch.ones(1, size, dtype=torch.bool, device=self.device)
-        self.last = Last.blank(1, policy.card.bins, control.size, classes, self.device)
-        self.interval = 0
-        """Intervals whose samples were chosen."""
+        self.state = TrainingState.blank(
+            SampleSignals(1, classes, 1, self.device),  # stand in until `read` gets those of the run
+            torch.ones(1, size, dtype=torch.bool, device=self.device),
+            Budget(np.array([size]), intervals, paid, minimum),
+            bins=policy.card.bins,
+            actions=control.size,
+            intervals=intervals,
+            target=ratio,
+        )
         self._accuracy: float | None = None  # on the validation split at the last decision
         self._reported: float | None = None  # since then
         self._pending: tuple[Decision, Actions] | None = None
-        self._bins = torch.zeros_like(self.pool, dtype=torch.int64)
-        self._stability = torch.zeros_like(self._bins)
+
+    @property
+    def intervals(self) -> int:
+        """T, epochs of the training run."""
+        return self.state.intervals
+
+    @property
+    def ratio(self) -> float:
+        """Target ratio."""
+        return self.state.target
+
+    @property
+    def budget(self) -> Budget:
+        """Samples that may still be trained on."""
+        return self.state.budget
+
+    @property
+    def interval(self) -> int:
+        """Intervals whose samples were chosen."""
+        return int(self.state.interval[0])
 
     @property
     def is_waiting(self) -> bool:
@@ -110,49 +126,39 @@ class PolicyRunner:
 
         Args:
             signals: (N,) of the intervals before.
-            planned: presentations of the interval, where the policy does not decide them.
+            planned: samples of the interval, where the policy does not decide them.
 
         Raises:
-            ValueError: the training is over, the signals are of another one, or the policy needs a
+            ValueError: the run is over, the signals are of another one, or the policy needs a
                 validation accuracy and was given none.
         """
         if self._pending is None:
             if self.interval >= self.intervals:
                 raise ValueError(f"the policy was set up for {self.intervals} intervals, and they are over")
-            view = self.view(signals)
-            if self.control.candidates:
-                shown, actions = self._act_on_groups(view, signals)
-            else:
-                shown, actions = view.candidates.index, self.policy.act(view)
-            situation = Situation(
-                bins=self._bins,
-                stability=self._stability,
-                pool=self.pool,
-                candidates=shown,
-                budget=self.budget,
-                planned=np.array([planned or 0]),
-                interval=np.array([self.interval]),
-            )
-            self._pending = self.control.decide(actions, situation), actions
+            state = self.read(signals)
+            state.planned = np.array([planned or 0])
+            actions = self._act_on_groups(signals) if self.control.candidates else self.policy.act(state)
+            self._pending = self.control.decide(actions, state), actions
         return self._pending[0]
 
     def chose(self, index: Tensor) -> None:
         """Take down which samples (M,) the interval trains on."""
         if self._pending is None:
             raise ValueError("nothing was decided yet: call decide(signals) before chose(index)")
-        number, bins = len(index), self.last.selected.shape[1]
-        counted = torch.bincount(self._bins[0, index], minlength=bins)
-        self.last.selected = (counted / max(number, 1))[None].float()
-        self.last.ratio = torch.full_like(self.last.ratio, number / self.size)
+        state, number = self.state, len(index)
+
+        counted = torch.bincount(state.bins[0, index], minlength=state.selected.shape[1])
+        state.selected = (counted / max(number, 1))[None].float()
+        state.ratio = torch.full_like(state.ratio, number / self.size)
         if self.control.shows_action:
-            self.last.action = torch.from_numpy(self._pending[1]).to(self.device)
-        self.budget.spend(np.array([number]))
+            state.action = torch.from_numpy(self._pending[1]).to(self.device)
+
         self._accuracy, self._reported = self._validation(), None
-        self.interval += 1
+        state.advance(np.array([number]), np.array([True]))
         self._pending = None
 
-    def view(self, signals: SampleSignals) -> View:
-        """What the next observation is computed from, K = 1; ranks samples and takes in the last interval.
+    def read(self, signals: SampleSignals) -> TrainingState:
+        """Bring the state up to date: what the last interval did, and the bins of the samples.
 
         Args:
             signals: (N,) of the intervals before.
@@ -164,40 +170,27 @@ class PolicyRunner:
             raise ValueError(
                 f"the policy was set up for {self.size} samples, the signals hold {signals.size}"
             )
-        stacked = signals.as_replica()
-        self._take_in(signals)
-        card = self.policy.card
-        self._bins = loss_bins(getattr(stacked, card.rank_by), self.pool, card.bins)
-        if self.control.stability_bins:
-            self._stability = stability_bins(stacked, self.pool, self.control.stability_bins)
-        left = (self.budget.left / self.budget.total).astype(np.float32)
-        return View(
-            signals=stacked,
-            pool=self.pool,
-            bins=self._bins,
-            stability=self._stability,
-            candidates=Candidates(self._bins[:, :0]),
-            interval=torch.full((1,), float(self.interval), device=self.device),
-            intervals=self.intervals,
-            budget_left=torch.from_numpy(left).to(self.device),
-            ratio=self.ratio,
-            shows_validation=torch.tensor([self._validation() is not None], device=self.device),
-            last=self.last,
-        )
+        state, accuracy = self.state, self._validation()
+        state.signals = signals.as_replica()
+        state.shows_validation = torch.tensor([accuracy is not None], device=self.device)
 
-    def _take_in(self, signals: SampleSignals) -> None:
-        """Loss and accuracy of the last interval, from the samples trained on in it; what validation said."""
-        accuracy = self._validation()
+        blank = torch.zeros_like(state.ratio)
         known = accuracy is not None and self._accuracy is not None
-        blank = torch.zeros_like(self.last.ratio)
-        self.last.validation_accuracy = blank + (accuracy or 0.0)
-        self.last.validation_gain = blank + ((accuracy or 0.0) - (self._accuracy or 0.0) if known else 0.0)
+        state.validation_accuracy = blank + (accuracy or 0.0)
+        state.validation_gain = blank + ((accuracy or 0.0) - (self._accuracy or 0.0) if known else 0.0)
+        self._measure(signals)
+
+        state.rank(self.policy.card.rank_by, self.control.stability_bins)
+        return state
+
+    def _measure(self, signals: SampleSignals) -> None:
+        """Loss and accuracy of the last interval, from the samples trained on in it."""
         correct, trained = signals.correct, signals.last_step == self.interval - 1  # without logits: an error
         if self.interval == 0:
             return
         number = trained.sum().clamp(min=1)
-        self.last.train_loss = ((signals.loss * trained).sum() / number)[None]
-        self.last.train_accuracy = ((correct * trained).sum() / number)[None]
+        self.state.train_loss = ((signals.loss * trained).sum() / number)[None]
+        self.state.train_accuracy = ((correct * trained).sum() / number)[None]
 
     def _validation(self) -> float | None:
         """The accuracy to show at this decision; None for none.
@@ -215,8 +208,8 @@ class PolicyRunner:
             "at the end of each epoch, or use a policy trained with validation_shown below 1"
         )
 
-    def _act_on_groups(self, view: View, signals: SampleSignals) -> tuple[Tensor, Actions]:
-        """Candidates (1, P) in groups as large as the policy knows them, and an action (1, P) for each.
+    def _act_on_groups(self, signals: SampleSignals) -> Actions:
+        """An action (1, P) for candidates (1, P) in groups as large as the policy knows them.
 
         Scores become ranks within their group, since they were learned to be compared there alone.
         """
@@ -224,19 +217,23 @@ class PolicyRunner:
         where = index.clamp(max=self.size - 1)
         groups, number = index.shape
         own = torch.arange(number, device=self.device).expand(groups, -1)
+        state = self.state
         shown = describe(
             Candidates(own.masked_fill(index >= self.size, number)),
             signals.grouped(index),
-            self._bins[0, where],
+            state.bins[0, where],
             self.policy.card.bins - 1,
-            view.interval.expand(groups),
+            state.intervals_done().expand(groups),
             self.intervals,
         )
-        state = observe_training(view, self.control).expand(groups, -1)
-        actions = self.policy.actions(torch.cat([state, shown.flatten(1)], 1))
+
+        entries = observe_training(state, self.control).expand(groups, -1)
+        actions = self.policy.actions(torch.cat([entries, shown.flatten(1)], 1))
         if groups > 1 and self.policy.card.actions == "box":
             actions = ranks(actions, (index < self.size).cpu().numpy())
-        return index.view(1, -1), actions.reshape(1, -1)
+
+        state.candidates = Candidates(index.view(1, -1))
+        return actions.reshape(1, -1)
 
     def _groups(self) -> Tensor:
         """All samples in random order, (G, M) with padding N at the end."""
@@ -256,15 +253,16 @@ class PolicyRunner:
             "spent": int(self.budget.spent[0]),
             "accuracy": self._accuracy,
             "reported": self._reported,
-            "last": {item.name: getattr(self.last, item.name).clone() for item in fields(self.last)},
+            "last": {name: getattr(self.state, name).clone() for name in MEASURED},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.interval = state["interval"]
-        self.budget.spent = np.array([state["spent"]])
+        self.state.interval = np.array([state["interval"]])
+        self.state.budget.spent = np.array([state["spent"]])
         self._accuracy, self._reported = state["accuracy"], state["reported"]
-        self.last = Last(**{name: value.clone().to(self.device) for name, value in state["last"].items()})
+        for name in MEASURED:
+            setattr(self.state, name, state["last"][name].clone().to(self.device))
         self._pending = None
 
 

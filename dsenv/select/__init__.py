@@ -2,7 +2,6 @@
 
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection, Selector, StackedSelection
-from dsenv.select.bins import bin_log_weights, loss_bins
 from dsenv.select.gumbel import gumbel_top_k
 
 __all__ = [
@@ -10,7 +9,5 @@ __all__ = [
     "Selection",
     "Selector",
     "StackedSelection",
-    "bin_log_weights",
     "gumbel_top_k",
-    "loss_bins",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dsenv.tasks.recipe import Recipe
+from dsenv.tasks.task import Recipe
 
 
 class StackedOptimizer(torch.optim.Optimizer):

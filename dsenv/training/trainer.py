@@ -16,7 +16,6 @@ from dsenv.training.base import State, cloned
 from dsenv.training.data import ResidentSplit
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
-from dsenv.training.totals import Totals
 
 PRECISIONS = ("fp32", "bf16")
 FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per interval
@@ -41,6 +40,21 @@ class Score:
     """(K,) in [0, 1]."""
     log_likelihood: Tensor
     """(K,) mean log probability of the label, in nats, <= 0."""
+
+
+class Totals:
+    """Running sums over the batches of one interval, for each replica."""
+
+    def __init__(self, replicas: int, device: torch.device) -> None:
+        self.loss = torch.zeros(replicas, device=device)
+        self.correct = torch.zeros_like(self.loss)
+        self.count = torch.zeros_like(self.loss)
+
+    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor) -> None:
+        """Add (K, B) losses and hits, leaving out padding."""
+        self.loss += torch.where(is_sample, loss, torch.zeros_like(loss)).sum(1)
+        self.correct += (correct & is_sample).sum(1)
+        self.count += is_sample.sum(1)
 
 
 class Trainer:
@@ -83,16 +97,13 @@ class Trainer:
             compile=compile,
             threads=threads,
         )
+        self.size = len(task.dataset.train)
+        """N, the number of training samples."""
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
         self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
         self._validation_labels: Tensor | None = None  # (K, V), where replicas have their own
         self._lr_factors = [1.0] * replicas
-
-    @property
-    def size(self) -> int:
-        """N, the number of training samples."""
-        return len(self.task.dataset.train)
 
     @property
     def labels(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Budget: the sample presentations a training may spend, kept exactly."""
+"""Budget: the samples that a training run may see, kept exactly."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,20 +7,20 @@ from dsenv.errors import check_share
 
 Counts = NDArray[np.int64]
 
-FORWARD_COST = 1 / 3  # a forward pass in units of a training presentation: forward, and twice that backward
+FORWARD_COST = 1 / 3  # a forward pass in units of training on a sample: forward, and twice that backward
 
 
 class Budget:
-    """Cumulative budgets of K trainings of T intervals each.
+    """Cumulative budgets of K training runs of T intervals each.
 
     Whatever is asked for, `grant` gives each interval at least its floor and at most its capacity,
     never overspends, and leaves nothing over: after the last interval exactly `total` is spent. Without
     `spend_all` it may leave what is above the floors.
 
     Args:
-        capacity: (K,) samples that one interval can present at most.
+        capacity: (K,) samples that one interval can hold.
         intervals: T.
-        ratio: target share of the capacity over the whole training, (0, 1].
+        ratio: target share of the capacity over the whole run, (0, 1].
         minimum: share of the capacity that every interval gets at least, (0, ratio].
         spend_all: whether all of the total has to be spent; else it is an upper bound.
 
@@ -47,19 +47,19 @@ class Budget:
 
     @property
     def left(self) -> Counts:
-        """(K,) presentations not yet spent."""
+        """(K,) samples not yet spent."""
         left: Counts = self.total - self.spent
         return left
 
     def grant(self, wanted: Counts, interval: Counts) -> Counts:
-        """What each training may present in `interval`, as close to `wanted` as the budget allows.
+        """What each run may see in `interval`, as close to `wanted` as the budget allows.
 
         Args:
-            wanted: (K,) presentations asked for.
-            interval: (K,) number of each training's interval, from 0.
+            wanted: (K,) samples asked for.
+            interval: (K,) number of each run's interval, from 0.
 
         Returns:
-            (K,) presentations; pass them to `spend`.
+            (K,) samples; pass them to `spend`.
         """
         later = self.intervals - interval - 1
         most = np.minimum(self.capacity, self.left - self.floor * later)
@@ -68,11 +68,25 @@ class Budget:
         return granted
 
     def spend(self, counts: Counts) -> None:
-        """Book presentations as spent."""
+        """Book samples (K,) as spent."""
         self.spent = self.spent + counts
         assert (self.spent <= self.total).all(), (self.spent, self.total)
 
+    def progress(self, interval: Counts, counts: Counts) -> tuple[list[int], list[int]]:
+        """Samples seen and in total, by which the learning rate comes down over a training run.
+
+        A budget that need not be spent says nothing about the end: there all intervals count the same.
+
+        Args:
+            interval: (K,) intervals done.
+            counts: (K,) samples of the coming interval.
+        """
+        if self.spend_all:
+            return self.spent.tolist(), self.total.tolist()
+        counts = np.maximum(counts, 1)
+        return (interval * counts).tolist(), (self.intervals * counts).tolist()
+
     def put(self, replica: int, other: "Budget") -> None:
-        """Let one training start anew under the budget of `other`, which has a single training."""
+        """Let one run start anew under the budget of `other`, which is of a single run."""
         for name in ("capacity", "total", "spent", "floor"):
             getattr(self, name)[replica] = getattr(other, name)[0]

@@ -86,7 +86,7 @@ def test_large_means_are_clipped_alike():
 )
 def test_set_policies(policy, actions):
     env = stacked("Tiny-Mask-v0", actions=actions)
-    model = model_of(PPO, env, 16, policy, policy_kwargs={"candidates": env.env.session.candidate_shape})
+    model = model_of(PPO, env, 16, policy, policy_kwargs={"candidates": env.env.episodes.candidate_shape})
     exported = dsenv.export(model, env)
     rows = observations(env)
     state = exported.actor.network.sizes[0]
@@ -98,7 +98,7 @@ def test_set_policies(policy, actions):
 
 def test_a_set_policy_takes_any_number_of_candidates():
     env = stacked("Tiny-Mask-v0")
-    shape = env.env.session.candidate_shape
+    shape = env.env.episodes.candidate_shape
     model = model_of(PPO, env, policy=SetPolicy, policy_kwargs={"candidates": shape})
     exported = dsenv.export(model, env)
     rows = observations(env)

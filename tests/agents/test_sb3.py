@@ -7,6 +7,7 @@ import dsenv
 from dsenv.agents.sb3 import LinearSchedule, SB3Agent
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import definition, load_vector
+from tests.sessions import only
 
 NAMES = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
 SHORT = {
@@ -55,8 +56,8 @@ def test_data_agent_learns_in_the_environment_without_a_clean_label():
     before = [value.clone() for value in model.policy.parameters()]
     model.learn(32)
     assert any(bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True))
-    session = env.env.session
-    assert session.candidate_sampler.embedding == 16 and not session.shows_validation.any()
+    session = only(env.env)
+    assert session.candidate_sampler.embedding == 16 and not session.state.shows_validation.any()
     assert session.config.reward == "composite"
 
 

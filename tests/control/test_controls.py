@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from dsenv.control.base import Situation
 from dsenv.control.registry import CONTROLS, make_control
+from dsenv.control.state import Candidates, TrainingState
+from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
 
 K, N, B, M = 3, 40, 5, 8
@@ -29,15 +30,16 @@ def situation(candidates=None):
     generator = torch.Generator().manual_seed(0)
     pool = torch.ones(K, N, dtype=torch.bool)
     pool[:, -4:] = False
-    return Situation(
-        bins=torch.randint(B, (K, N), generator=generator),
-        stability=torch.randint(B, (K, N), generator=generator),
-        pool=pool,
-        candidates=torch.zeros(K, 0, dtype=torch.int64) if candidates is None else candidates,
-        budget=Budget(np.full(K, M if candidates is not None else 36), 4, 0.5, 0.1),
-        planned=np.array([4, 4, 4]) if candidates is not None else np.array([18, 18, 18]),
-        interval=np.zeros(K, np.int64),
+    budget = Budget(np.full(K, M if candidates is not None else 36), 4, 0.5, 0.1)
+    state = TrainingState.blank(
+        SampleSignals(N, 2, K), pool, budget, bins=B, actions=1, intervals=4, target=0.5
     )
+    state.bins = torch.randint(B, (K, N), generator=generator)
+    state.stability = torch.randint(B, (K, N), generator=generator)
+    state.planned = np.array([4, 4, 4]) if candidates is not None else np.array([18, 18, 18])
+    if candidates is not None:
+        state.candidates = Candidates(candidates)
+    return state
 
 
 def shown():

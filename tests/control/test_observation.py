@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 import dsenv
-from dsenv.control.candidates import FEATURES, Candidates, CandidateScores, describe
-from dsenv.control.observation import stability_bins
+from dsenv.control.observation import CANDIDATE_FEATURES, describe
+from dsenv.control.state import Candidates, CandidateScores, stability_bins
 from dsenv.signals import SampleSignals
 
 K, N, C = 2, 12, 4
@@ -55,8 +55,8 @@ def test_candidates_are_described_sample_by_sample():
     signals = trained()
     index = torch.tensor([[3, 11, 0, N], [5, 6, 7, 8]])
     found = features(Candidates(index), signals)
-    assert found.shape == (K, 4, len(FEATURES)) and found.abs().max() <= 1
-    named = {name: found[..., n] for n, name in enumerate(FEATURES)}
+    assert found.shape == (K, 4, len(CANDIDATE_FEATURES)) and found.abs().max() <= 1
+    named = {name: found[..., n] for n, name in enumerate(CANDIDATE_FEATURES)}
     assert named["exists"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert not found[0, 3].any()  # padding
     assert named["never trained on"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
@@ -71,9 +71,9 @@ def test_a_look_replaces_what_is_stale():
     fresh = {name: torch.full((K, 4), 0.25) for name in ("confidence", "entropy", "margin", "correct")}
     scores = CandidateScores(torch.full((K, 4), 2.0), fresh, torch.randn(K, 4, 6))
     found = features(Candidates(index, scores), signals)
-    assert found.shape[-1] == len(FEATURES) + 6
-    assert (found[..., FEATURES.index("confidence in the label")] == 0.25).all()
-    embedded = found[..., len(FEATURES) :]
+    assert found.shape[-1] == len(CANDIDATE_FEATURES) + 6
+    assert (found[..., list(CANDIDATE_FEATURES).index("confidence in the label")] == 0.25).all()
+    embedded = found[..., len(CANDIDATE_FEATURES) :]
     torch.testing.assert_close(embedded.mean(1), torch.zeros(K, 6), atol=1e-6, rtol=0)
 
 

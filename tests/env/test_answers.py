@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import dsenv
+from tests.sessions import only
 
 
 def run(env, choose, context=None):
@@ -21,14 +22,14 @@ def test_mask_trains_on_the_candidates_it_was_shown():
     env = dsenv.load("envs", "Tiny-Mask-v0")
     env.reset(seed=0)
     for _ in range(5):
-        shown = env.session.candidate_sampler.shown.index[0]
+        shown = only(env).state.candidates.index[0]
         score = np.random.default_rng(0).uniform(-1, 1, 32).astype(np.float32)
-        before = env.session.trainer.signals.times_trained[0].clone()
+        before = only(env).trainer.signals.times_trained[0].clone()
         env.step(score)
-        trained = (env.session.trainer.signals.times_trained[0] - before).nonzero().flatten()
+        trained = (only(env).trainer.signals.times_trained[0] - before).nonzero().flatten()
         best = shown[torch.from_numpy(score).topk(16).indices]
         assert set(trained.tolist()) == set(best.tolist())
-        assert not torch.equal(shown, env.session.candidate_sampler.shown.index[0])
+        assert not torch.equal(shown, only(env).state.candidates.index[0])
 
 
 def test_mask_spends_its_budget():
@@ -64,8 +65,8 @@ def test_a_look_is_what_the_model_says_now():
     observation, _ = env.reset(seed=0)
     observation, *_ = env.step(np.zeros(32, np.float32))
     assert env.candidate_shape == (32, 16 + 16)
-    session, look = env.session, env.session.candidate_sampler.shown.scores
-    index = session.candidate_sampler.shown.index
+    session, look = only(env), only(env).state.candidates.scores
+    index = session.state.candidates.index
     out = session.trainer.score_candidates(index)
     labels = out.labels
     torch.testing.assert_close(look.loss, out.loss)
@@ -80,14 +81,14 @@ def test_strength_reaches_the_pixels_of_its_bin():
     env = dsenv.load("envs", "Tiny-Strength-v0")
     env.reset(seed=0)
     seen = []
-    step = env.session.trainer.replicas.step
+    step = only(env).trainer.replicas.step
 
     def watch(samples, *rest):
         seen.append(samples.clone())
         return step(samples, *rest)
 
-    env.session.trainer.replicas.step = watch
-    plain = env.session.trainer.split("train")
+    only(env).trainer.replicas.step = watch
+    plain = only(env).trainer.split("train")
     stored = plain.gather(torch.arange(plain.size)).flatten(1)
     changed = []
     for strength in (0.0, 1.0):
@@ -103,7 +104,7 @@ def test_strength_needs_images():
     with pytest.raises(ValueError, match="the control 'strength' decides how strongly"):
         dsenv.load("envs", "Tiny-Strength-v0", augment="sada")
     env = dsenv.load("envs", "Tiny-Strength-v0", augment={"name": "given", "ops": ["rotate"]})
-    assert env.session.controllers[0].ops == ("rotate",)
+    assert only(env).controllers[0].ops == ("rotate",)
 
 
 def test_joint_follows_all_three_answers():
@@ -114,7 +115,7 @@ def test_joint_follows_all_three_answers():
     _, _, _, _, info = env.step(action)
     assert info["ratio"] == pytest.approx(0.2)
     assert info["selected_bins"][0] > 0.9
-    assert (env.session.controllers[0].strength == 0.5).all()
+    assert (only(env).controllers[0].strength == 0.5).all()
 
 
 def test_masks_of_other_controls_are_refused():
@@ -141,12 +142,12 @@ def test_the_strength_of_the_trained_samples_is_reported():
         *_, info = env.step(env.control.encode(ratio=0.2, strength=0.25))
         assert info["strength"] == pytest.approx(0.25)
     strength = np.array([0.0, 0.0, 0.0, 0.0, 1.0])  # of the last stability bin alone
-    bins, before = env.session.stability[0].clone(), env.session.trainer.signals.times_trained[0].clone()
+    bins, before = only(env).state.stability[0].clone(), only(env).trainer.signals.times_trained[0].clone()
     *_, info = env.step(env.control.encode(ratio=0.5, strength=strength))
-    trained = env.session.trainer.signals.times_trained[0] > before
+    trained = only(env).trainer.signals.times_trained[0] > before
     assert info["strength"] == pytest.approx(float((bins[trained] == 4).float().mean()))
     assert 0 < info["strength"] < 1
-    history = env.session.history
+    history = only(env).history
     assert history.scalars["strength"][0, :6].tolist() == pytest.approx([0.25] * 5 + [info["strength"]])
     assert history.strengths(env.control)[0, 5].tolist() == pytest.approx(strength.tolist())
     assert f"strength {info['strength']:.2f}" in env.render()

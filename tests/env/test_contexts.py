@@ -10,6 +10,7 @@ from dsenv.env.context import Context, realise
 from dsenv.env.context_space import ContextSpace
 from dsenv.evaluation.compare import _contexts
 from dsenv.evaluation.report import context_label
+from tests.sessions import only
 
 ENV = "Tiny-Curriculum-v0"
 
@@ -151,7 +152,7 @@ def test_the_learning_rate_is_that_of_each_environment():
     envs = load_vector(ENV, 3, context={"lr": [0.1, 10.0]}, autoreset_mode="Disabled")
     _, info = envs.reset(seed=0, options={"context": [{"lr": 1.0}, {"lr": 0.25}, {}]})
     assert info["lr"][:2].tolist() == [1.0, 0.25] and info["lr"][2] not in (1.0, 0.25)
-    rates = envs.session.trainer._learning_rates([100] * 3, range(0, 100, 25), [0] * 3, [400] * 3)
+    rates = only(envs).trainer._learning_rates([100] * 3, range(0, 100, 25), [0] * 3, [400] * 3)
     torch.testing.assert_close(rates[:, 1], 0.25 * rates[:, 0])
     torch.testing.assert_close(rates[:, 2], float(info["lr"][2]) * rates[:, 0])
     single = dsenv.load("envs", ENV)

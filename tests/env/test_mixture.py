@@ -28,23 +28,23 @@ def test_a_single_environment_draws_its_data_set_at_each_reset():
     for name in NAMES:
         _, info = env.reset(seed=0, options={"context": {"dataset": name}})
         assert NAMES[info["dataset"]] == name
-        session, _ = env.session.part_of(0)
+        session, _ = env.episodes.part_of(0)
         assert session.task.dataset.name == name
         assert env.observation_space.contains(env.step(noughts(env))[0])
 
 
 def test_sessions_are_built_when_they_are_needed():
     env = dsenv.load("envs", ENV)
-    assert len(env.session.sessions()) == 1
+    assert len(env.episodes.sessions()) == 1
     env.reset(options={"context": {"dataset": "iris"}})
-    assert len(env.session.sessions()) == 2
+    assert len(env.episodes.sessions()) == 2
 
 
 def test_stacked_environments_take_the_data_sets_in_turn():
     envs = load_vector(ENV, 5)
     _, info = envs.reset(seed=0)
     assert info["dataset"].tolist() == [0, 1, 3, 0, 1]
-    assert [session.count for session, _ in envs.session.parts()] == [2, 2, 1]
+    assert [session.count for session, _ in envs.episodes.parts()] == [2, 2, 1]
     for _ in range(9):  # two episodes, with their autoresets
         observation, _, _, _, info = envs.step(noughts(envs))
     assert envs.observation_space.contains(observation)
@@ -73,7 +73,7 @@ def test_environment_k_equals_a_single_one_on_its_data_set():
 def test_stacked_environments_move_together_only():
     envs = load_vector(ENV, 3, autoreset_mode="Disabled")
     _, info = envs.reset(seed=0, options={"context": {"dataset": "wine"}})
-    assert info["dataset"].tolist() == [2, 2, 2] and len(envs.session.parts()) == 1
+    assert info["dataset"].tolist() == [2, 2, 2] and len(envs.episodes.parts()) == 1
     for _ in range(4):
         envs.step(noughts(envs))
     mask = np.array([True, False, False])

@@ -8,6 +8,7 @@ import dsenv
 from dsenv.catalogue import load_vector
 from dsenv.select.registry import SELECTORS
 from dsenv.volume.registry import SCHEDULES
+from tests.sessions import only
 
 ENV = "Tiny-Curriculum-v0"
 
@@ -26,13 +27,13 @@ def run(env, seed=0, context=None):
 def test_every_selector_runs_an_episode_within_its_budget(name):
     env = dsenv.load("envs", ENV, control="rule", selector=name, context={"subset": 0.7, "label_noise": 0.3})
     infos = run(env)
-    members = int(env.session.pool.sum())
+    members = int(only(env).state.pool.sum())
     looked = infos[-1]["extra_forwards"]
-    assert looked == (members + 100 if env.session.stacked_selector.selectors[0].needs_pass else 0)
+    assert looked == (members + 100 if only(env).stacked_selector.selectors[0].needs_pass else 0)
     passes = 1.5 if looked else 0  # 200 training and 100 validation samples
     assert infos[-1]["samples_used"] == round((0.5 - passes / 3 / 4) * members * 4)
     assert infos[-1]["budget_left"] == 0
-    assert not env.session.trainer.signals.seen[0][~env.session.pool[0]].any()
+    assert not only(env).trainer.signals.seen[0][~only(env).state.pool[0]].any()
     assert all(np.isfinite(info["train_loss"]) for info in infos)
 
 
@@ -87,9 +88,9 @@ def test_sada_strengths_move_after_its_warm_up():
         "envs", ENV, control="rule", augment={"name": "sada", "warm_up": 4, "window": 2}, intervals=8
     )
     run(env)
-    controller = env.session.controllers[0]
+    controller = only(env).controllers[0]
     index = torch.arange(200)
-    signals = env.session.trainer.signals.of_replica(0)
+    signals = only(env).trainer.signals.of_replica(0)
     strengths = controller.strengths(signals, index, torch.Generator().manual_seed(0))
     assert 0 <= float(strengths.min()) < float(strengths.max()) <= 1
 

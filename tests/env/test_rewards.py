@@ -12,6 +12,7 @@ from dsenv.env.rewards.composite import CompositeReward, upper_quantile
 from dsenv.select.data_agent_reward import adaptive_weight
 from dsenv.signals import SampleSignals
 from dsenv.training.trainer import Score
+from tests.sessions import only
 
 CLEAN, RANDOM, WRONG = -1e3, 0.0, 1e3  # log weight of a sample whose label is wrong
 SIGN_TESTS = {
@@ -28,13 +29,13 @@ def returns(log_weight, replicas=32, action=0.0, context=None, **settings):
     """Mean return of a policy that sees which labels are wrong, and the infos of its last step."""
     context = {"label_noise": 0.4} | (context or {})
     envs = load_vector("Tiny-Curriculum-v0", replicas, context=context, autoreset_mode="Disabled", **settings)
-    session = envs.session
+    session = only(envs)
 
     choose = session.stacked_selector.choose
 
     def seeing(_, *rest):
         wrong = session.trainer.labels != session.trainer.split("train").labels
-        return choose((log_weight * wrong).masked_fill(~session.pool, -torch.inf), *rest)
+        return choose((log_weight * wrong).masked_fill(~session.state.pool, -torch.inf), *rest)
 
     session.stacked_selector.choose = seeing
     envs.reset(seed=0)
@@ -120,8 +121,8 @@ def test_the_quantile_is_taken_within_the_pool():
 
 def test_composite_reads_no_validation_score():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", reward="composite")
-    signals = env.session.trainer.signals
-    inputs = RewardInputs(None, signals, env.session.pool)
+    signals = only(env).trainer.signals
+    inputs = RewardInputs(None, signals, only(env).state.pool)
     assert CompositeReward().measure(inputs).shape == (1, 4)
 
 
@@ -139,8 +140,8 @@ def test_a_budget_may_be_left_over_and_the_episode_still_has_all_its_intervals()
     env = dsenv.load("envs", "Tiny-Ratio-v0", spend_all=False, reward="cost_aware")
     env.reset(seed=0)
     rates, steps, terminated = [], 0, False
-    learning_rates = env.session.trainer._learning_rates
-    env.session.trainer._learning_rates = lambda *a: rates.append(learning_rates(*a)) or rates[-1]
+    learning_rates = only(env).trainer._learning_rates
+    only(env).trainer._learning_rates = lambda *a: rates.append(learning_rates(*a)) or rates[-1]
     while not terminated:
         _, _, terminated, _, info = env.step(np.array([-1.0], np.float32))
         steps += 1
@@ -171,7 +172,7 @@ def test_bad_settings_are_named(settings, message):
 
 def test_without_trust_no_clean_label_is_seen_in_training():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", trusted_validation=False, selector=None)
-    trainer = env.session.trainer
+    trainer = only(env).trainer
     for seed in range(2):
         env.reset(seed=seed, options={"context": {"label_noise": 0.5, "subset": 0.5, "imbalance": 0.5}})
         given, clean = trainer._labels_of("validation")[0], trainer.split("validation").labels
@@ -181,7 +182,7 @@ def test_without_trust_no_clean_label_is_seen_in_training():
         assert info["val_accuracy"] == pytest.approx(float((logits.argmax(1) == given).float().mean()))
         assert torch.equal(trainer.scoring_pass("validation")[0].labels, given)
     names = env.observation_names
-    observed = env.session.observe()[0][names.index("validation accuracy")]
+    observed = env.episodes.observe()[0][names.index("validation accuracy")]
     assert observed == pytest.approx(info["val_accuracy"])
     test = trainer.split("test")
     logits = trainer.replicas.predict(test.gather(torch.arange(200))[None])[0][0]
@@ -197,7 +198,7 @@ def test_episodes_train_alike_whether_the_validation_labels_are_trusted_or_not()
         env.reset(seed=4)
         for _ in range(4):
             env.step(np.zeros(5, np.float32))
-        ends.append(env.session.trainer.replicas.parameters_of(0))
+        ends.append(only(env).trainer.replicas.parameters_of(0))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 

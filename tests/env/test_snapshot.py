@@ -6,6 +6,7 @@ import torch
 
 import dsenv
 from dsenv.catalogue import load_vector
+from tests.sessions import only
 
 ENV = "Tiny-Curriculum-v0"
 SETTINGS = [
@@ -27,7 +28,7 @@ def continue_from(env, steps, seed):
         action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
         observation, reward, *_ = env.step(action)
         seen += [observation, np.asarray(reward)]
-    return seen, env.session.trainer.replicas.parameters_of(0)
+    return seen, only(env).trainer.replicas.parameters_of(0)
 
 
 def same(one, other):
@@ -56,9 +57,9 @@ def test_a_fork_goes_its_own_way_and_shares_the_data():
     env.reset(seed=0)
     continue_from(env, 1, seed=0)
     twin = env.fork()
-    assert twin.session.trainer.split("train").images is env.session.trainer.split("train").images
+    assert only(twin).trainer.split("train").images is only(env).trainer.split("train").images
     theirs = continue_from(twin, 3, seed=5)
-    assert env.session.interval[0] == 1
+    assert only(env).state.interval[0] == 1
     assert same(continue_from(env, 3, seed=5), theirs)
     np.testing.assert_array_equal(env.reset()[0], twin.reset()[0])  # the next episodes too
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dsenv
+from tests.sessions import only
 
 TINY = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
 
@@ -21,7 +22,7 @@ def episode(env, seed, actions=None, disturb=False):
         seen.append((observation, reward, info))
         assert not truncated
         if terminated:
-            return seen, env.session.trainer.replicas.parameters_of(0)
+            return seen, only(env).trainer.replicas.parameters_of(0)
 
 
 def same(one, other):
@@ -78,7 +79,7 @@ def test_the_context_is_drawn_in_its_range_and_can_be_set():
     assert 0 <= min(drawn) < 0.2 < 0.4 < max(drawn) <= 0.6
     _, info = env.reset(seed=0, options={"context": {"label_noise": 0.45}})
     assert info["label_noise"] == 0.45
-    wrong = env.session.trainer.labels[0] != env.session.task.dataset.train.labels
+    wrong = only(env).trainer.labels[0] != only(env).task.dataset.train.labels
     assert int(wrong.sum()) == round(0.45 * 200)
 
 
@@ -86,15 +87,15 @@ def test_imbalance_and_subset_shape_the_pool():
     context = {"label_noise": 0.5, "imbalance": 0.2, "subset": 0.5}
     env = dsenv.load("envs", "Tiny-Curriculum-v0", context=context)
     env.reset(seed=0)
-    pool = env.session.pool[0]
+    pool = only(env).state.pool[0]
     members = int(pool.sum())
     assert members < 80
-    sizes = torch.bincount(env.session.task.dataset.train.labels[pool], minlength=10)
+    sizes = torch.bincount(only(env).task.dataset.train.labels[pool], minlength=10)
     assert sizes[:3].sum() > 2 * sizes[-3:].sum()
     _, _, _, _, info = env.step(np.zeros(5, np.float32))
     assert info["samples_used"] == round(4 * members * 0.5 / 4)
-    assert not env.session.trainer.signals.seen[0][~pool].any()
-    wrong = (env.session.trainer.labels[0] != env.session.task.dataset.train.labels)[pool]
+    assert not only(env).trainer.signals.seen[0][~pool].any()
+    wrong = (only(env).trainer.labels[0] != only(env).task.dataset.train.labels)[pool]
     assert int(wrong.sum()) == round(0.5 * members)
 
 
@@ -102,11 +103,11 @@ def test_the_curriculum_action_says_from_which_bins_samples_come():
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     env.reset(seed=0)
     env.step(np.zeros(5, np.float32))
-    bins = env.session.bins[0]
+    bins = only(env).state.bins[0]
     for chosen in range(5):
         env.reset(seed=0)
         env.step(np.zeros(5, np.float32))
-        assert torch.equal(env.session.bins[0], bins)
+        assert torch.equal(only(env).state.bins[0], bins)
         action = -np.ones(5, np.float32)
         action[chosen] = 1
         _, _, _, _, info = env.step(action)
@@ -119,7 +120,7 @@ def test_bin_zero_holds_the_smallest_losses():
     env.reset(seed=0)
     for _ in range(3):
         env.step(np.zeros(5, np.float32))
-    loss, bins = env.session.trainer.signals.loss[0], env.session.bins[0]
+    loss, bins = only(env).trainer.signals.loss[0], only(env).state.bins[0]
     means = [float(loss[bins == b].mean()) for b in range(5)]
     assert means == sorted(means)
     assert torch.bincount(bins).tolist() == [40] * 5
@@ -238,7 +239,7 @@ def test_a_bad_context_at_reset_is_named():
 
 def test_training_on_the_validation_split_is_the_named_control():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=True)
-    assert env.session.trainer.size == 300
+    assert only(env).trainer.size == 300
     env.reset(seed=0)
     assert env.step(np.zeros(5, np.float32))[4]["samples_used"] == 300
 
@@ -249,8 +250,8 @@ def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_
         env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=added)
         context = {"label_noise": 0.5, "subset": 0.5, "imbalance": 0.5}
         env.reset(seed=0, options={"context": context})
-        given.append((env.session.trainer.labels[0], env.session.pool[0]))
-        clean = env.session.task.dataset.train.labels
+        given.append((only(env).trainer.labels[0], only(env).state.pool[0]))
+        clean = only(env).task.dataset.train.labels
     (alone, alone_pool), (joined, joined_pool) = given
     assert torch.equal(joined[200:], clean[200:]) and joined_pool[200:].all()
     assert torch.equal(joined[:200], alone) and torch.equal(joined_pool[:200], alone_pool)
@@ -259,8 +260,8 @@ def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_
 def test_the_test_split_is_never_read_by_an_episode(monkeypatch):
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     read = []
-    split = env.session.trainer.split
-    monkeypatch.setattr(env.session.trainer, "split", lambda name: (read.append(name), split(name))[1])
+    split = only(env).trainer.split
+    monkeypatch.setattr(only(env).trainer, "split", lambda name: (read.append(name), split(name))[1])
     episode(env, 0)
     assert set(read) == {"train", "validation"}
 

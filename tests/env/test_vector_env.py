@@ -6,6 +6,7 @@ from gymnasium.vector import AutoresetMode
 
 import dsenv
 from dsenv.catalogue import load_vector
+from tests.sessions import only
 
 NAMES = [f"Tiny-{control}-v0" for control in ("Curriculum", "Ratio", "Mask", "Strength", "Joint")]
 
@@ -65,7 +66,7 @@ def test_next_step_with_episodes_that_end_at_different_times():
     envs = vector(task={"recipe": {"lr": 0.1}})
     envs.reset(seed=0)
     envs.step(np.zeros((3, 5), np.float32))
-    envs.session.trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
+    only(envs).trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
     observation, reward, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
     assert terminated.tolist() == [False, True, False] == info["diverged"].tolist()
     assert reward[1] == -10 and np.isfinite(observation).all()
@@ -75,7 +76,7 @@ def test_next_step_with_episodes_that_end_at_different_times():
     assert reward[1] == 0 and info["_val_accuracy"].tolist() == [True, False, True]
     observation, _, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
     assert terminated.tolist() == [True, False, True]
-    assert envs.session.trainer.signals.seen[1].sum() == 100
+    assert only(envs).trainer.signals.seen[1].sum() == 100
 
 
 def test_same_step_hands_over_the_end():
@@ -92,7 +93,7 @@ def test_same_step_masks_what_the_new_episode_does_not_know_yet():
     envs = vector(autoreset_mode="SameStep")
     envs.reset(seed=0)
     envs.step(np.zeros((3, 5), np.float32))
-    envs.session.trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
+    only(envs).trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
     *_, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
     assert terminated.tolist() == [False, True, False]
     assert info["_val_accuracy"].tolist() == [True, False, True] and info["_label_noise"].all()
@@ -111,11 +112,11 @@ def test_disabled_waits_for_a_reset_mask_and_finished_ones_stand_still():
     envs.reset(seed=0)
     for _ in range(4):
         envs.step(np.zeros((3, 5), np.float32))
-    before = envs.session.trainer.replicas.parameters_of(2)
+    before = only(envs).trainer.replicas.parameters_of(2)
     envs.reset(options={"reset_mask": np.array([True, False, False])})
     _, reward, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
     assert terminated.tolist() == [False, True, True] and not reward[1:].any()
-    after = envs.session.trainer.replicas.parameters_of(2)
+    after = only(envs).trainer.replicas.parameters_of(2)
     assert all(torch.equal(before[name], value) for name, value in after.items())
 
 
@@ -197,5 +198,5 @@ def test_a_partial_reset_leaves_the_random_streams_of_the_others(name, settings)
             np.testing.assert_array_equal(found[[0, 2]], wanted[[0, 2]])
             assert not np.array_equal(found[1], wanted[1])
     for k in (0, 2):
-        streams = [each.session.streams[k].get_state() for each in (envs, others)]
+        streams = [only(each).streams[k].get_state() for each in (envs, others)]
         assert torch.equal(*streams)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dsenv.plan.arrays import ArrayPair, read_ahead
 
 from dsenv.plan import DataPlan
-from dsenv.plan.arrays import ArrayPair, read_ahead
 from tests.plan.loops import HELD_OUT, TRAIN, Loop, new_plan, scale
 
 

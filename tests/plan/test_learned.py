@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from dsenv.augment.learned import Learned as LearnedStrength
+from dsenv.select.learned import Learned as LearnedSelector
+from dsenv.volume.learned import Learned as LearnedVolume
 
 import dsenv
 from dsenv.augment import CONTROLLERS
-from dsenv.augment.learned import Learned as LearnedStrength
 from dsenv.plan import DataPlan
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.policy import Policy, PolicyRunner
-from dsenv.select.learned import Learned as LearnedSelector
 from dsenv.signals import SampleSignals
-from dsenv.volume.learned import Learned as LearnedVolume
 from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
 from tests.plan.test_resume import resumed
 from tests.policy.policies import new_policy
@@ -86,14 +86,14 @@ def test_the_policy_sees_what_the_loop_did() -> None:
             hits.append((logits.argmax(1) == batch.labels).float())
             index.append(batch.index)
             loop.step(batch)
-        share = torch.bincount(runner._bins[0, torch.cat(index)], minlength=5) / 500
+        share = torch.bincount(runner.state.bins[0, torch.cat(index)], minlength=5) / 500
         plan.report_validation(0.2 * epoch)
-        torch.testing.assert_close(runner.last.selected[0], share)
+        torch.testing.assert_close(runner.state.selected[0], share)
         if epoch < 3:
             continue
-        runner.intervals += 1
+        runner.state.intervals += 1
         plan._feedback.end_epoch(epoch)
-        view = runner.view(plan.signals)
+        view = runner.read(plan.signals)
         assert float(view.last.train_loss) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
         assert float(view.last.train_accuracy) == pytest.approx(float(torch.cat(hits).mean()), rel=1e-4)
         assert float(view.last.validation_accuracy) == pytest.approx(0.6)

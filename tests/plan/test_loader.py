@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from dsenv.plan.batch import IndexedCollate
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dsenv.plan import DataPlan
-from dsenv.plan.batch import IndexedCollate
 from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dsenv.plan.records import FLUSH_ELEMENTS, EpochBuffer, PlanSignals
+from dsenv.plan.sources import READ, open_source
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
 from dsenv.plan.forward import full_pass
-from dsenv.plan.records import FLUSH_ELEMENTS, EpochBuffer, PlanSignals
-from dsenv.plan.sources import READ, open_source
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
 from dsenv.select.registry import SELECTORS

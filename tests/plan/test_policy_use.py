@@ -100,5 +100,5 @@ def test_losses_that_are_not_finite_leave_the_budget_alone(name: str) -> None:
             plan.loss(batch, nothing, logits=nothing[:, None].expand(-1, 10))
         assert len(plan.epoch_sampler.chosen.index.unique()) == len(plan.epoch_sampler.chosen.index)
         (runner,) = plan.epoch_sampler.policies.runners
-        assert bool(runner.last.selected.isfinite().all())
+        assert bool(runner.state.selected.isfinite().all())
     assert plan.cost.trained == round(0.5 * 3 * len(LABELS))

@@ -14,6 +14,7 @@ import dsenv
 from dsenv.control.observation import VERSION
 from dsenv.policy import MlpNetwork, Policy, PolicyCard, storage
 from tests.policy.policies import ENVS, new_policy
+from tests.sessions import only
 
 CONTROLS = [*ENVS, {"name": "curriculum", "sharpness": 2.5}, {"name": "joint", "strength": False}]
 
@@ -239,7 +240,7 @@ def test_act_is_predict_on_the_same_view():
         observation, _ = env.reset(seed=1)
         policy = new_policy({"name": "mask", "candidates": 32} if control == "mask" else control)
         for _ in range(2):
-            acted = policy.act(env.session.view())
+            acted = policy.act(only(env).state)
             assert np.array_equal(acted[0], policy.predict(observation)[0])
             observation, *_ = env.step(acted[0])
 
@@ -250,12 +251,12 @@ def test_discrete_and_binary_actions():
     observation, _ = env.reset(seed=0)
     choice = policy.predict(observation)[0]
     assert env.action_space.contains(choice)
-    assert np.array_equal(policy.act(env.session.view())[0], policy.control.choices()[choice])
+    assert np.array_equal(policy.act(only(env).state)[0], policy.control.choices()[choice])
     env = dsenv.load("envs", "Tiny-Mask-v0", actions="binary", device="cpu")
     policy = new_policy({"name": "mask", "candidates": 32}, actions="binary")
     mask = policy.predict(env.reset(seed=0)[0])[0]
     assert env.action_space.contains(mask)
-    assert np.array_equal(policy.act(env.session.view())[0], 2.0 * mask - 1)
+    assert np.array_equal(policy.act(only(env).state)[0], 2.0 * mask - 1)
 
 
 def test_mlp_network_sizes():

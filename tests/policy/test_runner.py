@@ -5,27 +5,28 @@ import pytest
 import torch
 
 import dsenv
-from dsenv.control.candidates import Candidates
 from dsenv.control.observation import observe
+from dsenv.control.state import Candidates
 from dsenv.policy import PolicyRunner
 from dsenv.policy.runner import ranks
 from dsenv.signals import SampleSignals
 from tests.policy.policies import ENVS, new_policy
+from tests.sessions import only
 
 
 def mirrored(env, policy, **settings):
     config = env.unwrapped.config
-    size = env.unwrapped.session.trainer.size
+    size = only(env.unwrapped).trainer.size
     runner = PolicyRunner(
         policy, size=size, classes=10, intervals=config.intervals, ratio=config.ratio, **settings
     )
-    assert runner.budget.total == env.unwrapped.session.budget.total
+    assert runner.budget.total == only(env.unwrapped).state.budget.total
     return runner
 
 
 def chosen_in(env, before):
     """Samples of the last interval, from the visits before and after it."""
-    return (env.session.trainer.signals.times_trained[0] - before).nonzero().squeeze(1)
+    return (only(env).trainer.signals.times_trained[0] - before).nonzero().squeeze(1)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.3])
@@ -36,16 +37,16 @@ def test_the_driver_sees_what_the_environment_shows(control, rank_by, ratio):
     policy = new_policy(control, rank_by=rank_by, seed=3)
     runner = mirrored(env, policy)
     observation, info = env.reset(seed=5, options={"context": {"label_noise": 0.4}})
-    signals = env.session.trainer.signals.of_replica(0)
-    runner.validated(float(env.session.last.validation_accuracy))
+    signals = only(env).trainer.signals.of_replica(0)
+    runner.validated(float(only(env).state.validation_accuracy))
     over, spent = False, 0
     while not over:
-        seen = observe(runner.view(signals), runner.control)[0]
+        seen = observe(runner.read(signals), runner.control)[0]
         np.testing.assert_allclose(seen, observation, atol=2e-6)
         action = policy.predict(observation)[0]
-        before = env.session.trainer.signals.times_trained[0].clone()
-        session = env.session
-        wanted = session.control.decide(action[None], session._situation())
+        before = only(env).trainer.signals.times_trained[0].clone()
+        session = only(env)
+        wanted = session.control.decide(action[None], session.state)
         decision = runner.decide(signals)
         for name in ("log_weight", "strength"):
             mine, theirs = getattr(decision, name), getattr(wanted, name)
@@ -68,20 +69,20 @@ def test_one_group_of_candidates_is_what_the_environment_shows():
     policy = new_policy({"name": "mask", "candidates": 32})
     runner = mirrored(env, policy)
     observation, info = env.reset(seed=5)
-    signals = env.session.trainer.signals.of_replica(0)
-    runner.validated(float(env.session.last.validation_accuracy))
-    runner._groups = lambda: env.session.candidate_sampler.shown.index
+    signals = only(env).trainer.signals.of_replica(0)
+    runner.validated(float(only(env).state.validation_accuracy))
+    runner._groups = lambda: only(env).state.candidates.index
     over = False
     while not over:
-        shown = env.session.candidate_sampler.shown
-        view = runner.view(signals)
+        shown = only(env).state.candidates
+        view = runner.read(signals)
         view = type(view)(**{**vars(view), "candidates": shown})
         np.testing.assert_allclose(observe(view, runner.control)[0], observation, atol=2e-6)
-        situation = env.session._situation()
-        wanted = env.session.control.decide(policy.predict(observation)[0][None], situation)
+        situation = only(env).state
+        wanted = env.episodes.control.decide(policy.predict(observation)[0][None], situation)
         decision = runner.decide(signals, int(situation.planned[0]))
         assert torch.equal(decision.log_weight, wanted.log_weight)
-        before = env.session.trainer.signals.times_trained[0].clone()
+        before = only(env).trainer.signals.times_trained[0].clone()
         observation, _, over, _, info = env.step(policy.predict(observation)[0])
         runner.chose(chosen_in(env, before))
         runner.validated(info["val_accuracy"])
@@ -107,7 +108,9 @@ def new_driver(policy, size=100, intervals=8, ratio=0.5, **settings):
 def test_candidates_come_in_groups_and_each_gives_its_share(actions):
     policy = new_policy({"name": "mask", "candidates": 32}, actions=actions, validation_shown=0.0)
     runner, signals = new_driver(policy), trained_signals()
-    shown, acted = runner._act_on_groups(runner.view(signals), signals)
+    runner.read(signals)
+    acted = runner._act_on_groups(signals)
+    shown = runner.state.candidates.index
     real = shown[0][shown[0] < 100]
     assert shown.shape == acted.shape == (1, 128) and sorted(real.tolist()) == list(range(100))
     decision = runner.decide(signals, 50)
@@ -127,10 +130,13 @@ def test_candidates_come_in_groups_and_each_gives_its_share(actions):
 def test_each_group_is_seen_as_if_it_were_alone():
     policy = new_policy({"name": "mask", "candidates": 32}, validation_shown=0.0)
     runner, signals = new_driver(policy), trained_signals()
-    index, _ = runner._act_on_groups(runner.view(signals), signals)
+    runner.read(signals)
+    runner._act_on_groups(signals)
+    index = runner.state.candidates.index
     kept = []
     policy.actions = lambda rows: kept.append(rows) or np.zeros((len(rows), 32), np.float32)
-    runner._act_on_groups(view := runner.view(signals), signals)
+    runner._act_on_groups(signals)
+    view = runner.read(signals)
     for row, group in zip(kept[0], index.view(4, 32), strict=True):
         alone = type(view)(**{**vars(view), "candidates": Candidates(group[None])})
         torch.testing.assert_close(row, observe(alone, runner.control)[0])
@@ -147,13 +153,13 @@ def test_ranks_keep_the_order_and_leave_padding_behind():
 def test_a_policy_that_needs_validation_says_so():
     runner, signals = new_driver(new_policy()), trained_signals()
     runner.decide(signals)
-    assert runner.last.validation_accuracy == pytest.approx(0.1) and runner.last.validation_gain == 0
+    assert runner.state.validation_accuracy == pytest.approx(0.1) and runner.state.validation_gain == 0
     runner.chose(torch.arange(50))
     with pytest.raises(ValueError, match=r"none was reported after epoch 0: call plan\.report_validation"):
         runner.decide(signals)
     runner.validated(0.3)
     runner.decide(signals)
-    assert runner.last.validation_gain == pytest.approx(0.2)
+    assert runner.state.validation_gain == pytest.approx(0.2)
     for wrong in (1.2, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"validation accuracy must be in \[0, 1\]"):
             runner.validated(wrong)
@@ -166,7 +172,7 @@ def test_a_policy_that_saw_it_in_part_or_never_does_without(shown):
     for reported in (None, 0.4, None, 0.6):
         if reported is not None:
             runner.validated(reported)
-        view = runner.view(signals)
+        view = runner.read(signals)
         seen = observe(view, runner.control)[0, names].tolist()
         assert seen == pytest.approx([reported or 0.0, 0.0] if shown else [0.0, 0.0])
         runner.decide(signals)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from dsenv.control.curriculum import bin_log_weights
+from dsenv.control.state import loss_bins
 from dsenv.rng import Streams
-from dsenv.select import bin_log_weights, gumbel_top_k, loss_bins
+from dsenv.select import gumbel_top_k
 from dsenv.select.base import Selection, StackedSelection
 
 

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from dsenv.tasks.models import mlp, resnet18, resnet50, small_cnn
-from dsenv.tasks.recipe import Recipe
-from dsenv.tasks.task import Task, seeded_model
+from dsenv.tasks.task import Recipe, Task, seeded_model
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dsenv.tasks.recipe import Recipe
+from dsenv.tasks.task import Recipe
 from dsenv.training.optim import make_optimizer
 
 RECIPES = [

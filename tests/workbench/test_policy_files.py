@@ -106,14 +106,14 @@ def test_a_learned_agent_binds_to_its_own_question(control):
     agent.check()
     env = dsenv.load("envs", "Tiny-Curriculum-v0", **agent.env)
     observation, _ = env.reset(seed=0)
-    bound = agent.bind(env.session.control, env.action_space)
+    bound = agent.bind(env.episodes.control, env.action_space)
     assert env.action_space.contains(bound.predict(observation)[0])
     other = dsenv.load("envs", "Tiny-Ratio-v0" if control != "ratio" else "Tiny-Joint-v0")
     with pytest.raises(ValueError, match="lay the agent's settings over it"):
-        agent.bind(other.session.control, other.action_space)
+        agent.bind(other.episodes.control, other.action_space)
     discrete = dsenv.load("envs", "Tiny-Curriculum-v0", actions="discrete")
     with pytest.raises(ValueError, match="with box actions"):
-        agent.bind(discrete.session.control, discrete.action_space)
+        agent.bind(discrete.episodes.control, discrete.action_space)
 
 
 def test_names_of_policy_files(tmp_path):

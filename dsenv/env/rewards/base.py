@@ -1,4 +1,4 @@
-"""What every reward is: a measurement between intervals, and a price for how it changed."""
+"""What every reward is: a measurement between intervals, and what its change is worth; and who calls it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ WORST = -1.0  # log-likelihood of -2 log C: from there on a model is as bad as i
 
 @dataclass(frozen=True)
 class RewardInputs:
-    """Where K trainings stand between two intervals, on the training device."""
+    """What a reward may read of K training runs between two intervals, on the training device."""
 
     validation: Score
     """Of the labels in the validation split: clean ones, unless `trusted_validation` is false."""
@@ -29,18 +29,18 @@ class RewardInputs:
 
 @dataclass(frozen=True)
 class Transition:
-    """What an interval did, for each of K trainings."""
+    """What an interval did, for each of K training runs."""
 
     start: Tensor
-    """(K, M) what the reward measured when the training began."""
+    """(K, M) what the reward measured when the run began."""
     before: Tensor
     """(K, M) before the interval."""
     after: Tensor
     """(K, M) after it."""
     samples_seen: Tensor
-    """(K,) presentations of the interval over the samples that exist: 1 for each of them once."""
+    """(K,) samples seen in the interval over the samples that exist: 1 for each of them once."""
     is_last: Tensor
-    """(K,) bool, whether it was the last interval of the training."""
+    """(K,) bool, whether it was the last interval of the run."""
 
 
 class Reward(ABC):
@@ -63,15 +63,49 @@ class Reward(ABC):
     """
 
     prices_samples: bool = False
-    """Whether presentations cost something, so that an agent must be free to leave some out."""
+    """Whether each sample seen costs something, so that an agent must be free to leave some out."""
 
     @abstractmethod
     def measure(self, inputs: RewardInputs) -> Tensor:
-        """What the reward needs to know of the trainings now, (K, M) float32."""
+        """What the reward needs to know of the runs now, (K, M) float32."""
 
     @abstractmethod
     def compute(self, transition: Transition) -> Tensor:
         """Payment (K,) for the interval."""
+
+
+class RewardTracker:
+    """Keeps what a reward measured at the start and after the last interval of K training runs.
+
+    Args:
+        reward: measures and pays.
+        replicas: K.
+        device: where the runs are.
+    """
+
+    def __init__(self, reward: Reward, replicas: int, device: torch.device) -> None:
+        self._reward = reward
+        self._start = self._last = torch.zeros(replicas, 1, device=device)
+
+    def restart(self, inputs: RewardInputs, rows: Tensor) -> None:
+        """Begin new runs in the rows (K,) bool."""
+        measured = self._reward.measure(inputs)
+        self._start = torch.where(rows[:, None], measured, self._start)
+        self._last = torch.where(rows[:, None], measured, self._last)
+
+    def compute(self, inputs: RewardInputs, rows: Tensor, seen: Tensor, is_last: Tensor) -> Tensor:
+        """Payment (K,) for the interval that the rows (K,) bool have just done.
+
+        Args:
+            inputs: after it.
+            rows: the runs that are not over.
+            seen: (K,) samples seen in the interval.
+            is_last: (K,) bool, whether it was the last one.
+        """
+        before = self._last
+        self._last = torch.where(rows[:, None], self._reward.measure(inputs), before)
+        samples_seen = seen / inputs.pool.sum(1)
+        return self._reward.compute(Transition(self._start, before, self._last, samples_seen, is_last))
 
 
 def quality(score: Score, measure: str, classes: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.control.candidates import squash
+from dsenv.control.observation import squash
 from dsenv.env.rewards.base import Reward, RewardInputs, Transition, mean_over, variance_over
 from dsenv.select.data_agent_reward import EPSILON
 

@@ -1,4 +1,4 @@
-"""Cost-aware: the gain on the validation split, less a price for every presentation."""
+"""Cost-aware: the gain on the validation split, less a price for every sample seen."""
 
 from torch import Tensor
 
@@ -10,14 +10,14 @@ POINTS = 100  # points of accuracy in an accuracy of 1
 
 
 class CostAwareReward(ValidationReward):
-    """Gain on the validation split over the interval, less the price of what it presented.
+    """Gain on the validation split over the interval, less the price of the samples it saw.
 
     It takes `spend_all = false` and a control that decides how much: where a budget is spent to the end
     whatever the agent does, a price is the same for every agent.
 
     Args:
-        price: points of accuracy (hundredths) for presenting every training sample that exists once, > 0. At
-            1, an interval on half of them has to gain half a point to pay for itself.
+        price: points of accuracy (hundredths) for seeing every training sample that exists once, > 0. At 1,
+            an interval on half of them has to gain half a point to pay for itself.
         measure: see `ValidationReward`.
 
     Raises:
