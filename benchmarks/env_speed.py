@@ -13,7 +13,8 @@ not depend on K, and that of processes grows only up to the number of cores, so 
 
 Columns: environment steps per second, episodes per hour and presented samples per second of the stacked form;
 then the rates of the rivals, and how many times faster the stacked form is (median, quartiles of the rounds);
-last Gymnasium's own benchmark_vector_step of the stacked form and benchmark_step of a single environment.
+last Gymnasium's own benchmark_vector_step of the stacked form (nan where this Gymnasium has none) and
+benchmark_step of a single environment.
 
 Where `dacbench` can be imported, a step of its SGD environment (its run_epoch and test) is a further rival:
 the same model, number of samples and batch, in its DataLoaders over tensors in memory. It neither selects
@@ -31,7 +32,7 @@ import common
 import numpy as np
 import torch
 from common import Spread
-from gymnasium.utils.performance import benchmark_step, benchmark_vector_step
+from gymnasium.utils import performance
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from torch.utils.data import DataLoader, TensorDataset
@@ -41,6 +42,7 @@ from dsenv.catalogue import load_vector
 from dsenv.tasks.task import seeded_model
 
 ENV = "Digits-Curriculum-v0"
+vector_step = getattr(performance, "benchmark_vector_step", lambda *_, **__: float("nan"))  # not in 1.2
 MODELS: dict[str, dict[str, Any]] = {
     "MLP 64-64-10": {},
     "CNN, 16 channels": {"task": {"model": {"name": "small_cnn", "width": 16, "norm": "none"}}},
@@ -152,8 +154,8 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
         "loop_envs": len(singles),
         "samples_a_step": float(envs.episodes.sessions()[0].state.budget.total.sum()) / (count * steps),
         "intervals": steps,
-        "benchmark_vector_step": benchmark_vector_step(envs, args.window, seed=0),
-        "benchmark_step": benchmark_step(singles[0], args.window, seed=0),
+        "benchmark_vector_step": vector_step(envs, args.window, seed=0),
+        "benchmark_step": performance.benchmark_step(singles[0], args.window, seed=0),
         "seconds": times,
     }
     return finished(figures, times, {key: envs_done * steps for key, envs_done in done.items()})

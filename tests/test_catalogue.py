@@ -4,6 +4,8 @@ import pytest
 import dsenv
 from dsenv.catalogue import Definition, definition, merge
 
+pytestmark = pytest.mark.fast
+
 
 def test_names_are_the_stems_and_ids_are_registered():
     assert "Digits-Curriculum-v0" in dsenv.names("envs")

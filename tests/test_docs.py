@@ -11,6 +11,7 @@ from dsenv.workbench.cards import document, method_tables
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
+@pytest.mark.fast
 def test_method_cards_are_up_to_date():
     assert (DOCS / "methods.md").read_text() == document(), (
         "run: python -m dsenv.workbench.cards > docs/methods.md"
@@ -26,6 +27,7 @@ def test_every_method_has_a_card_with_its_source():
             assert len(found) > 200, name
 
 
+@pytest.mark.fast
 def test_the_observation_table_is_that_of_the_code():
     env = dsenv.load("envs", "Digits-Curriculum-v0")
     text = (DOCS / "environments.md").read_text()
@@ -41,11 +43,13 @@ def test_python_blocks_of_the_agents_page_run():
         assert "action" in names
 
 
+@pytest.mark.fast
 def test_every_agent_is_on_the_agents_page():
     text = (DOCS / "agents.md").read_text()
     assert all(f"`{name}`" in text for name in dsenv.names("agents"))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):

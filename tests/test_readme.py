@@ -24,12 +24,22 @@ def commands():
     return [line for line in lines if line.startswith("python train_agent.py")]
 
 
+FEW = ["--num-envs", "4", "--steps", "48"]
+
+
+def small(patch):
+    """Evaluations next to one rule and without figures."""
+    patch.setattr("dsenv.workbench.train.rule_names", lambda *_: ["random"])
+    patch.setattr("dsenv.workbench.train.write_report", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
-    assert (
-        main(["--env", "dsenv/Tiny-Curriculum-v0", "--steps", "1536", "--seeds", "2", "--out", str(out)]) == 0
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch)
+        command = ["--env", "dsenv/Tiny-Curriculum-v0", *FEW, "--seeds", "1", "--out", str(out)]
+        assert main(command) == 0
     return next(out.iterdir())
 
 
@@ -40,27 +50,30 @@ def test_python_blocks_run(number, capsys):
     assert {"env", "plan"} & set(names)
 
 
+@pytest.mark.fast
 def test_there_are_blocks_of_each_kind():
     assert len(blocks("python")) >= 3 and len(commands()) >= 5 and blocks("toml")
 
 
 @pytest.mark.parametrize("line", commands())
-def test_commands_run_in_small(line, run_folder, tmp_path):
-    """As written, but on tiny environments and for few steps."""
+def test_commands_run_in_small(line, run_folder, tmp_path, monkeypatch):
+    """As written, but on tiny environments, for few steps, next to one rule and without figures."""
+    small(monkeypatch)
     words = shlex.split(line)[2:]
     words = [str(run_folder) if word == "runs/RUN" else word for word in words]
     words = [re.sub(r"(Digits|FashionMNIST)-", "Tiny-", word) for word in words]
     if "--list" not in words:
-        words += ["--seeds", "2", "--out", str(tmp_path)]
+        words += ["--seeds", "1", "--out", str(tmp_path)]
         if not {"--env", "--resume", "--evaluate"} & set(words):
             words += ["--env", "dsenv/Tiny-Curriculum-v0"]
         if "--resume" in words:
-            words[words.index("--steps") + 1] = "3072"
+            words[words.index("--steps") + 1] = "144"  # PPO collects 24 steps of each of the 4 at a time
         elif "--evaluate" not in words:
-            words += ["--steps", "1536"]
+            words += FEW
     assert main(words) == 0
 
 
+@pytest.mark.fast
 def test_install_commands_name_what_pyproject_has():
     text = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert 'pip install -e ".[test]" && python -m pytest' in README
@@ -84,6 +97,7 @@ def test_the_toml_block_is_a_definition(tmp_path):
     assert env.reset(seed=0)[0].shape == env.observation_space.shape
 
 
+@pytest.mark.fast
 def test_linked_files_exist():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).is_file(), target

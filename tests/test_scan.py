@@ -31,6 +31,7 @@ def all_keys(values):
     return np.concatenate([keys.copy() for _, keys in scan.key_blocks(values)])
 
 
+@pytest.mark.fast
 def test_keys_stand_in_the_order_of_the_values():
     values = np.concatenate([values_of("odd"), values_of("tied")])
     keys = all_keys(values)
@@ -38,6 +39,7 @@ def test_keys_stand_in_the_order_of_the_values():
     assert np.array_equal(keys[:, None] == keys, values[:, None] == values)
 
 
+@pytest.mark.fast
 def test_nan_is_above_all_whatever_its_sign():
     nan = np.array([0x7FC00000, 0xFFC00000], np.uint32).view(np.float32)
     keys = all_keys(np.concatenate([np.array([np.inf, -np.inf], np.float32), nan]))
@@ -46,6 +48,7 @@ def test_nan_is_above_all_whatever_its_sign():
     assert {300, 301} < set(scan.largest(values, 5, None).tolist())
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_at_ranks(kind):
     values = values_of(kind)
@@ -56,6 +59,7 @@ def test_keys_at_ranks(kind):
         assert below == np.count_nonzero(ordered < key)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 1, 64, 133, 299, 300])
 def test_largest_equals_a_sort(kind, count):
@@ -68,15 +72,15 @@ def test_largest_equals_a_sort(kind, count):
 
 def test_ties_are_broken_at_random_or_by_position():
     values, rng, hits = np.repeat(np.float32([1, 0, 1, 2]), 40), np.random.default_rng(0), np.zeros(160)
-    for _ in range(1000):
+    for _ in range(500):
         hits[scan.largest(values, 60, rng)] += 1  # all the twos and 20 of 80 ones
-    assert (hits[120:] == 1000).all() and (hits[40:80] == 0).all()
-    ones = np.concatenate([hits[:40], hits[80:120]]) / 1000
-    assert np.abs(ones - 0.25).max() < 4.5 * (0.25 * 0.75 / 1000) ** 0.5
+    assert (hits[120:] == 500).all() and (hits[40:80] == 0).all()
+    ones = np.concatenate([hits[:40], hits[80:120]]) / 500
+    assert np.abs(ones - 0.25).max() < 4.5 * (0.25 * 0.75 / 500) ** 0.5
     assert set(scan.largest(values, 60, None).tolist()) == {*range(20), *range(120, 160)}
 
 
-@pytest.mark.parametrize("count", [1, 20, 150, 199])
+@pytest.mark.parametrize("count", [1, 20, 199])
 def test_every_subset_is_as_likely(count):
     rng, draws, hits, pairs = np.random.default_rng(0), 1500, np.zeros(200), 0
     for _ in range(draws):
@@ -90,6 +94,7 @@ def test_every_subset_is_as_likely(count):
     assert abs(pairs / draws - both) < 4.5 * (both * (1 - both) / draws) ** 0.5 + 1e-9
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ordering_equals_a_sort(kind):
     values = values_of(kind)
@@ -102,7 +107,7 @@ def test_an_ordering_equals_a_sort(kind):
 
 def test_equal_keys_stand_in_random_order():
     """Each place and each pair of places is as likely, though the order follows from a bijection."""
-    size, draws = 70, 1500
+    size, draws = 70, 800
     at, before = np.zeros((size, size)), np.zeros((size, size))
     for seed in range(draws):
         order = scan.ordered(scan.key_blocks(np.zeros(size, np.float32)), size, np.random.default_rng(seed))
@@ -115,15 +120,17 @@ def test_equal_keys_stand_in_random_order():
     assert np.abs(off_diagonal - 0.5).max() < 5 * 0.5 / draws**0.5
 
 
+@pytest.mark.fast
 def test_scrambling_can_be_undone():
     rng = np.random.default_rng(0)
     numbers, secret = rng.integers(1 << 32, size=(2, 1000), dtype=np.uint32)
     assert np.array_equal(scan.unscramble(scan.scramble(numbers, secret[:4]), secret[:4]), numbers)
 
 
+# No edge, one at an uneven share, several, and edges among ranks past the members.
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bins", [1, 2, 7, 16])
-@pytest.mark.parametrize("members", [300, 299, 61])
+@pytest.mark.parametrize(("bins", "members"), [(1, 300), (2, 299), (7, 300), (16, 61)])
 def test_rank_bins_equal_a_stable_sort(kind, bins, members):
     values, found = values_of(kind), np.empty(300, np.int64)
     scan.rank_bins(values, members, bins, found)
@@ -132,6 +139,7 @@ def test_rank_bins_equal_a_stable_sort(kind, bins, members):
     assert np.array_equal(found, np.minimum(rank * bins // members, bins - 1))
 
 
+@pytest.mark.fast
 def test_a_large_sample_is_not_changed():
     values = torch.rand(300).numpy()
     before = values.copy()

@@ -4,13 +4,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dsenv.signals import EMA_DECAY, SampleSignals
+from dsenv.signals import EMA_DECAY, INFLUENCE_SHARE, SampleSignals
+
+pytestmark = pytest.mark.fast
 
 
 def literal(history, classes):
     """One sample's signals from its visits, written out: history of (loss, logits, label, step, rank)."""
     out = {"loss": math.log(classes), "loss_ema": math.log(classes), "loss_change": 0.0, "times_trained": 0}
     out |= {"last_step": -1, "forgetting_events": 0, "correct": 0.0}
+    out |= {"influence": 0.0, "influence_variance": 0.0}
     for loss, logits, label, step in history:
         p = torch.softmax(logits.double(), 0)
         others = [float(p[c]) for c in range(classes) if c != label]
@@ -19,6 +22,13 @@ def literal(history, classes):
         out["forgetting_events"] += int(out["correct"] == 1 and correct == 0)
         out["loss_ema"] = loss if first else EMA_DECAY * out["loss_ema"] + (1 - EMA_DECAY) * loss
         out["loss_change"] = 0.0 if first else loss - out["loss"]
+        if out["times_trained"] == 1:
+            out["influence"] = abs(out["loss_change"])
+        elif not first:
+            gap = abs(out["loss_change"]) - out["influence"]
+            out["influence"] += INFLUENCE_SHARE * gap
+            spread = out["influence_variance"] + INFLUENCE_SHARE * gap**2
+            out["influence_variance"] = (1 - INFLUENCE_SHARE) * spread
         out |= {"loss": loss, "confidence": float(p[label]), "margin": float(p[label]) - max(others)}
         out["entropy"] = float(-(p * p.log()).sum() / math.log(classes))
         out |= {"correct": correct, "last_step": step}
@@ -84,11 +94,35 @@ def test_state_round_trip_and_reset():
         SampleSignals(5, 3, replicas=2).load_state_dict(other.state_dict())
 
 
+def test_parts_of_the_signals_hold_their_samples_and_take_padding():
+    both = SampleSignals(4, 2, replicas=2)
+    both.update(
+        torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]),
+        torch.arange(8.0).view(2, 4),
+        torch.zeros(2, 4, 2),
+        torch.zeros(2, 4, dtype=torch.int64),
+        0,
+    )
+    one = both.of_replica(1)
+    assert one.loss.tolist() == [7, 6, 5, 4] and one.replicas is None
+    assert one.as_replica().loss.tolist() == [[7, 6, 5, 4]] and one.as_replica().replicas == 1
+    part, groups = both.of_replica(1, torch.tensor([3, 1])), one.grouped(torch.tensor([[3, 0], [1, 2]]))
+    assert part.loss.tolist() == [4, 6] and part.size == 2
+    assert groups.loss.tolist() == [[4, 7], [6, 5]] and (groups.size, groups.replicas) == (2, 2)
+    for each, lead in ((part, ()), (groups, (2,))):  # index 2 is padding of either
+        index = torch.full((*lead, 1), 2)
+        each.update(index, torch.ones(*lead, 1), torch.zeros(*lead, 1, 2), torch.zeros_like(index), 1)
+    assert part.loss.tolist() == [4, 6] and groups.loss.tolist() == [[4, 7], [6, 5]]
+    assert one.loss.tolist() == [7, 6, 5, 4]
+
+
 def test_unknown_signal_and_bad_sizes():
     with pytest.raises(AttributeError, match="no signal 'los'"):
         _ = SampleSignals(2, 2).los
     with pytest.raises(ValueError, match="size >= 1"):
         SampleSignals(0, 2)
+    with pytest.raises(ValueError, match="classes >= 2, got 1 and 1"):
+        SampleSignals(1, 1)
 
 
 def test_repr_says_what_it_is():

@@ -34,9 +34,10 @@ def test_the_wheel_holds_the_package_and_the_catalogues(wheel):
     assert {name for name in held if ".dist-info" not in name} == sources | shipped
 
 
-def test_the_wheel_works_from_another_place(wheel, tmp_path):
+def test_the_wheel_works_from_another_place_and_its_policies_need_no_sb3(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    probe = "import dsenv; print(dsenv.__file__)\n"
+    probe = "import sys, dsenv; print(dsenv.__file__)\n"
+    probe += "import dsenv.policy; assert 'stable_baselines3' not in sys.modules\n"
     probe += "print(dsenv.load('envs', 'Tiny-Curriculum-v0').reset(seed=0)[0].shape)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", probe],

@@ -12,6 +12,8 @@ from dsenv.agents.policies.distributions import (
     directions,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def candidate_sets(sets=3, number=7, features=4, padding=(0, 2, 6)):
     generator = torch.Generator().manual_seed(0)

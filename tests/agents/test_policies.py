@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C
 from stable_baselines3.common.vec_env import VecEnv
 
 from dsenv.agents.policies import BetaPolicy, SetBetaPolicy, SetPolicy
@@ -39,20 +39,23 @@ def test_each_policy_trains_with_each_algorithm(policy, mask, algorithm):
     assert (action[:, 27:] == (0 if mask else -1)).all()
 
 
-LEARN = {
-    "PPO": {"learning_rate": 1e-3, "n_steps": 16, "batch_size": 64, "n_epochs": 4, "gamma": 0.0},
-    "A2C": {"learning_rate": 2e-3, "n_steps": 4, "gamma": 0.0, "vf_coef": 0.1},
-}
+# A policy gives A2C the same densities as PPO, so that learning is shown once, with few candidates.
+LEARN = {"learning_rate": 3e-3, "n_steps": 16, "batch_size": 64, "n_epochs": 4, "gamma": 0.0}
+FEW = 8
 
 
-@pytest.mark.parametrize("algorithm", LEARN)
-@pytest.mark.parametrize(("policy", "mask"), CASES)
-def test_each_policy_learns_to_pick_the_best_half(policy, mask, algorithm):
-    model, env = built(policy, algorithm, hyperparameters=LEARN[algorithm], mask=mask)
-    model.learn(2048 if algorithm == "PPO" else 4096)
-    assert mean_reward(model, env) > 0.6  # of 0.8; random gets 0
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def learned(request):
+    policy, mask = request.param
+    model, env = built(policy, hyperparameters=LEARN, number=FEW, mask=mask)
+    return model.learn(512), env
 
 
+def test_each_policy_learns_to_pick_the_best_half(learned):
+    assert mean_reward(*learned) > 0.6  # 0.74 or more with each of 6 seeds; random gets 0
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("policy", "mask"), CASES)
 def test_structure_of_the_distribution(policy, mask):
     """Permuting candidates permutes the actions' distribution; padding does not count in densities."""
@@ -81,15 +84,15 @@ def test_structure_of_the_distribution(policy, mask):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_another_number_of_candidates_shares_the_parameters():
-    model, env = built("SetPolicy", hyperparameters=LEARN["PPO"])
-    model.learn(2048)
+@pytest.mark.parametrize("learned", CASES[:1], ids=str, indirect=True)
+def test_another_number_of_candidates_shares_the_parameters(learned):
+    model, env = learned
     more = model.policy.for_candidates(200)
     large = ToyCandidates(4, number=200, seed=5)
     assert more.observation_space.shape == large.observation_space.shape
     assert more.action_space == large.action_space
     assert mean_reward(more, large) > 0.6
-    assert model.policy.candidates == (32, FEATURES) and mean_reward(model, env) > 0.6
+    assert model.policy.candidates == (FEW, FEATURES) and mean_reward(model, env) > 0.6
     one, _ = more.predict(large.reset()[0], deterministic=True)
     assert one.shape == (200,)
     assert {id(p) for p in more.parameters()} == {id(p) for p in model.policy.parameters()}
@@ -106,7 +109,7 @@ def test_the_exported_network_scores_as_the_policy_acts(policy, mask):
         scores, value = network(state, rows)
         torch.testing.assert_close(model.policy.predict_values(torch.as_tensor(observation)).flatten(), value)
     acted, _ = model.predict(observation, deterministic=True)
-    np.testing.assert_allclose(acted, (scores > 0).numpy() if mask else scores.numpy(), atol=1e-6)
+    np.testing.assert_allclose(acted, (scores > 0).numpy() if mask else scores.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("policy", "mask"), CASES)
@@ -192,24 +195,23 @@ class Line(VecEnv):
     env_is_wrapped = ToyCandidates.env_is_wrapped
 
 
-@pytest.mark.parametrize("algorithm", LEARN)
-def test_beta_policy_learns_a_point_of_the_box_and_is_never_clipped(algorithm):
+def test_beta_policy_learns_a_point_of_the_box_and_is_never_clipped():
     env = Line()
-    agent = SB3Agent(algorithm, "BetaPolicy", hyperparameters=LEARN[algorithm] | {"learning_rate": 3e-3})
+    agent = SB3Agent("PPO", "BetaPolicy", hyperparameters=LEARN | {"learning_rate": 1e-2})
     model = agent.build(env, 0)
     start, _ = model.predict(env.reset()[0], deterministic=True)
     np.testing.assert_allclose(start, [0, 5], atol=0.1)
-    model.learn(4096)
+    model.learn(1024)
     found, _ = model.predict(env.reset()[0], deterministic=True)
     assert (np.abs(found - [0.5, 2.0]) < [0.2, 1.0]).all()
 
 
 def test_beta_policy_saves_and_loads(tmp_path):
     env = Line()
-    model = SB3Agent("PPO", "BetaPolicy", hyperparameters=SHORT["PPO"]).build(env, 0)
+    model = SB3Agent("A2C", "BetaPolicy", hyperparameters=SHORT["A2C"]).build(env, 0)
     model.learn(128)
     model.save(tmp_path / "model.zip")
-    loaded = PPO.load(tmp_path / "model.zip", env)
+    loaded = A2C.load(tmp_path / "model.zip", env)
     observation = np.ones((2, 3), np.float32)
     wanted, _ = model.predict(observation, deterministic=True)
     assert np.array_equal(loaded.predict(observation, deterministic=True)[0], wanted)
@@ -220,6 +222,7 @@ def made(policy, action_space, size=GLOBAL + 8 * FEATURES, **settings):
     return policy(spaces.Box(-1, 1, (size,)), action_space, lambda _: 1e-3, **settings)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("policy", "action_space", "settings", "message"),
     [

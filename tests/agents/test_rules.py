@@ -3,6 +3,8 @@ import pytest
 
 import dsenv
 
+pytestmark = pytest.mark.fast
+
 ENV = "Tiny-Curriculum-v0"
 
 

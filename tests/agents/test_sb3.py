@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -27,18 +29,18 @@ def stacked(name="Tiny-Curriculum-v0", num_envs=4, **settings):
     return StackedVecEnv(load_vector(name, num_envs, autoreset_mode="SameStep", **settings))
 
 
-@pytest.mark.parametrize("control", NAMES)
-@pytest.mark.parametrize("agent", SHORT)
-def test_each_algorithm_learns_on_both_controls(agent, control):
+# The control decides the number of actions alone: each algorithm meets one, in turn.
+@pytest.mark.parametrize(("agent", "control"), list(zip(SHORT, itertools.cycle(NAMES))))
+def test_each_algorithm_learns_and_each_control(agent, control):
     if agent in CONTRIB:
         pytest.importorskip("sb3_contrib")
     short = {"hyperparameters": SHORT[agent], "num_envs": 4}
     found = definition("agents", agent).with_overrides(short).build()
     model = found.build(stacked(NAMES[control], **found.env), seed=0)
     before = [value.clone() for value in model.policy.parameters()]
-    model.learn(64)
+    model.learn(32)
     moved = [bool((a != b).any()) for a, b in zip(before, model.policy.parameters(), strict=True)]
-    assert model.num_timesteps >= 64 and any(moved)
+    assert model.num_timesteps >= 32 and any(moved)
     assert all(bool(value.isfinite().all()) for value in model.policy.parameters())
 
 
@@ -129,6 +131,7 @@ def test_a_recurrent_policy_is_saved_and_evaluated(tmp_path):
     assert np.array_equal(first.accuracy, again.accuracy)  # no memory of the episodes before
 
 
+@pytest.mark.fast
 def test_the_end_of_a_training_is_not_bootstrapped():
     env = stacked()
     env.seed(0)
@@ -143,6 +146,7 @@ def test_the_end_of_a_training_is_not_bootstrapped():
         assert infos[k]["episode"]["l"] == 4 and infos[k]["budget_left"] == 0
 
 
+@pytest.mark.fast
 def test_episode_returns_add_up():
     env = stacked()
     env.reset()
@@ -162,6 +166,7 @@ def test_seeds_decide_the_episodes_and_neighbouring_seeds_share_none():
     assert not set(env.seed(3)) & set(env.seed(4))
 
 
+@pytest.mark.fast
 def test_the_vec_env_methods_of_sb3():
     env = stacked()
     assert env.get_attr("config")[0].ratio == 0.5 and len(env.get_attr("config", [0, 2])) == 2
@@ -221,6 +226,7 @@ def test_a_gymnasium_env_works_with_sb3_as_it_is():
     assert model.num_timesteps == 16
 
 
+@pytest.mark.fast
 def test_schedules_and_bad_settings():
     assert (
         LinearSchedule(1.0)(1.0) == 1.0 and LinearSchedule(1.0)(0.5) == 0.5 and LinearSchedule(1.0)(0) == 0.05

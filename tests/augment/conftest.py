@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.augment.images import digit_images, smooth_images
+from tests.augment.images import smooth_images, stroke_images
 
 Maker = Callable[..., Tensor]
 
@@ -18,14 +18,14 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def make_images() -> Maker:
-    """Half smooth images, half digits: (count, channels, height, width) uint8."""
+    """Half smooth images, half strokes: (count, channels, height, width) uint8."""
 
     def make(count: int, channels: int, height: int, width: int) -> Tensor:
         half = count // 2
         return torch.cat(
             [
                 smooth_images(count - half, channels, height, width),
-                digit_images(half, channels, height, width),
+                stroke_images(half, channels, height, width),
             ]
         )
 

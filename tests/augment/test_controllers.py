@@ -1,14 +1,17 @@
 """What all controllers have in common, and the rule-based ones one by one."""
 
+import importlib
 import math
-import subprocess
 import sys
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import dsenv
 from dsenv.augment import (
     CONTROLLERS,
     OPS,
@@ -22,11 +25,14 @@ from dsenv.augment import (
     apply_ops,
     draw_ops,
     ent_loss,
-    make_controller,
     op_codes,
 )
+from dsenv.augment.ops import apply_drawn
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
+from tests.augment.build import controller_for
+
+pytestmark = pytest.mark.fast
 
 SIZE, CLASSES = 60, 5
 SETTINGS = {"ada_augment": {"features": 7, "epochs": 20}}
@@ -54,16 +60,16 @@ def forward(seed: int, index: Tensor | None = None) -> ModelOutputs:
 
 
 def build(name: str) -> AugmentationController:
-    return make_controller(name, SampleSignals(SIZE, CLASSES), **SETTINGS.get(name, {}))
+    return controller_for(SampleSignals(SIZE, CLASSES), name, **SETTINGS.get(name, {}))
 
 
 def run(controller: AugmentationController, epochs: int, start: int = 0) -> None:
     """Show the controller some epochs."""
     for epoch in range(start, start + epochs):
         controller.observe(forward(epoch))
-        if hasattr(controller, "observe_views"):
-            views = (forward(epoch + 100 * view) for view in range(3))
-            controller.observe_views(*views, rng(epoch))
+        if controller.extra_views:
+            plain, current, full = (forward(epoch + 100 * view) for view in range(3))
+            controller.observe_views(current, (plain, full), rng(epoch))
         controller.end_epoch()
 
 
@@ -108,7 +114,7 @@ def test_state_dict_round_trip(name) -> None:
 
 @pytest.mark.parametrize("name", ["sada", "ada_augment"])
 def test_state_of_another_size_is_refused(name) -> None:
-    other = make_controller(name, SampleSignals(SIZE + 1, CLASSES), **SETTINGS.get(name, {}))
+    other = controller_for(SampleSignals(SIZE + 1, CLASSES), name, **SETTINGS.get(name, {}))
     with pytest.raises(ValueError, match=r"this (SADA|AdaAugment) needs \(61"):
         other.load_state_dict(build(name).state_dict())
 
@@ -130,6 +136,27 @@ def test_strength_of_each_sample_reaches_its_op(make_images) -> None:
     assert torch.equal(result, apply_ops(images, op, index / SIZE, generator))
     unchanged = (result == images).flatten(1).all(1)
     assert unchanged[op == OPS.index("identity")].all() and not unchanged.all()
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_augment_is_its_draws_and_then_its_ops(name, make_images) -> None:
+    controller, signals = build(name), signals_after(torch.randn(SIZE, CLASSES, generator=rng()))
+    run(controller, 12)
+    assert controller.draws_first == (name != "none")
+    if not controller.draws_first:
+        return
+    images, index, generator = make_images(20, 3, 12, 9), torch.arange(20), rng(4)
+    expected = controller.augment(images, signals, index, rng(4))
+    draws = controller.draws(signals, index, generator)
+    assert len(draws) == controller.ops_per_sample
+    for draw in draws:
+        images = apply_drawn(images, draw, controller.magnitudes)
+    assert torch.equal(images, expected)
+
+
+def test_padding_has_a_strength_too() -> None:
+    index = torch.tensor([3, SIZE])
+    assert EntAugment(warm_up=0).strengths(SampleSignals(SIZE, CLASSES), index, rng()).tolist() == [0, 0]
 
 
 def test_augment_takes_stacked_batches(make_images) -> None:
@@ -221,9 +248,27 @@ def test_ent_loss_is_cross_entropy_plus_entropy() -> None:
 )
 def test_errors_name_the_value(name, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
-        make_controller(name, SampleSignals(SIZE, CLASSES), **settings)
+        controller_for(SampleSignals(SIZE, CLASSES), name, **settings)
 
 
-def test_torchvision_is_not_imported() -> None:
-    code = "import sys, dsenv.augment; assert 'torchvision' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+class NoTorchvision(MetaPathFinder):
+    """Fails where something imports torchvision."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        del path, target
+        assert not fullname.startswith("torchvision"), fullname
+
+
+def test_torchvision_is_not_imported(monkeypatch) -> None:
+    """The package and all that it imports of this library, imported afresh."""
+    for name, value in list(vars(dsenv).items()):
+        if isinstance(value, ModuleType):
+            monkeypatch.setattr(dsenv, name, value)  # put back afterwards
+    for name in list(sys.modules):
+        if name.startswith(("dsenv.", "torchvision")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoTorchvision(), *sys.meta_path])
+    fresh = importlib.import_module("dsenv.augment")
+    assert fresh.AugmentationController is not AugmentationController
+    with pytest.raises(AssertionError, match="torchvision"):
+        importlib.import_module("torchvision")

@@ -52,6 +52,7 @@ def slow_projection(model: nn.Module, update: dict[str, Tensor], images: Tensor,
     return torch.stack(result)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("build", [mlp, conv_net])
 def test_projection_equals_per_sample_gradients(build) -> None:
     model, (images, labels) = build(), batch()
@@ -69,6 +70,7 @@ def test_projection_equals_per_sample_gradients(build) -> None:
     assert expected.abs().min() > 1e-3 and not result.requires_grad
 
 
+@pytest.mark.fast
 def test_projection_takes_part_of_the_parameters() -> None:
     model, (images, labels) = mlp(), batch()
     update = {"3.bias": torch.ones(5), "1.weight": torch.full((16, 64), 0.1)}
@@ -78,6 +80,7 @@ def test_projection_takes_part_of_the_parameters() -> None:
         gradient_projection(model, {"3.bas": torch.ones(5)}, images, labels)
 
 
+@pytest.mark.fast
 def test_a_small_step_downhill_has_positive_projection_equal_to_the_loss_change() -> None:
     model, (images, labels) = mlp(), batch()
     before = parameter_snapshot(model)
@@ -90,6 +93,7 @@ def test_a_small_step_downhill_has_positive_projection_equal_to_the_loss_change(
     torch.testing.assert_close(projection, change.detach(), atol=1e-4, rtol=0.05)
 
 
+@pytest.mark.fast
 def test_model_is_left_as_it_was() -> None:
     model, (images, labels) = conv_net(), batch()
     model.train()
@@ -101,6 +105,7 @@ def test_model_is_left_as_it_was() -> None:
     assert all(value.grad is None for value in model.parameters())
 
 
+@pytest.mark.fast
 def test_cheap_changes_equal_their_definitions() -> None:
     generator = torch.Generator().manual_seed(0)
     now, then = torch.randn(2, 9, 4, generator=generator).log_softmax(-1)

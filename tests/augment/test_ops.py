@@ -1,18 +1,15 @@
-"""Batched ops: equal to torchvision, identity at 0, growing with strength, one strength a sample."""
+"""Batched ops: identity at 0, growing with strength, one strength a sample."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from dsenv.augment import MODERATE, OPS, STANDARD_OPS, Magnitudes, apply_ops, draw_ops, op_codes
 from dsenv.augment.draw import draw_parameters
 from tests.augment.images import smooth_images
-from tests.augment.torchvision_ops import torchvision_op
 
-SHAPES = [(1, 28, 28), (3, 32, 32), (3, 33, 47), (1, 19, 8)]
 STRENGTHS = torch.tensor([0.0, 0.13, 0.31, 0.5, 0.74, 0.9, 1.0, 0.05, 0.66, 0.42, 0.27, 0.83])
 BLENDED = ("autocontrast", "equalize")  # torchvision has them at full strength only
 
@@ -30,15 +27,26 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() - b.float()).abs().mean((1, 2, 3))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", [*SHAPES, (3, 2, 2), (1, 1, 1)])
+KINDS = {  # each dtype; odd, even and unequal sides; one and three channels; no inner pixel
+    torch.uint8: [(3, 33, 47), (1, 28, 28), (1, 1, 1)],
+    torch.float32: [(1, 19, 8), (3, 32, 32), (3, 2, 2)],
+    torch.float16: [(3, 32, 32)],
+    torch.bfloat16: [(1, 28, 28)],
+}
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("name", OPS)
-def test_strength_0_is_the_identity(name, shape, dtype) -> None:
-    images = smooth_images(6, *shape)
-    images = images if dtype == torch.uint8 else (images / 255).to(dtype)
-    assert torch.equal(apply_ops(images, codes(name, 6), torch.zeros(6), rng()), images)
+def test_strength_0_is_the_identity(name) -> None:
+    for dtype, shapes in KINDS.items():
+        for shape in shapes:
+            images = smooth_images(6, *shape)
+            images = images if dtype == torch.uint8 else (images / 255).to(dtype)
+            found = apply_ops(images, codes(name, 6), torch.zeros(6), rng())
+            assert torch.equal(found, images), (dtype, shape)
 
 
+@pytest.mark.fast
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(OPS),
@@ -64,12 +72,14 @@ def test_distance_grows_with_strength(name, pair, seed, channels, as_float) -> N
         assert (weak <= strong + 0.01 * level).all()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", [name for name in OPS if name != "identity"])
 def test_full_strength_changes_the_image(name) -> None:
     images = smooth_images(8, 3, 32, 32) // 2 + 40
     assert (distance(apply_ops(images, codes(name, 8), torch.ones(8), rng()), images) > 1).all()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", OPS)
 def test_uint8_and_float_agree(make_images, name) -> None:
     images = make_images(12, 3, 32, 32)
@@ -91,10 +101,13 @@ def test_uint8_and_float_agree(make_images, name) -> None:
 
 def test_each_sample_gets_its_own_op_and_strength(make_images) -> None:
     """A batch equals its samples one by one, given the same numbers."""
+    from tests.augment.torchvision_ops import assert_pixels_agree, between_pixels, torchvision_op
+
     images = make_images(64, 3, 20, 20)
     op, strength = torch.arange(64) % len(OPS), torch.linspace(0, 1, 64)
     batch = apply_ops(images, op, strength, rng(3))
     draw = draw_parameters(op, strength, rng(3))
+    between = between_pixels(draw, MODERATE, 20, 20)
     for name in OPS:
         for row in (op == OPS.index(name)).nonzero().flatten().tolist():
             alone = images[row]
@@ -102,24 +115,32 @@ def test_each_sample_gets_its_own_op_and_strength(make_images) -> None:
                 assert (batch[row] == alone)[alone > 0].float().mean() >= 1 - (strength[row] / 2 + 0.1) ** 2
             elif name not in BLENDED:
                 numbers = (float(field[row]) for field in (strength, draw.sign, draw.chance))
-                assert torch.equal(batch[row], torchvision_op(alone, name, *numbers, MODERATE)), name
+                expected = torchvision_op(alone, name, *numbers, MODERATE)
+                assert_pixels_agree(batch[row], expected, name, between[row])
 
 
+@pytest.mark.fast
 def test_strength_reaches_the_pixels() -> None:
     """Brightness on a constant image: the factor can be read off each sample."""
     images, strength = torch.full((50, 1, 4, 4), 100, dtype=torch.uint8), torch.linspace(0, 1, 50)
     draw = draw_parameters(codes("brightness", 50), strength, rng(4))
     result = apply_ops(images, codes("brightness", 50), strength, rng(4))[:, 0, 0, 0]
-    assert torch.equal(result.float(), (100 * (1 + draw.sign * strength * 0.9)).floor())
+    expected = 100 * (1 + draw.sign * strength * 0.9)
+    assert (result - expected).abs().max() <= 1.01  # cut off to a whole level
 
 
 def test_blended_ops_go_linearly_to_torchvision(make_images) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
     images = make_images(8, 3, 16, 16)
     for name, full in (("autocontrast", TF.autocontrast(images)), ("equalize", TF.equalize(images))):
         half = apply_ops(images, codes(name, 8), torch.full((8,), 0.5), rng())
-        assert (half.float() - (images.float() + full.float()) / 2).abs().max() <= 0.5
+        off = (half.float() - (images.float() + full.float()) / 2).abs()
+        # The stretched value may be cut off to the next level on another CPU: half a level more.
+        assert off.max() <= 1 and (off > 0.5).float().mean() <= 0.01
 
 
+@pytest.mark.fast
 def test_cutout_blackens_a_square_of_the_right_side() -> None:
     images, strength = torch.full((200, 3, 32, 32), 9, dtype=torch.uint8), torch.rand(200, generator=rng())
     black = apply_ops(images, codes("cutout", 200), strength, rng(5)) == 0
@@ -132,6 +153,7 @@ def test_cutout_blackens_a_square_of_the_right_side() -> None:
     assert (rows == side).float().mean() > 0.5  # the others reach over the border
 
 
+@pytest.mark.fast
 def test_same_generator_same_result_and_global_stream_untouched(make_images) -> None:
     images, op = make_images(34, 3, 15, 15), torch.arange(34) % len(OPS)
     before = torch.random.get_rng_state()
@@ -142,6 +164,7 @@ def test_same_generator_same_result_and_global_stream_untouched(make_images) -> 
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.fast
 def test_random_numbers_do_not_depend_on_ops_or_strengths(make_images) -> None:
     images = make_images(10, 1, 9, 9)
     first, second = rng(), rng()
@@ -150,6 +173,7 @@ def test_random_numbers_do_not_depend_on_ops_or_strengths(make_images) -> None:
     assert torch.equal(first.get_state(), second.get_state())
 
 
+@pytest.mark.fast
 def test_input_is_left_alone(make_images) -> None:
     images = make_images(17, 3, 12, 12)
     copy = images.clone()
@@ -157,6 +181,7 @@ def test_input_is_left_alone(make_images) -> None:
     assert torch.equal(images, copy)
 
 
+@pytest.mark.fast
 def test_dense_form_equals_grouped_form(make_images) -> None:
     """What runs on a GPU: every op on all samples, the right ones kept."""
     from dsenv.augment.ops import _apply_to_all
@@ -164,7 +189,10 @@ def test_dense_form_equals_grouped_form(make_images) -> None:
     images, op = make_images(34, 3, 21, 18), torch.arange(34) % len(OPS)
     strength = torch.linspace(0, 1, 34)
     dense = _apply_to_all(images, draw_parameters(op, strength, rng(8)), MODERATE)
-    assert torch.equal(dense, apply_ops(images, op, strength, rng(8)))
+    difference = (dense.int() - apply_ops(images, op, strength, rng(8)).int()).abs()
+    # Batches of other sizes may be rounded otherwise: a level, or the other of two pixels as near. An op that
+    # is left out would change a twentieth of the pixels.
+    assert (difference > 0).float().mean() <= 0.01
 
 
 @pytest.mark.gpu
@@ -177,6 +205,7 @@ def test_device_equals_cpu(make_images) -> None:
     assert ((host.int() - device.int()).abs() > 1).float().mean() < 1e-3
 
 
+@pytest.mark.fast
 def test_draw_ops_is_uniform_over_the_given_ops() -> None:
     chosen = draw_ops(op_codes(STANDARD_OPS), 14_000, rng())
     counts = torch.bincount(chosen, minlength=len(OPS))
@@ -191,6 +220,7 @@ def test_standard_ops_are_torchvisions_fourteen() -> None:
     assert {name.replace("_", "") for name in STANDARD_OPS} == theirs
 
 
+@pytest.mark.fast
 def test_empty_batch() -> None:
     assert (
         apply_ops(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64), torch.zeros(0), rng()).shape[0]
@@ -198,6 +228,7 @@ def test_empty_batch() -> None:
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -220,14 +251,22 @@ def test_errors_name_the_value(change, message) -> None:
         apply_ops(**(good | change), generator=rng())
 
 
+@pytest.mark.fast
 def test_misspelt_op_gets_a_hint() -> None:
     with pytest.raises(ValueError, match="Did you mean 'posterize'"):
         op_codes(["posterise"])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "wrong", [{"translate": 1.5}, {"shear": -0.1}, {"rotate": 270}, {"posterize": 8}, {"enhance": 1.9}]
 )
 def test_magnitudes_are_checked(wrong) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Magnitudes(**wrong)
+
+
+@pytest.mark.fast
+def test_magnitudes_at_their_limits_are_allowed() -> None:
+    Magnitudes(shear=0.0, translate=1.0, rotate=180.0, enhance=1.0, posterize=7, cutout=1.0)
+    Magnitudes(translate=0.0, rotate=0.0, enhance=0.0, posterize=0, cutout=0.0)

@@ -13,6 +13,8 @@ from dsenv.augment.sada import stability_strength
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 SIZE, CLASSES, WINDOW, EMA, GUARD = 40, 4, 3, 0.9, 1e-8
 SIGNALS = SampleSignals(SIZE, CLASSES)
 
@@ -66,8 +68,8 @@ def slow_strengths(variances: list[float | None]) -> list[float | None]:
     return [None if v is None else 1 - (v - low) / (high - low) for v in variances]
 
 
-@pytest.mark.parametrize("estimator", ["loss", "kl", "tdds"])
-@pytest.mark.parametrize("epochs", [5, 6, 11])
+# 5 epochs leave samples without a strength; 11 fill the window several times.
+@pytest.mark.parametrize(("estimator", "epochs"), [("loss", 5), ("loss", 11), ("kl", 11), ("tdds", 11)])
 def test_sada_equals_its_slow_definition(estimator, epochs) -> None:
     controller = SADA(SIZE, CLASSES, estimator=estimator, window=WINDOW, ema=EMA, clip=0, warm_up=0)
     batches = visits(epochs)

@@ -1,4 +1,4 @@
-"""One image through torchvision, as its TrivialAugment calls it."""
+"""One image through torchvision, as its TrivialAugment calls it; how near ours has to come to it."""
 
 import math
 
@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from dsenv.augment import Magnitudes
+from dsenv.augment import OPS, Magnitudes
+from dsenv.augment.draw import Draw
+from dsenv.augment.geometric import GEOMETRIC_OPS, inverse_matrices
+
+MIXED = ("brightness", "color", "contrast", "sharpness", "autocontrast")  # the others copy or count pixels
 
 
 def affine(image: Tensor, translate: list[int], shear: list[float], center: list[float] | None) -> Tensor:
@@ -51,3 +55,29 @@ def torchvision_op(
 
 def bits(strength: float, m: Magnitudes) -> int:
     return 8 - int(torch.tensor(strength * m.posterize).round())
+
+
+def between_pixels(draw: Draw, m: Magnitudes, height: int, width: int) -> Tensor:
+    """Where the source is within 1/1000 of the middle between two pixels; (B, 1, H, W).
+
+    Which of the two is nearest is then a matter of rounding: torchvision finds the source by a matrix
+    product, whose order of sums depends on the CPU.
+    """
+    matrix = inverse_matrices(draw, m, height, width, OPS.index(GEOMETRIC_OPS[0]))
+    by_x, by_y, shift = matrix[..., None, None].double().unbind(2)  # (B, 2, 1, 1) each
+    x, y = torch.arange(width) - (width - 1) / 2, torch.arange(height)[:, None] - (height - 1) / 2
+    corner = torch.tensor([width - 1, height - 1]).view(2, 1, 1) / 2
+    source = by_x * x + by_y * y + shift + corner  # (B, 2, H, W)
+    return ((source - source.floor() - 0.5).abs() < 1e-3).any(1, keepdim=True)
+
+
+def assert_pixels_agree(found: Tensor, expected: Tensor, name: str, between: Tensor) -> None:
+    """Equal uint8 pixels, but for those between two others; mixed ones may be rounded to the next level.
+
+    A mixed value that is a whole number in exact arithmetic is cut off to it or to the one below, as the CPU
+    rounds (with or without fused multiply-add).
+    """
+    difference = (found.int() - expected.int()).abs().masked_fill(between, 0)
+    assert int(difference.max()) <= (name in MIXED), name
+    assert float((difference > 0).float().mean()) <= 0.01, name
+    assert float(between.float().mean()) < 0.25, name

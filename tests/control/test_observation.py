@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 import dsenv
@@ -20,6 +21,7 @@ def trained(visits=4):
     return signals
 
 
+@pytest.mark.fast
 def test_steady_samples_come_first_and_unknown_ones_last():
     signals, pool = trained(6), torch.ones(K, N, dtype=torch.bool)
     bins = stability_bins(signals, pool, 3)
@@ -28,6 +30,7 @@ def test_steady_samples_come_first_and_unknown_ones_last():
     assert (stability_bins(trained(2), pool, 3) == 2).all()  # too few visits for all
 
 
+@pytest.mark.fast
 def test_influence_variance_is_that_of_the_loss_changes():
     signals = SampleSignals(1, 2, 1)
     losses = [1.0, 3.0, 2.0, 2.5]
@@ -42,8 +45,8 @@ def test_influence_variance_is_that_of_the_loss_changes():
         elif visit > 1:
             off = abs(loss - losses[visit - 1]) - mean
             mean, variance = mean + 0.3 * off, 0.7 * (variance + 0.3 * off * off)
-    assert abs(float(signals.influence) - mean) < 1e-6
-    assert abs(float(signals.influence_variance) - variance) < 1e-6
+    assert abs(float(signals.influence) - mean) < 1e-5
+    assert abs(float(signals.influence_variance) - variance) < 1e-5
 
 
 def features(shown, signals, bins=None):
@@ -51,6 +54,7 @@ def features(shown, signals, bins=None):
     return describe(shown, signals, bins, 4, torch.full((K,), 4.0), 10)
 
 
+@pytest.mark.fast
 def test_candidates_are_described_sample_by_sample():
     signals = trained()
     index = torch.tensor([[3, 11, 0, N], [5, 6, 7, 8]])
@@ -66,6 +70,7 @@ def test_candidates_are_described_sample_by_sample():
     torch.testing.assert_close(features(Candidates(order), signals), found.flip(1))  # sample by sample
 
 
+@pytest.mark.fast
 def test_a_look_replaces_what_is_stale():
     signals, index = trained(), torch.arange(4).expand(K, -1)
     fresh = {name: torch.full((K, 4), 0.25) for name in ("confidence", "entropy", "margin", "correct")}
@@ -74,7 +79,7 @@ def test_a_look_replaces_what_is_stale():
     assert found.shape[-1] == len(CANDIDATE_FEATURES) + 6
     assert (found[..., list(CANDIDATE_FEATURES).index("confidence in the label")] == 0.25).all()
     embedded = found[..., len(CANDIDATE_FEATURES) :]
-    torch.testing.assert_close(embedded.mean(1), torch.zeros(K, 6), atol=1e-6, rtol=0)
+    torch.testing.assert_close(embedded.mean(1), torch.zeros(K, 6), atol=1e-5, rtol=0)
 
 
 def test_hidden_validation_shows_as_zero():

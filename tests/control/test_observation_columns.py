@@ -18,6 +18,8 @@ from dsenv.control.state import Candidates, CandidateScores, TrainingState
 from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
 
+pytestmark = pytest.mark.fast
+
 K, N, CLASSES, BINS, STABILITY, SHOWN, EMBEDDING = 12, 19, 3, 4, 3, 8, 2
 INTERVALS, RATIO = 23, 0.37
 LOOKED_AT = ("loss", "confidence", "entropy", "margin", "correct")
@@ -36,6 +38,7 @@ SETTINGS = {
 def made_up_signals(rng, interval):
     """Arrays (K, N), also of samples never trained on, which most entries must leave out."""
     times = rng.integers(0, 9, (K, N)) * (rng.random((K, N)) < 0.75)
+    times[1] = 0  # this training has not begun
     return {
         "loss": rng.uniform(0.1, 4, (K, N)),
         "loss_ema": rng.uniform(0.1, 4, (K, N)),
@@ -137,7 +140,7 @@ def seen(made, k):
 def quantile(made, k, signal, percent):
     """The lower one: of two values that it falls between, the smaller."""
     ordered = sorted(made.signals[signal][k, n] for n in seen(made, k))
-    return ordered[int(percent) * (len(ordered) - 1) // 100]
+    return ordered[int(percent) * (len(ordered) - 1) // 100] if ordered else 0.0
 
 
 def mean(made, k, kind, b, value):
@@ -160,10 +163,12 @@ def age(made, k, n):
 
 def standardised(value, m, known):
     """Value `value(m)` less the mean of those of the `known` candidates, over their deviation."""
+    if m not in known:  # nothing to compare with
+        return 0.0
     values = [value(other) for other in known]
     middle = sum(values) / len(values)
     deviation = math.sqrt(sum((v - middle) ** 2 for v in values) / len(values))
-    return (value(m) - middle) / max(deviation, 1e-6) if m in known else 0.0
+    return (value(m) - middle) / max(deviation, 1e-6)
 
 
 def shown_loss(made, k, m):

@@ -20,6 +20,7 @@ def drawn(space, number=400, seed=0):
     return [space.draw(rng) for _ in range(number)]
 
 
+@pytest.mark.fast
 def test_numbers_ranges_and_choices():
     space = ContextSpace(label_noise=[0.1, 0.3], width={"choices": [0.25, 0.5]}, subset=0.7, lr=[0.1, 10.0])
     found = drawn(space)
@@ -43,6 +44,7 @@ def test_values_that_are_not_set_draw_nothing():
     assert rng.random() == other.random()
 
 
+@pytest.mark.fast
 def test_held_out_values_are_never_drawn_and_can_be_listed():
     space = ContextSpace(
         label_noise=[0.0, 0.6],
@@ -67,6 +69,7 @@ def test_what_lies_beyond_the_range_can_be_held_out_too():
     assert space.held_out_contexts(2) == [{"label_noise": 0.5}, {"label_noise": 0.6}]
 
 
+@pytest.mark.fast
 def test_evaluation_contexts_expand():
     space = ContextSpace(label_noise=[0, 0.6], held_out={"label_noise": [0.25, 0.35]})
     listed = [{"subset": 0.5}, {"grid": {"label_noise": [0, 0.4], "width": [0.25, 1]}}, {"held_out": 2}]
@@ -136,6 +139,7 @@ def test_bad_evaluation_contexts_are_named(listed, message):
         dsenv.load("envs", ENV, evaluation_contexts=listed)
 
 
+@pytest.mark.fast
 def test_both_kinds_of_noise_fall_on_different_samples():
     labels = torch.arange(200) % 10
     given, _ = realise(Context(label_noise=0.3, pair_flip=0.2), "symmetric", labels, 10, seed=0)
@@ -148,6 +152,7 @@ def test_both_kinds_of_noise_fall_on_different_samples():
     assert not (everything == labels).any()
 
 
+@pytest.mark.fast
 def test_the_learning_rate_is_that_of_each_environment():
     envs = load_vector(ENV, 3, context={"lr": [0.1, 10.0]}, autoreset_mode="Disabled")
     _, info = envs.reset(seed=0, options={"context": [{"lr": 1.0}, {"lr": 0.25}, {}]})
@@ -197,6 +202,7 @@ def test_a_restored_state_keeps_width_and_learning_rate():
     assert ends[0] == ends[1]
 
 
+@pytest.mark.fast
 def test_every_context_has_a_label():
     context = {"dataset": "wine", "label_noise": 0.25, "lr": 0.5}
     assert context_label(context) == "wine, label noise 25%, lr x 0.5" and context_label({}) == "as drawn"

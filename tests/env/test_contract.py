@@ -5,24 +5,37 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import dsenv
 
 SMALL_DATA = {"task": {"dataset": {"train": 64, "validation": 32, "test": 40}}}
+SMALL_DIGITS = {"task": {"dataset": {"train": 200, "validation": 60, "test": 100}}}
+SMALL_MODEL = {"name": "small_cnn", "width": 8}
+
+
+def sb3_check_env(env):
+    from stable_baselines3.common.env_checker import check_env  # slow to import
+
+    check_env(env)
 
 
 def small(name):
     """Settings that make an environment small enough for a check, on the files of `data_folder`."""
     if name.startswith("CIFAR"):
         return SMALL_DATA | {"intervals": 2, "trainer": {"precision": "fp32"}}
-    return SMALL_DATA if name.startswith("Fashion") else {}
+    if name.startswith("Fashion"):
+        return SMALL_DATA
+    return SMALL_DIGITS if name.startswith("Digits") else {}
 
 
 @pytest.mark.parametrize("name", dsenv.names("envs"))
 def test_check_env(name, data_folder):
-    env = gymnasium.make(f"dsenv/{name}", **small(name)).unwrapped
+    settings = small(name)
+    if name.startswith("CIFAR"):  # a ResNet-18 trains below
+        settings["task"] = settings["task"] | {"model": SMALL_MODEL}
+    env = gymnasium.make(f"dsenv/{name}", **settings).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*(spec|render).*")
@@ -37,11 +50,28 @@ def test_observations_and_actions_are_named(name, data_folder):
     assert len(env.action_names) == env.action_space.shape[0]
 
 
-@pytest.mark.parametrize("name", ["Tiny-Curriculum-v0", "Tiny-Ratio-v0"])
+def test_the_residual_network_of_cifar_trains(data_folder):
+    settings = small("CIFAR10") | {"task": {"dataset": {"train": 8, "validation": 8, "test": 8}}}
+    env = gymnasium.make("dsenv/CIFAR10-Curriculum-v0", **settings).unwrapped
+    env.reset(seed=0)
+    before = env.episodes.sessions()[0].trainer.replicas.parameters_of(0)
+    observation, _, terminated, _, info = env.step(np.zeros(5, np.float32))
+    assert env.observation_space.contains(observation) and not terminated
+    assert np.isfinite(info["train_loss"]) and info["samples_used"] == 4
+    after = env.episodes.sessions()[0].trainer.replicas.parameters_of(0)
+    assert all(not torch.equal(after[name], before[name]) for name in ("conv1.weight", "fc.weight"))
+
+
+@pytest.mark.parametrize(
+    "name", ["Tiny-Curriculum-v0", pytest.param("Tiny-Ratio-v0", marks=pytest.mark.fast)]
+)
 def test_discrete_actions_keep_the_contract(name):
-    env = dsenv.load("envs", name, actions="discrete")
-    check_env(env, skip_render_check=True)
-    sb3_check_env(env)
+    check_env(dsenv.load("envs", name, actions="discrete"), skip_render_check=True)
+
+
+@pytest.mark.parametrize("name", ["Tiny-Curriculum-v0", "Tiny-Ratio-v0"])
+def test_discrete_actions_keep_the_contract_of_stable_baselines(name):
+    sb3_check_env(dsenv.load("envs", name, actions="discrete"))
 
 
 def test_both_render_modes():

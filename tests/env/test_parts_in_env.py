@@ -23,7 +23,16 @@ def run(env, seed=0, context=None):
     return infos
 
 
-@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"rho_loss"}))  # rho_loss needs a tensor, not a name
+QUICK = ("infobatch", "moderate")  # one that weighs samples, one that makes a pass over the data
+
+
+@pytest.mark.parametrize(
+    "name",  # rho_loss needs a tensor, not a name
+    [
+        pytest.param(name, marks=pytest.mark.fast if name in QUICK else ())
+        for name in sorted(set(SELECTORS) - {"rho_loss"})
+    ],
+)
 def test_every_selector_runs_an_episode_within_its_budget(name):
     env = dsenv.load("envs", ENV, control="rule", selector=name, context={"subset": 0.7, "label_noise": 0.3})
     infos = run(env)
@@ -52,8 +61,9 @@ def test_a_selector_in_a_batch_equals_the_same_alone(name):
         np.testing.assert_allclose(alone, observation[k], atol=5e-3)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("control", ["rule", "curriculum"])
+@pytest.mark.parametrize(
+    ("control", "name"), [("curriculum", name) for name in SCHEDULES] + [("rule", "linear"), ("rule", "pods")]
+)
 def test_volume_schedules_keep_the_budget(name, control):
     volume = {"name": name, "warmup": 0} if name == "pods" else name
     env = dsenv.load("envs", ENV, control=control, volume=volume, intervals=6)
@@ -73,14 +83,18 @@ def test_the_ratio_control_with_a_selector_underneath():
     assert wrong["small_loss"] < wrong["random"] - 0.1
 
 
+@pytest.fixture(scope="module")
+def plain_loss():
+    """The last training loss of an episode without augmentation."""
+    return run(dsenv.load("envs", ENV, intervals=2))[-1]["train_loss"]
+
+
 @pytest.mark.parametrize("name", ["fixed", "trivial", "rand_augment", "ent_augment", "sada"])
-def test_augmentation_changes_what_is_trained_on(name):
-    task = {"dataset": {"name": "digits", "train": 200, "validation": 100, "test": 200}}
-    plain = run(dsenv.load("envs", ENV, task=task))
-    augmented = run(dsenv.load("envs", ENV, task=task, augment=name))
-    assert augmented[-1]["train_loss"] != plain[-1]["train_loss"]
-    again = run(dsenv.load("envs", ENV, task=task, augment=name))
-    assert again[-1]["train_loss"] == augmented[-1]["train_loss"]
+def test_augmentation_changes_what_is_trained_on(name, plain_loss):
+    env = dsenv.load("envs", ENV, augment=name, intervals=2)
+    augmented, again = (run(env)[-1]["train_loss"] for _ in range(2))
+    assert augmented != plain_loss
+    assert again == augmented
 
 
 def test_sada_strengths_move_after_its_warm_up():

@@ -52,6 +52,7 @@ def test_clean_labels_earn_more_than_random_ones_and_those_more_than_wrong_ones(
     assert clean > 1.3 * random > 1.3 * wrong
 
 
+@pytest.mark.fast
 def test_every_reward_has_a_sign_test():
     tested = [settings.get("reward", "validation") for settings in SIGN_TESTS.values()]
     assert {reward if isinstance(reward, str) else reward["name"] for reward in tested} == set(REWARDS)
@@ -66,6 +67,7 @@ def pay(name, *values, **settings):
     return float(REWARDS[name](**settings).compute(change(*values)))
 
 
+@pytest.mark.fast
 def test_what_an_interval_pays():
     assert pay("validation", 0.1, 0.3, 0.5) == pytest.approx(0.2)
     assert pay("final", 0.1, 0.3, 0.5) == 0
@@ -73,6 +75,7 @@ def test_what_an_interval_pays():
     assert pay("cost_aware", 0.1, 0.3, 0.5, price=2) == pytest.approx(0.2 - 0.5 * 0.02)
 
 
+@pytest.mark.fast
 def test_log_likelihood_is_scaled_between_a_guess_and_certainty():
     score = Score(torch.zeros(5), torch.tensor([0.0, -np.log(10), -2 * np.log(10), -np.inf, np.nan]))
     values = quality(score, "log_likelihood", 10)
@@ -84,6 +87,7 @@ def test_the_final_reward_adds_up_to_that_of_validation():
     assert totals[0] == pytest.approx(totals[1], abs=1e-5)
 
 
+@pytest.mark.fast
 def test_composite_equals_its_definition():
     rng = np.random.default_rng(0)
     reward, snapshots = CompositeReward(), []
@@ -113,6 +117,7 @@ def test_composite_equals_its_definition():
         assert float(paid[k]) == pytest.approx(float(wanted), abs=1e-5)
 
 
+@pytest.mark.fast
 def test_the_quantile_is_taken_within_the_pool():
     values, pool = torch.tensor([[5.0, 1.0, 9.0, 3.0]]), torch.tensor([[True, True, False, True]])
     assert upper_quantile(values, pool, 1.0).item() == 5
@@ -179,16 +184,16 @@ def test_without_trust_no_clean_label_is_seen_in_training():
         assert int((given != clean).sum()) == 50
         info = env.step(np.zeros(5, np.float32))[4]
         logits = trainer.replicas.predict(trainer.split("validation").gather(torch.arange(100))[None])[0][0]
-        assert info["val_accuracy"] == pytest.approx(float((logits.argmax(1) == given).float().mean()))
+        right = float((logits.argmax(1) == given).float().mean())
+        assert info["val_accuracy"] == pytest.approx(right, abs=0.011)  # one of 100 samples
         assert torch.equal(trainer.scoring_pass("validation")[0].labels, given)
     names = env.observation_names
     observed = env.episodes.observe()[0][names.index("validation accuracy")]
     assert observed == pytest.approx(info["val_accuracy"])
     test = trainer.split("test")
     logits = trainer.replicas.predict(test.gather(torch.arange(200))[None])[0][0]
-    assert float(trainer.evaluate("test").accuracy) == pytest.approx(
-        float((logits.argmax(1) == test.labels).float().mean())
-    )
+    right = float((logits.argmax(1) == test.labels).float().mean())
+    assert float(trainer.evaluate("test").accuracy) == pytest.approx(right, abs=0.006)  # one of 200 samples
 
 
 def test_episodes_train_alike_whether_the_validation_labels_are_trusted_or_not():

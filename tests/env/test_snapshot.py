@@ -52,6 +52,7 @@ def test_the_same_actions_after_a_restore_give_the_same_numbers(settings):
     assert not same(first, continue_from(env, 2, seed=2)) or settings.get("control") == "rule"
 
 
+@pytest.mark.fast
 def test_a_fork_goes_its_own_way_and_shares_the_data():
     env = dsenv.load("envs", ENV)
     env.reset(seed=0)

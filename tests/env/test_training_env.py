@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dsenv
+from dsenv.catalogue import load_vector
 from tests.sessions import only
 
 TINY = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
@@ -53,6 +54,7 @@ def test_the_global_streams_are_left_alone():
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
+@pytest.mark.fast
 def test_a_training_ends_by_termination_with_its_budget_spent():
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     seen, _ = episode(env, 0)
@@ -63,6 +65,7 @@ def test_a_training_ends_by_termination_with_its_budget_spent():
         env.step(np.zeros(5, np.float32))
 
 
+@pytest.mark.fast
 def test_rewards_add_up_to_ten_times_the_gain_in_validation_accuracy():
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     seen, _ = episode(env, 3)
@@ -83,6 +86,7 @@ def test_the_context_is_drawn_in_its_range_and_can_be_set():
     assert int(wrong.sum()) == round(0.45 * 200)
 
 
+@pytest.mark.fast
 def test_imbalance_and_subset_shape_the_pool():
     context = {"label_noise": 0.5, "imbalance": 0.2, "subset": 0.5}
     env = dsenv.load("envs", "Tiny-Curriculum-v0", context=context)
@@ -99,6 +103,7 @@ def test_imbalance_and_subset_shape_the_pool():
     assert int(wrong.sum()) == round(0.5 * members)
 
 
+@pytest.mark.fast
 def test_the_curriculum_action_says_from_which_bins_samples_come():
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     env.reset(seed=0)
@@ -115,6 +120,7 @@ def test_the_curriculum_action_says_from_which_bins_samples_come():
         assert info["selected_bins"][chosen] >= 0.39  # all 40 of the bin among the 100 chosen
 
 
+@pytest.mark.fast
 def test_bin_zero_holds_the_smallest_losses():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", rank_by="loss")
     env.reset(seed=0)
@@ -126,21 +132,23 @@ def test_bin_zero_holds_the_smallest_losses():
     assert torch.bincount(bins).tolist() == [40] * 5
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_no_sequence_of_ratio_actions_overspends_the_budget_or_leaves_some(seed):
-    env = dsenv.load("envs", "Tiny-Ratio-v0", intervals=7, ratio=0.37)
-    env.reset(seed=seed)
-    rng = np.random.default_rng(seed)
-    total, terminated = 0, False
-    while not terminated:
-        action = rng.choice([-1, 1, rng.uniform(-1, 1)], size=1).astype(np.float32)
-        _, _, terminated, _, info = env.step(action)
+@pytest.mark.fast
+def test_no_sequence_of_ratio_actions_overspends_the_budget_or_leaves_some():
+    envs = load_vector("Tiny-Ratio-v0", 12, intervals=7, ratio=0.37, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    total, terminated = np.zeros(12), np.zeros(12, bool)
+    for _ in range(7):
+        assert not terminated.any()
+        action = np.where(rng.random(12) < 0.6, rng.choice([-1, 1], 12), rng.uniform(-1, 1, 12))
+        _, _, terminated, _, info = envs.step(action[:, None].astype(np.float32))
         used = info["samples_used"] - total
         total = info["samples_used"]
-        assert 0 < used <= 200
-        assert info["ratio"] == pytest.approx(used / 200)
-        assert info["budget_left"] >= 0
-    assert total == round(0.37 * 200 * 7) and info["budget_left"] == 0
+        assert (used > 0).all() and (used <= 200).all()
+        np.testing.assert_allclose(info["ratio"], used / 200, rtol=1e-6)
+        assert (info["budget_left"] >= 0).all()
+    assert terminated.all() and (info["budget_left"] == 0).all()
+    assert (total == round(0.37 * 200 * 7)).all()
 
 
 def test_the_ratio_action_is_followed_where_the_budget_allows():
@@ -171,6 +179,7 @@ def test_discrete_choices_stand_for_actions():
         np.testing.assert_array_equal(one[0], other[0])
 
 
+@pytest.mark.fast
 def test_divergence_ends_the_episode_with_a_penalty_and_says_so():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", task={"recipe": {"lr": 1e12}})
     env.reset(seed=0)
@@ -257,6 +266,7 @@ def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_
     assert torch.equal(joined[:200], alone) and torch.equal(joined_pool[:200], alone_pool)
 
 
+@pytest.mark.fast
 def test_the_test_split_is_never_read_by_an_episode(monkeypatch):
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     read = []

@@ -28,6 +28,7 @@ def result():
     return evaluate(ENV, entries("random", "all_data", "small_loss"), "random", seeds=6, progress=False)
 
 
+@pytest.mark.fast
 def test_rows_have_the_promised_fields_and_equal_budgets(result):
     assert len(result.rows) == 3 * 2
     for row in result.rows:
@@ -37,6 +38,7 @@ def test_rows_have_the_promised_fields_and_equal_budgets(result):
         assert set(row.context) == {"label_noise"}
 
 
+@pytest.mark.fast
 def test_gains_are_paired_with_all_data(result):
     by_agent = {(row.agent, row.context["label_noise"]): row for row in result.rows}
     for (agent, noise), row in by_agent.items():
@@ -62,8 +64,8 @@ def test_more_seeds_than_replicas_are_run_in_chunks(monkeypatch):
 def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    written = write_report(result, tmp_path, step=123)
-    content = json.loads((tmp_path / "evaluation.json").read_text())
+    written = write_report(result, tmp_path, step=123, prefix="there-")
+    content = json.loads((tmp_path / "there-evaluation.json").read_text())
     assert content["env"] == "dsenv/Tiny-Curriculum-v0" and content["agent"] == "random"
     needed = {
         "agent",
@@ -77,22 +79,23 @@ def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
     }
     assert all(needed <= set(row) for row in content["rows"])
     assert {path.name for path in written} == {
-        "evaluation.json",
-        "accuracy.png",
-        "schedule.png",
-        "noise.png",
+        "there-evaluation.json",
+        "there-accuracy.png",
+        "there-schedule.png",
+        "there-noise.png",
     }
     assert all(path.stat().st_size > 200 for path in written)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
-    assert "evaluation/random/label_noise_40percent" in tags["scalars"]
-    assert {"evaluation/accuracy", "evaluation/schedule"} <= set(tags["images"])
-    scalar = events.Scalars("evaluation/all_data/label_noise_0percent")[0]
+    assert "evaluation/there-random/label_noise_40percent" in tags["scalars"]
+    assert {"evaluation/there-accuracy", "evaluation/there-schedule"} <= set(tags["images"])
+    scalar = events.Scalars("evaluation/there-all_data/label_noise_0percent")[0]
     row = next(row for row in result.rows if row.agent == "all_data" and row.context["label_noise"] == 0)
     assert scalar.step == 123 and scalar.value == pytest.approx(row.accuracy_mean)
 
 
+@pytest.mark.fast
 def test_the_table_is_markdown_with_a_column_a_context(result):
     lines = markdown_table(result).splitlines()
     assert lines[0] == "| agent | data used | label noise 0% | label noise 40% |"
@@ -121,13 +124,15 @@ def test_figures_show_every_agent_and_context(result):
     assert sum(heights) == pytest.approx(4, abs=0.01)  # four intervals, shares add up to one each
 
 
+@pytest.mark.fast
 def test_interval_covers_the_mean_and_shrinks():
     rng = np.random.default_rng(0)
     small, large = (interval(rng.normal(0.9, 0.02, n)) for n in (16, 1024))
     assert small[0] < 0.9 < small[1] and large[1] - large[0] < (small[1] - small[0]) / 4
-    assert interval(np.full(5, 0.7)) == (0.7, 0.7)
+    assert interval(np.full(5, 0.7)) == pytest.approx((0.7, 0.7))
 
 
+@pytest.mark.fast
 def test_a_diverged_training_counts_as_a_guess():
     broken = ENV.with_overrides({"task": {"recipe": {"lr": 1e12}}})
     rows = evaluate(broken, entries("random"), "random", seeds=2, progress=False).rows

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dsenv.plan.arrays import ArrayPair, read_ahead
 
 from dsenv.plan import DataPlan
+from dsenv.plan.data import ArrayPair, read_ahead
 from tests.plan.loops import HELD_OUT, TRAIN, Loop, new_plan, scale
 
 
@@ -57,6 +57,7 @@ def test_it_resumes_in_the_middle_of_an_epoch(mapped) -> None:
     assert torch.equal(next(batches).index, next(again.batches()).index)
 
 
+@pytest.mark.fast
 def test_rows_are_read_in_the_order_of_the_file(mapped) -> None:
     class Watched(np.ndarray):
         asked: list = []  # noqa: RUF012
@@ -72,6 +73,7 @@ def test_rows_are_read_in_the_order_of_the_file(mapped) -> None:
     assert [list(key) for key in Watched.asked] == [[3, 5, 9, 700]]
 
 
+@pytest.mark.fast
 def test_one_batch_is_read_ahead_and_no_more(mapped) -> None:
     pair, read = ArrayPair(*mapped), []
 

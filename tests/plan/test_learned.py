@@ -1,18 +1,17 @@
 """Parts that a trained policy decides, in a training loop."""
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
-from dsenv.augment.learned import Learned as LearnedStrength
-from dsenv.select.learned import Learned as LearnedSelector
-from dsenv.volume.learned import Learned as LearnedVolume
 
 import dsenv
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.policy import Policy, PolicyRunner
+from dsenv.policy.parts import LearnedAugmentation, LearnedSelector, LearnedVolume
 from dsenv.signals import SampleSignals
 from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
 from tests.plan.test_resume import resumed
@@ -33,6 +32,7 @@ POLICIES: dict[str, Policy] = {
 VARIED = ("ratio", "joint", "joint without strength", "mask of yes and no")  # decide how much
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_runs_and_keeps_the_budget(name: str) -> None:
     plan = new_plan(policy=POLICIES[name], ratio=0.4, epochs=5)
@@ -101,6 +101,7 @@ def test_the_policy_sees_what_the_loop_did() -> None:
         assert float(view.last.ratio) == 0.5 and float(view.budget_left) == 0
 
 
+@pytest.mark.fast
 def test_a_policy_of_known_weights_selects_by_them() -> None:
     """All weight on the bin of the largest losses: a fifth of the samples, and no other."""
     policy = new_policy(validation_shown=0.0, control={"name": "curriculum", "sharpness": 50.0})
@@ -122,7 +123,7 @@ def test_a_policy_of_known_weights_selects_by_them() -> None:
 def test_strengths_reach_the_images() -> None:
     policy = new_policy("strength", validation_shown=0.0, scale=5.0)
     plan = new_plan(policy=policy, epochs=5, augment={"name": "given", "ops": ["rotate"]})
-    assert isinstance(plan.controller, LearnedStrength)
+    assert isinstance(plan.controller, LearnedAugmentation)
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         for batch in plan.batches():
@@ -150,6 +151,7 @@ def test_parts_of_one_policy_share_a_driver_and_others_do_not() -> None:
     assert all(runner.interval == 4 for runner in plan.epoch_sampler.policies.runners)
 
 
+# Weights for the samples; none; passes that the budget pays for.
 @pytest.mark.parametrize("selector", ["infobatch", "small_loss", "moderate"])
 def test_how_much_is_learned_and_what_is_not(selector: str) -> None:
     plan = new_plan(
@@ -172,9 +174,8 @@ def test_passes_are_paid_from_the_budget() -> None:
     assert runner.ratio == 0.6 and runner.budget.total == plan.epoch_schedule.total
 
 
-@pytest.mark.parametrize("volume", ["pods", "linear"])
-def test_what_is_learned_and_how_much_is_scheduled(volume: str) -> None:
-    plan = new_plan(policy=POLICIES["curriculum"], volume=volume, ratio=0.5, epochs=6)
+def test_what_is_learned_and_how_much_is_scheduled() -> None:
+    plan = new_plan(policy=POLICIES["curriculum"], volume="pods", ratio=0.5, epochs=6)
     loop = Loop(plan).run()
     assert plan.cost.trained == sum(plan.epoch_schedule.counts) == 3 * SIZE
     assert len(loop.batches) == plan.total_steps
@@ -188,8 +189,12 @@ def test_the_ratio_is_that_of_the_policys_training_unless_given() -> None:
     assert sum(new_plan(policy=POLICIES["strength"], epochs=4).epoch_schedule.counts) == 4 * SIZE
 
 
-@pytest.mark.parametrize("stop", [1, 9, 16, 23])
-@pytest.mark.parametrize("name", POLICIES)
+# In the first epoch, at the begin of one, after its last batch, near the end: each policy at one of them, and
+# the joint one, which has every part, at all.
+STOPS = [*zip(POLICIES, itertools.cycle([9, 16, 23, 1])), *(("joint", stop) for stop in (9, 16, 23))]
+
+
+@pytest.mark.parametrize(("name", "stop"), STOPS)
 def test_a_stopped_training_goes_on_bit_for_bit(name: str, stop: int, tmp_path: Any) -> None:
     def make() -> Loop:
         return Loop(new_plan(policy=POLICIES[name], ratio=0.5, epochs=4))
@@ -308,6 +313,7 @@ def test_learned_parts_are_no_part_of_environments() -> None:
         dsenv.load("envs", "Tiny-Curriculum-v0", control="rule", selector={"name": "learned", "policy": "x"})
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_most_steps_is_a_bound_that_is_reached(drop_last: bool) -> None:
     table = EpochSchedule(100, 4, 8, drop_last, None, total=100, least=8)

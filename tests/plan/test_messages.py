@@ -72,6 +72,7 @@ def test_a_model_compiled_without_the_hook() -> None:
         FeatureForward(compiled, forward.head)(torch.rand(4, 64))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("settings", "missing"),
     [
@@ -119,6 +120,7 @@ def test_a_pass_without_features_or_validation_is_named() -> None:
         new_plan(selector="moderate", ratio=0.5).score(lambda inputs: {"logits": inputs})
 
 
+@pytest.mark.fast
 def test_an_epoch_that_is_over_says_so() -> None:
     plan = new_plan()
     for batch in plan.batches():
@@ -130,6 +132,7 @@ def test_an_epoch_that_is_over_says_so() -> None:
         plan.loss(batch, torch.rand(len(batch.index)))
 
 
+@pytest.mark.fast
 def test_epochs_cannot_be_skipped_and_end() -> None:
     plan = new_plan(epochs=2)
     with pytest.raises(ValueError, match="in epoch 0 and can go on to 1, not to 5"):
@@ -141,6 +144,7 @@ def test_epochs_cannot_be_skipped_and_end() -> None:
         plan.batches()
 
 
+@pytest.mark.fast
 def test_names_and_settings() -> None:
     for settings, message in (
         ({"selector": "infobach"}, "no selector called 'infobach'. Did you mean 'infobatch'"),
@@ -195,6 +199,7 @@ def test_logits_now_and_then_are_refused() -> None:
         plan.loss(next(batches), torch.rand(64))
 
 
+@pytest.mark.fast
 def test_features_are_what_the_head_is_given() -> None:
     forward = new_model()
     logits, features = forward(torch.rand(5, 1, 8, 8))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dsenv.plan.records import FLUSH_ELEMENTS, EpochBuffer, PlanSignals
-from dsenv.plan.sources import READ, open_source
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
+from dsenv.plan.data import READ, open_source
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.feedback import EpochBuffer, PlanSignals
 from dsenv.plan.forward import full_pass
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
@@ -37,9 +38,13 @@ from tests.plan.loops import (
 SIZE = len(TRAIN[1])
 
 
-@pytest.mark.parametrize("volume", SCHEDULES)
-@pytest.mark.parametrize("selector", SELECTORS)
-def test_every_selector_runs_under_every_schedule(selector: str, volume: str) -> None:
+# Selector and schedule meet in the number of samples alone: each selector once, under the next schedule.
+DIAGONAL = list(zip(SELECTORS, itertools.cycle(SCHEDULES)))  # stops with the selectors
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("selector", "volume"), DIAGONAL)
+def test_every_selector_runs_and_every_schedule(selector: str, volume: str) -> None:
     choice = {"name": "pods", "warmup": 0} if volume == "pods" else volume
     plan = new_plan(selector=CHOICES[selector], volume=choice, ratio=0.5)
     loop = Loop(plan).run()
@@ -51,6 +56,7 @@ def test_every_selector_runs_under_every_schedule(selector: str, volume: str) ->
     assert int(plan.signals.times_trained.sum()) == plan.cost.trained
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("augment", CONTROLLERS)
 def test_every_controller_runs(augment: str) -> None:
     choice = {"name": augment, "features": HIDDEN} if augment == "ada_augment" else augment
@@ -62,10 +68,13 @@ def test_every_controller_runs(augment: str) -> None:
     assert changed == (augment not in ("none", "given"))  # nobody gives "given" a strength here
 
 
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("batch_size", [50, 64])
-@pytest.mark.parametrize("resident", [True, False])
-def test_an_epoch_ends_and_is_counted(drop_last: bool, batch_size: int, resident: bool) -> None:
+# Pairs of: batches that divide the epoch or do not; resident tensors or a data set; a last batch kept or not.
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("resident", "batch_size", "drop_last"),
+    [(True, 50, False), (False, 50, True), (True, 64, True), (False, 64, False), (False, 64, True)],
+)
+def test_an_epoch_ends_and_is_counted(resident: bool, batch_size: int, drop_last: bool) -> None:
     plan = DataPlan(
         TRAIN if resident else Digits(), epochs=3, batch_size=batch_size, ratio=0.35, drop_last=drop_last
     )
@@ -87,6 +96,7 @@ def test_an_epoch_ends_and_is_counted(drop_last: bool, batch_size: int, resident
     assert plan.progress == 1
 
 
+@pytest.mark.fast
 def test_samples_stay_with_their_labels_and_weights() -> None:
     plan = new_plan(selector="infobatch", ratio=0.5)
     loop = Loop(plan)
@@ -101,15 +111,17 @@ def test_samples_stay_with_their_labels_and_weights() -> None:
     assert seen[0] != sorted(seen[0])
 
 
+@pytest.mark.fast
 def test_loss_is_the_mean_of_weighted_losses() -> None:
     plan = new_plan(selector="infobatch", ratio=0.5)
     next(plan.epochs_left())
     batch = next(iter(plan.batches()))
     losses = torch.rand(len(batch.index))
-    assert torch.equal(plan.loss(batch, losses), (losses * batch.weight).mean())
+    torch.testing.assert_close(plan.loss(batch, losses), (losses * batch.weight).mean())
     assert plan.cost.presentations == len(losses)
 
 
+@pytest.mark.fast
 def test_signals_are_those_of_the_epochs_forwards() -> None:
     plan = new_plan(epochs=1)
     logits = torch.randn(SIZE, 10, generator=torch.Generator().manual_seed(0))
@@ -119,7 +131,8 @@ def test_signals_are_those_of_the_epochs_forwards() -> None:
             plan.loss(batch, losses[batch.index], logits=logits[batch.index])
     torch.testing.assert_close(plan.signals.loss, losses)
     torch.testing.assert_close(plan.signals.confidence, (-losses).exp())
-    assert torch.equal(plan.signals.loss_rank.argsort(), losses.argsort())  # over the epoch, not the batch
+    ranked = plan.signals.loss[plan.signals.loss_rank.argsort()]  # over the epoch, not the batch
+    assert bool((ranked.diff() >= 0).all())
     assert bool((plan.signals.times_trained == 1).all())
 
 
@@ -135,12 +148,12 @@ def test_signals_without_logits_keep_the_loss_alone() -> None:
 
 def test_pods_with_equal_levels_is_the_constant_schedule_bit_for_bit() -> None:
     off = {"name": "pods", "low": 0.4, "high": 0.4}
-    for selector in ("random", "infobatch", "ucb"):
-        one = Loop(new_plan(epochs=4, selector=selector, ratio=0.4, volume=off)).run()
-        other = Loop(new_plan(epochs=4, selector=selector, ratio=0.4)).run()
-        assert same_batches(one.batches, other.batches)
+    one = Loop(new_plan(epochs=3, selector="infobatch", ratio=0.4, volume=off)).run()
+    other = Loop(new_plan(epochs=3, selector="infobatch", ratio=0.4)).run()
+    assert same_batches(one.batches, other.batches)
 
 
+@pytest.mark.fast
 def test_the_warm_up_is_paid_from_the_budget() -> None:
     plan = new_plan(epochs=6, ratio=0.5, volume="pods")
     assert plan.epoch_schedule.counts[0] == SIZE and sum(plan.epoch_schedule.counts) == 3 * SIZE
@@ -158,6 +171,7 @@ def test_a_static_selector_needs_no_pass_for_an_epoch_on_all_data() -> None:
     assert plan.cost.trained + plan.cost.extra_forwards / 3 == pytest.approx(0.6 * 6 * SIZE, abs=1)
 
 
+@pytest.mark.fast
 def test_infobatch_sets_its_own_count() -> None:
     plan = new_plan(epochs=8, selector={"name": "infobatch", "keep": 0.5})
     used = []
@@ -230,6 +244,28 @@ def test_every_batch_has_a_random_stream_of_its_own() -> None:
         ]
         epoch_sampler.finish()
     assert len(set(seeds)) == len(seeds)
+    assert new_plan(epochs=3, seed=1).epoch_sampler.seed_for("augment") not in seeds
+
+
+@pytest.mark.fast
+def test_a_timetable_counts_steps_and_progress() -> None:
+    known = EpochSchedule(100, 2, 8, False, (40, 60))
+    assert [known.steps_in(epoch) for epoch in range(2)] == [5, 8] and known.total_steps == 13
+    assert known.most_steps == 13 and known.total_samples == 100
+    places = ((0, 0, 40), (0, 10, 40), (1, 30, 60), (2, 0, 1))
+    assert [known.progress(*at) for at in places] == [0, 0.1, 0.7, 1]
+    cut = EpochSchedule(100, 2, 8, True, (44, 60))
+    assert (cut.trained(44), cut.trained(60), cut.total_samples, cut.total_steps) == (40, 56, 96, 12)
+    assert cut.progress(1, 28, 60) == pytest.approx((40 + 28) / 96)
+    open_ended = EpochSchedule(100, 4, 8, False, None)  # the selector sets the counts
+    assert open_ended.most_steps == 4 * 13 and open_ended.progress(1, 10, 40) == (1 + 0.25) / 4
+    decided = EpochSchedule(100, 4, 8, False, None, total=200)  # a policy does
+    assert decided.total_samples == 200 and decided.progress(2, 15, 60, before=110) == (110 + 15) / 200
+    for epoch in (-1, 2):
+        with pytest.raises(ValueError, match=f"the epochs 0 to 1, got {epoch}"):
+            known.steps_in(epoch)
+    with pytest.raises(ValueError, match="must be at least 1, got 100, 0 and 8"):
+        EpochSchedule(100, 0, 8, False, ())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -246,16 +282,15 @@ def test_global_streams_and_torch_stay_as_they_were(workers: int) -> None:
         Digits(), epochs=2, batch_size=64, selector="moderate", ratio=0.5, augment="sada", transform=scale
     )
     Loop(plan, plan.loader(num_workers=workers)).run()
-    Loop(
-        new_plan(selector="data_agent", ratio=0.5, augment={"name": "ada_augment", "features": HIDDEN})
-    ).run()
+    if not workers:
+        features = {"name": "ada_augment", "features": HIDDEN}
+        Loop(new_plan(selector="data_agent", ratio=0.5, augment=features)).run()
     assert state() == before
     assert patched() == code
 
 
 def test_a_learning_loop_learns() -> None:
     for settings in (
-        {"ratio": 0.5},
         {"selector": "infobatch"},
         {"selector": "small_loss", "ratio": 0.7, "volume": "linear", "augment": "ent_augment"},
     ):
@@ -279,6 +314,7 @@ def test_parts_may_be_objects_and_data_a_tensor_dataset() -> None:
     assert int(batch.index.max()) < 875 and bool((batch.weight == 2).all())
 
 
+@pytest.mark.fast
 def test_regression_and_samples_without_labels() -> None:
     targets = torch.rand(200)
     plan = DataPlan((torch.rand(200, 3), targets), epochs=2, batch_size=20, selector="small_loss", ratio=0.5)
@@ -294,8 +330,10 @@ def test_regression_and_samples_without_labels() -> None:
     assert torch.equal(batch.inputs["ids"][:, 0], batch.index) and torch.equal(batch.labels, batch.index % 2)
 
 
-def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch() -> None:
-    signals, inbox = PlanSignals(64, classes=FLUSH_ELEMENTS // 32), EpochBuffer()
+@pytest.mark.fast
+def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch(monkeypatch: Any) -> None:
+    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 32 * 100)
+    signals, inbox = PlanSignals(64, classes=100), EpochBuffer()
     for first in range(0, 64, 8):
         inbox.add(signals, 0, torch.arange(first, first + 8), torch.rand(8))
         assert sum(len(part[0]) for part in inbox.state_dict()["parts"]) <= 32
@@ -306,6 +344,7 @@ def test_a_list_of_two_tensors_is_a_pair() -> None:
     assert len(DataPlan(list(TRAIN), epochs=2, batch_size=64).dataset) == SIZE
 
 
+@pytest.mark.fast
 def test_a_pass_keeps_no_more_than_it_hands_on() -> None:
     sizes = []
 
@@ -317,5 +356,5 @@ def test_a_pass_keeps_no_more_than_it_hands_on() -> None:
     source = open_source((inputs, labels), None)
     found = full_pass(lambda batch: batch, source.batches(), sample_loss)
     assert sizes == [READ, 5]
-    assert torch.equal(found.loss, F.cross_entropy(inputs, labels, reduction="none"))
+    torch.testing.assert_close(found.loss, F.cross_entropy(inputs, labels, reduction="none"))  # in two parts
     assert torch.equal(found.logits, inputs) and torch.equal(found.index, torch.arange(READ + 5))

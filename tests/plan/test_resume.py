@@ -37,10 +37,13 @@ def resumed(make: Any, stop: int, path: Any) -> tuple[Loop, Loop]:
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_mid_epoch_bit_for_bit(selector: str, tmp_path: Any) -> None:
     def make() -> Loop:
-        volume = {"name": "pods", "warmup": 0}
-        return Loop(new_plan(epochs=4, selector=CHOICES[selector], volume=volume, ratio=0.5))
+        settings = {"volume": {"name": "pods", "warmup": 0}, "ratio": 0.5, "batch_size": 100}
+        return Loop(new_plan(epochs=3, selector=CHOICES[selector], **settings))
 
-    whole, later = resumed(make, 11, tmp_path)
+    steps = make().plan.epoch_schedule.steps_in
+    stop = steps(0) + 2
+    assert stop < steps(0) + steps(1)
+    whole, later = resumed(make, stop, tmp_path)
     assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
     assert later.plan.cost.trained == whole.plan.cost.trained and later.plan.progress == 1
 
@@ -50,9 +53,10 @@ def test_with_augmentation(augment: str, tmp_path: Any) -> None:
     settings = {"ent_augment": {"warm_up": 1}, "ada_augment": {"features": HIDDEN}}.get(augment, {})
 
     def make() -> Loop:
-        return Loop(new_plan(epochs=3, selector="infobatch", augment={"name": augment, **settings}))
+        choice = {"selector": "infobatch", "augment": {"name": augment, **settings}}
+        return Loop(new_plan(epochs=3, batch_size=250, **choice))
 
-    whole, later = resumed(make, 21, tmp_path)
+    whole, later = resumed(make, 6, tmp_path)  # after 4 steps on all data, in the second epoch
     assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
 
 
@@ -61,7 +65,7 @@ def test_with_a_loader(workers: int, tmp_path: Any) -> None:
     def make() -> Loop:
         plan = DataPlan(
             Digits(),
-            epochs=3,
+            epochs=2,
             batch_size=64,
             selector="infobatch",
             ratio=0.5,
@@ -74,6 +78,7 @@ def test_with_a_loader(workers: int, tmp_path: Any) -> None:
     assert same_batches(whole.batches, later.batches) and same_weights(whole, later)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("stop", [1, 7, 8, 9, 16])
 def test_at_any_step_of_the_epoch_and_after_its_last(stop: int, tmp_path: Any) -> None:
     def make() -> Loop:
@@ -93,6 +98,7 @@ def test_the_sampler_carries_the_state() -> None:
     assert list(other.sampler) == list(plan.sampler) and len(other.sampler) == 500 - 192
 
 
+@pytest.mark.fast
 def test_a_state_of_another_plan_is_refused() -> None:
     state = new_plan(ratio=0.5).state_dict()
     for settings, message in (

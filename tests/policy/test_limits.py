@@ -52,8 +52,13 @@ def with_card(policy, path, **tables):
     return path
 
 
-@pytest.mark.parametrize("control", ["joint", MASK], ids=str)
-def test_any_value_anywhere_is_used_or_refused(control, tmp_path):
+# The whole card once; for the control of candidates what depends on it.
+@pytest.mark.parametrize(
+    ("control", "tables", "fewest"),
+    [("joint", None, 300), (MASK, ("control", "actions", "bins", "embedding"), 150)],
+    ids=str,
+)
+def test_any_value_anywhere_is_used_or_refused(control, tables, fewest, tmp_path):
     policy, path = new_policy(control), tmp_path / "x.safetensors"
     whole = tomllib.loads(policy.card.text())
     settings = (
@@ -68,6 +73,8 @@ def test_any_value_anywhere_is_used_or_refused(control, tmp_path):
     )
     refused = 0
     for place in (*places(whole), *(("control", name) for name in settings)):
+        if tables and place[0] not in tables:
+            continue
         for value in VALUES:
             card = copy.deepcopy(whole)
             table = card
@@ -82,9 +89,10 @@ def test_any_value_anywhere_is_used_or_refused(control, tmp_path):
                 continue
             assert found.predict(np.zeros(found.card.observation["entries"]))[0].shape
             assert found.digest and repr(found)
-    assert refused > 300
+    assert refused > fewest
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("control", "tables", "match"),
     [
@@ -119,7 +127,7 @@ def test_a_network_over_sets_takes_one_width(tmp_path):
 
 
 def test_what_toml_cannot_hold_is_no_part_of_a_card(tmp_path):
-    deep = "trained." + ".".join("a" * 3000) + " = 1\n"
+    deep = "trained." + ".".join("a" * 1500) + " = 1\n"
     policy = new_policy()
     text = policy.card.text().replace("[trained]\n", "")
     storage.write(tmp_path / "x.safetensors", policy.weights, deep + text)
@@ -137,7 +145,7 @@ def test_writers_do_not_meet(tmp_path):
 
     def work(policy):
         try:
-            for _ in range(25):
+            for _ in range(10):
                 policy.save(path)
                 Policy.load(path)
         except (OSError, ValueError) as error:
@@ -159,10 +167,12 @@ def test_a_folder_is_no_policy(tmp_path):
         Policy.load(tmp_path)
 
 
+@pytest.mark.fast
 def test_observations_are_one_or_a_table():
     policy, row = new_policy(), np.linspace(-1, 1, 53, dtype=np.float32)
     for same in (row, torch.tensor(row), row.tolist(), row.astype(np.float64)):
-        assert np.array_equal(policy.predict(same)[0], policy.predict(row[None])[0][0])
+        # the product of one row may end in other bits where the row lies otherwise in memory
+        np.testing.assert_allclose(policy.predict(same)[0], policy.predict(row[None])[0][0], atol=1e-5)
     for strange in (row[0], row.reshape(1, 1, -1)):
         with pytest.raises(ValueError, match=r"expected observations \(K, O\) or one \(O,\)"):
             policy.predict(strange)
@@ -171,10 +181,11 @@ def test_observations_are_one_or_a_table():
 def test_it_acts_the_same_within_autocast_and_for_other_floats():
     policy, row = new_policy(), torch.linspace(-1, 1, 53)
     expected = policy.actions(row[None])
+    near = {"rtol": 1e-5, "atol": 1e-5}  # bfloat16 would be off by a hundred times as much
     with torch.autocast("cpu", torch.bfloat16):
-        assert np.array_equal(policy.actions(row[None]), expected)
-        assert np.array_equal(policy.predict(row.numpy())[0], expected[0])
-    assert np.array_equal(policy.actions(row[None].double()), expected)
+        np.testing.assert_allclose(policy.actions(row[None]), expected, **near)
+        np.testing.assert_allclose(policy.predict(row.numpy())[0], expected[0], **near)
+    np.testing.assert_allclose(policy.actions(row[None].double()), expected, **near)
 
 
 def test_a_driver_needs_two_classes():

@@ -23,6 +23,7 @@ def slow_bins(score, pool, bins):
     return [found.get(i, bins - 1) for i in range(len(score))]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("bins", [2, 5, 7])
 def test_bins_equal_their_definition(bins):
     score, pool = torch.randn(4, 23), torch.rand(4, 23) > 0.3
@@ -31,12 +32,14 @@ def test_bins_equal_their_definition(bins):
     assert loss_bins(score, pool, bins).tolist() == expected
 
 
+@pytest.mark.fast
 def test_log_weights_leave_out_what_is_not_in_the_pool():
     bins, pool = torch.tensor([[0, 1, 1]]), torch.tensor([[True, True, False]])
     weights = bin_log_weights(torch.tensor([[2.0, -1.0]]), bins, pool)
     assert weights.tolist() == [[2.0, -1.0, -torch.inf]]
 
 
+@pytest.mark.fast
 def test_draws_are_exact_in_number_and_without_replacement():
     log_weight = torch.randn(3, 40)
     log_weight[1, ::2] = -torch.inf
@@ -49,6 +52,7 @@ def test_draws_are_exact_in_number_and_without_replacement():
     assert torch.equal(drawn.weight, (drawn.index < 40).float())
 
 
+@pytest.mark.fast
 def test_a_row_does_not_depend_on_the_others():
     log_weight = torch.randn(3, 30)
     together = gumbel_top_k(log_weight, [5, 17, 30], streams(3))
@@ -64,6 +68,7 @@ def test_the_first_draw_follows_the_weights():
     torch.testing.assert_close(shares, weights, atol=0.015, rtol=0)
 
 
+@pytest.mark.fast
 def test_the_training_order_is_shuffled():
     """Heavy samples must not all come first: the order within a selection carries no weight."""
     log_weight = torch.linspace(10, -10, 100).expand(200, 100)
@@ -72,6 +77,7 @@ def test_the_training_order_is_shuffled():
     assert abs(float(position[:50].mean() - position[50:].mean())) < 3
 
 
+@pytest.mark.fast
 def test_selections_of_different_length_are_padded():
     one = Selection(torch.tensor([4, 2]), torch.ones(2))
     other = Selection(torch.tensor([1]), torch.tensor([3.0]))

@@ -19,6 +19,7 @@ def slow_budgets(sizes: list[int], count: int) -> list[int]:
     return budgets
 
 
+@pytest.mark.fast
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 80), st.integers(1, 12), st.sampled_from([0.0, 0.1, 0.3, 0.7]), st.integers(0, 999))
 def test_every_beginning_has_the_published_budgets(size: int, strata: int, beta: float, seed: int) -> None:
@@ -36,6 +37,7 @@ def test_every_beginning_has_the_published_budgets(size: int, strata: int, beta:
         assert sorted(taken) == sorted(slow_budgets(sizes, count))
 
 
+@pytest.mark.fast
 def test_strata_are_equally_wide() -> None:
     score = torch.tensor([-2.0, -1.01, -0.99, 0.99, 1.01, 2.0])
     assert strata_of(score, 4).tolist() == [0, 0, 1, 2, 3, 3]
@@ -50,6 +52,7 @@ def test_samples_within_a_stratum_are_drawn_at_random() -> None:
     assert float((hits / 1000 - 0.5).abs().max()) < 0.08
 
 
+@pytest.mark.fast
 def test_the_smallest_margins_are_dropped() -> None:
     margin = torch.linspace(-3, 3, 30)
     logits, labels = torch.stack([margin, torch.zeros(30)], 1), torch.zeros(30, dtype=torch.int64)
@@ -61,6 +64,7 @@ def test_the_smallest_margins_are_dropped() -> None:
     assert set(chosen.tolist()) == set(range(9, 30))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("settings", [{"beta": 1.0}, {"beta": -0.1}, {"strata": 0}])
 def test_settings_out_of_range_are_errors(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be .* got"):

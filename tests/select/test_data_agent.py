@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
+from dsenv import kernels
 from dsenv.outputs import ModelOutputs
-from dsenv.select.data_agent import DataAgent
+from dsenv.select.data_agent import DataAgent, DataAgentConfig
 from dsenv.select.data_agent_policy import (
     ActorCritic,
     beta_entropy,
@@ -16,6 +17,7 @@ from dsenv.select.data_agent_policy import (
     clipped_policy_loss,
     sample_beta,
 )
+from dsenv.select.data_agent_ppo import BanditLearner, Visit
 from dsenv.select.data_agent_released import BatchMeanNormaliser, crossed_policy_loss, rowwise_advantage
 from dsenv.select.data_agent_reward import adaptive_weight, composite, difficulty, take_reward, uncertainty
 from tests.select.batches import random_batch, stream
@@ -51,7 +53,8 @@ def slow_weight(hard: list[float], unsure: list[float]) -> float:
     return min(max(weight, 0.0), 1.0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.fast
+@pytest.mark.parametrize("seed", range(2))
 def test_reward_equals_its_definition(seed: int) -> None:
     batch = random_batch(seed=seed)
     assert batch.logits is not None
@@ -61,7 +64,7 @@ def test_reward_equals_its_definition(seed: int) -> None:
     mean = sum(worth) / len(worth)
     action = torch.rand(64, generator=stream(seed))
     reward = [a * (v - mean) for a, v in zip(action.tolist(), worth, strict=True)]
-    near = {"rtol": 0, "atol": 1e-6}
+    near = {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(difficulty(batch.loss), torch.tensor(hard), **near)
     torch.testing.assert_close(uncertainty(batch.logits), torch.tensor(unsure), **near)
     fast_weight = adaptive_weight(difficulty(batch.loss), uncertainty(batch.logits))
@@ -70,6 +73,7 @@ def test_reward_equals_its_definition(seed: int) -> None:
     torch.testing.assert_close(take_reward(action, torch.tensor(worth)), torch.tensor(reward), **near)
 
 
+@pytest.mark.fast
 def test_reward_directions() -> None:
     loss, logits = torch.tensor([0.1, 1.0, 2.0]), torch.tensor([[5.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
     assert difficulty(loss).diff().gt(0).all()
@@ -81,6 +85,7 @@ def test_reward_directions() -> None:
     assert adaptive_weight(flat, loss).item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.fast
 def test_reward_of_equal_samples_and_of_one_sample_is_finite() -> None:
     assert composite(torch.full((4,), 0.7), torch.zeros(4, 3)).isfinite().all()
     assert composite(torch.tensor([0.7]), torch.zeros(1, 3)).isfinite().all()
@@ -89,6 +94,7 @@ def test_reward_of_equal_samples_and_of_one_sample_is_finite() -> None:
 # --- policy and PPO -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fast
 def test_beta_formulas_equal_torch_distributions() -> None:
     g = stream()
     alpha, beta = 1 + 5 * torch.rand(50, generator=g), 1 + 5 * torch.rand(50, generator=g)
@@ -105,6 +111,7 @@ def test_beta_draws_have_the_right_moments() -> None:
     assert draws.var().item() == pytest.approx(10 / (49 * 8), abs=0.002)
 
 
+@pytest.mark.fast
 def test_ppo_loss_equals_its_definition_and_takes_one_shape() -> None:
     g = stream()
     new, old, advantage = (torch.randn(40, generator=g) for _ in range(3))
@@ -117,6 +124,7 @@ def test_ppo_loss_equals_its_definition_and_takes_one_shape() -> None:
         clipped_policy_loss(new[:, None], old[:, None], advantage, 0.2)
 
 
+@pytest.mark.fast
 def test_networks_have_shape_b_and_leave_the_global_stream_alone() -> None:
     before = torch.random.get_rng_state()
     first, second = ActorCritic(6, 16, seed=3), ActorCritic(6, 16, seed=3)
@@ -128,6 +136,7 @@ def test_networks_have_shape_b_and_leave_the_global_stream_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.fast
 def test_released_loss_crosses_samples() -> None:
     g = stream()
     new, old, advantage = (torch.randn(12, generator=g) for _ in range(3))
@@ -135,6 +144,7 @@ def test_released_loss_crosses_samples() -> None:
     torch.testing.assert_close(crossed_policy_loss(new, old, advantage, 0.2), torch.stack(pairs).mean())
 
 
+@pytest.mark.fast
 def test_released_normaliser_shrinks_to_the_deviation_of_means() -> None:
     normalise, g = BatchMeanNormaliser(), stream()
     for _ in range(200):
@@ -143,6 +153,7 @@ def test_released_normaliser_shrinks_to_the_deviation_of_means() -> None:
     assert last.std() > 8
 
 
+@pytest.mark.fast
 def test_released_advantages_follow_rows_and_restart_on_another_size() -> None:
     g = stream()
     rewards, values = ([torch.randn(n, generator=g) for n in (4, 4, 3)] for _ in range(2))
@@ -151,6 +162,41 @@ def test_released_advantages_follow_rows_and_restart_on_another_size() -> None:
     first = rewards[0] + 0.99 * values[1] - values[0] + 0.99 * 0.95 * middle
     for fast, slow in zip(rowwise_advantage(rewards, values), (first, middle, last), strict=True):
         torch.testing.assert_close(fast, slow)
+
+
+@pytest.mark.fast
+def test_features_are_scaled_by_their_running_moments() -> None:
+    learner, g = BanditLearner(DataAgentConfig(), 4, 0, torch.device("cpu")), stream()
+    batches = [3 + 2 * torch.randn(50, 4, generator=g) for _ in range(6)]
+    for batch in batches:
+        learner.scaled(batch, learn=True)
+    everything = torch.cat(batches)
+    mean, variance = everything.mean(0), everything.var(0, correction=0)
+    torch.testing.assert_close(learner.mean, mean)
+    torch.testing.assert_close(learner.variance, variance)
+    torch.testing.assert_close(learner.scaled(batches[0]), (batches[0] - mean) / (variance + 1e-5).sqrt())
+    far = learner.scaled(torch.tensor([[1e3, -1e3, 1e3, -1e3]]))
+    assert far.tolist() == [[5, -5, 5, -5]]
+    torch.testing.assert_close(learner.mean, mean)  # without `learn` nothing is taken in
+    learner.batches = 1000
+    learner.scaled(batches[0], learn=True)
+    torch.testing.assert_close(learner.mean, torch.lerp(mean, batches[0].mean(0), 0.01))
+
+
+@pytest.mark.fast
+def test_rewards_are_centred_batch_by_batch_and_advantages_standardised() -> None:
+    learner, g = BanditLearner(DataAgentConfig(), 4, 0, torch.device("cpu")), stream()
+    worths = [torch.rand(5, generator=g), 9 + torch.rand(3, generator=g)]
+    learner.visits = [Visit(torch.zeros(len(worth), 4), worth) for worth in worths]
+    alpha, beta, value = (1 + torch.rand(8, generator=g) for _ in range(3))
+    acts = learner.acts(alpha, beta, value)
+    centred = torch.cat([worth - worth.mean() for worth in worths])
+    torch.testing.assert_close(acts.reward, acts.action * centred)
+    torch.testing.assert_close(acts.log_density, Beta(alpha, beta).log_prob(acts.action))
+    advantage, target = learner.advantages(acts)
+    gain = acts.reward - value
+    torch.testing.assert_close(advantage, (gain - gain.mean()) / gain.std(correction=0))
+    assert torch.equal(target, acts.reward)
 
 
 # --- learning --------------------------------------------------------------------------------------------
@@ -182,19 +228,28 @@ def run_toy(
     return agent.score, hard
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_weights_separate_the_harder_half(flip: bool) -> None:
-    score, hard = run_toy(DataAgent(size=1000), 800, flip)
+@pytest.mark.parametrize(
+    ("flip", "steps", "apart"), [(False, 450, 0.2), pytest.param(True, 200, 0.01, marks=pytest.mark.fast)]
+)
+def test_weights_separate_the_harder_half(flip: bool, steps: int, apart: float) -> None:
+    """Over three seeds the area is 0.98 or more from 200 steps on; the gap is 0.02 at 200, 0.21 at 400."""
+    score, hard = run_toy(DataAgent(size=1000), steps, flip)
     assert separation(score, hard) >= 0.95
-    assert score[hard].mean() > score[~hard].mean() + 0.2
+    assert score[hard].mean() > score[~hard].mean() + apart
 
 
 def test_wide_features_separate_too() -> None:
-    """One telling direction among 512, in batches for which the first layer takes its fast form."""
-    score, hard = run_toy(DataAgent(size=1000), 600, width=512, batch=128)
+    """One telling direction among 512, in batches for which the first layer takes its fast form.
+
+    Over two seeds the area is 0.956 or more after 250 steps, 0.985 after 350.
+    """
+    agent = DataAgent(size=1000)
+    score, hard = run_toy(agent, 300, width=512, batch=128)
+    assert agent.config.rollout * 128 * 512 >= kernels.ONEDNN_WORTH
     assert separation(score, hard) >= 0.95
 
 
+@pytest.mark.fast
 def test_the_mean_action_is_that_of_the_whole_network() -> None:
     networks, states = ActorCritic(6, 16, seed=3), torch.randn(9, 6, generator=stream())
     alpha, beta, _ = networks(states)
@@ -202,15 +257,15 @@ def test_the_mean_action_is_that_of_the_whole_network() -> None:
 
 
 def test_released_scores_do_not_separate_the_halves() -> None:
-    score, hard = run_toy(DataAgent({"variant": "released"}, size=1000), 300)
+    score, hard = run_toy(DataAgent({"variant": "released"}, size=1000), 100)
     assert 0.35 < separation(score, hard) < 0.65
 
 
 def test_the_entropy_bonus_keeps_the_policy_open() -> None:
     entropies = []
     for weight in (0.0, 1.0):
-        agent = DataAgent({"entropy": weight}, size=1000)
-        run_toy(agent, 300)
+        agent = DataAgent({"entropy": weight, "lr": 1e-3}, size=1000)
+        run_toy(agent, 100)
         assert agent.learner is not None
         alpha, beta, _ = agent.learner.networks(torch.randn(500, 16, generator=stream()))
         entropies.append(beta_entropy(alpha, beta).mean().item())

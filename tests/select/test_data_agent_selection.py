@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from dsenv.outputs import ModelOutputs
+from dsenv.select import data_agent
 from dsenv.select.data_agent import DataAgent, DataAgentConfig, choose_by_rank
 from dsenv.signals import SampleSignals
 from tests.select.batches import random_batch, stream
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("variant", ["bandit", "released"])
 def test_selection_starts_after_the_warmup(variant: str) -> None:
     agent, signals, g = DataAgent({"variant": variant}), SampleSignals(64, 7), stream()
@@ -22,6 +24,7 @@ def test_selection_starts_after_the_warmup(variant: str) -> None:
     assert (chosen.weight == (64 / 20 if variant == "released" else 1)).all()
 
 
+@pytest.mark.fast
 def test_warmup_and_annealing_are_uniform() -> None:
     agent = DataAgent({"warmup": 2, "planned": 16, "explore": 0.0}, size=64)
     agent.observe(random_batch())
@@ -35,19 +38,32 @@ def test_warmup_and_annealing_are_uniform() -> None:
     assert by_rank == [False] * 2 + [True] * 12 + [False] * 2
 
 
+@pytest.mark.fast
 def test_learning_rate_decays_to_one_percent() -> None:
     config = DataAgentConfig(planned=11)
     assert config.lr_at(0) == config.lr
     assert config.lr_at(5) == pytest.approx(0.505 * config.lr)
     assert config.lr_at(10) == config.lr_at(99) == pytest.approx(0.01 * config.lr)
+    for planned in (None, 1):
+        assert DataAgentConfig(planned=planned).lr_at(3) == config.lr
+    agent, signals = DataAgent(config, size=64), SampleSignals(64, 7)
+    agent.observe(random_batch())
+    for selection in range(3):
+        agent.select(signals, 20, stream())
+        assert agent.learner is not None
+        assert agent.learner.optimizer.param_groups[0]["lr"] == config.lr_at(selection)
 
 
 def slow_choice(score: list[float], age: list[int], count: int, decay: float) -> set[int]:
     order = sorted(range(len(score)), key=lambda i: -score[i])
     distance = {i: rank / (len(score) - 1) * decay ** age[i] for rank, i in enumerate(order)}
-    return set(sorted(distance, key=lambda i: distance[i])[:count])
+    nearest = sorted(distance, key=lambda i: distance[i])
+    gap = distance[nearest[count]] - distance[nearest[count - 1]]
+    assert gap > 1e-5 * distance[nearest[count]]  # rounding does not decide who is the last
+    return set(nearest[:count])
 
 
+@pytest.mark.fast
 def test_choice_equals_its_definition() -> None:
     g = stream()
     score, age = torch.rand(200, generator=g), torch.randint(0, 30, (200,), generator=g)
@@ -58,6 +74,7 @@ def test_choice_equals_its_definition() -> None:
     assert len(slow_choice(score.tolist(), age.tolist(), 63, 0.9) - set(explored.tolist())) == 0
 
 
+@pytest.mark.fast
 def test_choice_breaks_ties_at_random_and_ages() -> None:
     g, flat = stream(), torch.ones(100)
     chosen = choose_by_rank(flat, torch.zeros(100), 50, 0.0, 1.0, g)
@@ -68,7 +85,7 @@ def test_choice_breaks_ties_at_random_and_ages() -> None:
     assert 0 not in choose_by_rank(score, age, 10, 0.0, 1.0, g)
 
 
-def unseen_share(config: dict[str, object], size: int = 5000, epochs: int = 100, ratio: float = 0.5) -> float:
+def unseen_share(config: dict[str, object], size: int = 500, epochs: int = 60, ratio: float = 0.5) -> float:
     """Share of the samples that no epoch of the last quarter trains on."""
     agent, signals, g = DataAgent(config), SampleSignals(size, 10), stream()
     features = torch.randn(size, 8, generator=g)
@@ -86,7 +103,9 @@ def unseen_share(config: dict[str, object], size: int = 5000, epochs: int = 100,
 
 
 def test_no_sample_is_starved() -> None:
-    assert unseen_share({}) <= 0.001
+    """The default leaves none out; without its two means against starving it would."""
+    assert unseen_share({}) == 0
+    assert unseen_share({"age_decay": 1.0, "explore": 0.0}) > 0.05
     assert unseen_share({"variant": "released", "rollout": 1, "passes": 1}) > 0.2
 
 
@@ -99,18 +118,19 @@ def play(agent: DataAgent, signals: SampleSignals, g: torch.Generator, epochs: r
     return chosen
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("variant", ["bandit", "released"])
 def test_a_run_resumes_bit_for_bit(variant: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    config, signals = {"variant": variant, "planned": 8}, SampleSignals(64, 7)
+    config, signals = {"variant": variant, "planned": 4}, SampleSignals(64, 7)
     agent, g = DataAgent(config, seed=5), stream(1)
-    play(agent, signals, g, range(4))
+    play(agent, signals, g, range(2))
     torch.save({"agent": agent.state_dict(), "stream": g.get_state()}, tmp_path / "state.pt")
-    rest = play(agent, signals, g, range(4, 8))
+    rest = play(agent, signals, g, range(2, 4))
     saved = torch.load(tmp_path / "state.pt")
     resumed, g2 = DataAgent(config, seed=99), stream(2)
     resumed.load_state_dict(saved["agent"])
     g2.set_state(saved["stream"])
-    again = play(resumed, signals, g2, range(4, 8))
+    again = play(resumed, signals, g2, range(2, 4))
     assert all(torch.equal(a, b) for a, b in zip(rest, again, strict=True))
     assert torch.equal(agent.score, resumed.score)
     assert agent.learner is not None and resumed.learner is not None
@@ -119,6 +139,7 @@ def test_a_run_resumes_bit_for_bit(variant: str, tmp_path) -> None:  # type: ign
     assert torch.equal(agent.learner.generator.get_state(), resumed.learner.generator.get_state())
 
 
+@pytest.mark.fast
 def test_an_untouched_agent_has_a_state_too() -> None:
     fresh = DataAgent()
     fresh.load_state_dict(DataAgent().state_dict())
@@ -131,7 +152,7 @@ def test_one_seed_gives_one_run_and_global_streams_stay(variant: str) -> None:
     runs = []
     for _ in range(2):
         agent = DataAgent({"variant": variant}, seed=3)
-        runs.append(play(agent, SampleSignals(64, 7), stream(), range(4)))
+        runs.append(play(agent, SampleSignals(64, 7), stream(), range(2)))
         torch.rand(5)
         torch.random.set_rng_state(before)
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -140,7 +161,9 @@ def test_one_seed_gives_one_run_and_global_streams_stay(variant: str) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_prepare_refreshes_every_score() -> None:
+@pytest.mark.fast
+def test_prepare_refreshes_every_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_agent, "FORWARD_ROWS", 10)  # several parts, the last one shorter
     agent, batch = DataAgent(size=64), random_batch()
     assert batch.features is not None
     agent.observe(random_batch(seed=1))
@@ -149,6 +172,7 @@ def test_prepare_refreshes_every_score() -> None:
     torch.testing.assert_close(agent.score[batch.index], agent.learner.scores(batch.features))
 
 
+@pytest.mark.fast
 def test_observe_does_not_keep_or_change_the_models_graph() -> None:
     batch = random_batch()
     assert batch.features is not None and batch.logits is not None
@@ -160,6 +184,7 @@ def test_observe_does_not_keep_or_change_the_models_graph() -> None:
     loss.mean().backward()
 
 
+@pytest.mark.fast
 def test_batches_may_differ_in_size() -> None:
     for variant in ("bandit", "released"):
         agent = DataAgent({"variant": variant, "rollout": 2}, size=64)
@@ -168,6 +193,7 @@ def test_batches_may_differ_in_size() -> None:
         assert agent.score.isfinite().all()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -185,6 +211,7 @@ def test_config_errors(config: dict[str, object], message: str) -> None:
         DataAgent(config)
 
 
+@pytest.mark.fast
 def test_use_errors() -> None:
     batch = random_batch()
     assert batch.features is not None

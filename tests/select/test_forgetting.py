@@ -8,6 +8,8 @@ import torch
 from dsenv.select.forgetting import Forgetting, forgetting_score
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def signals_of(history: list[list[bool]]) -> SampleSignals:
     """Signals of samples whose predictions were right or wrong, one list of visits a sample."""

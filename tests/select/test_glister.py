@@ -10,6 +10,8 @@ from dsenv.select.glister import Glister, LastLayer, glister
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def made_up(size: int, seed: int) -> tuple[ModelOutputs, Tensor]:
     """A pass of a linear layer and its weight with the bias as last column (C, D + 1)."""
@@ -44,8 +46,7 @@ def slow_glister(
     return chosen
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("eta", [0.1, 3.0])
+@pytest.mark.parametrize(("seed", "eta"), [(0, 0.1), (1, 3.0)])
 def test_equals_its_definition(seed: int, eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "CHUNK", 7)
     (train, layer), (validation, _) = made_up(30, seed), made_up(12, seed + 50)

@@ -9,6 +9,8 @@ from dsenv.select import ranking
 from dsenv.select.grand import GraNd, last_layer_grad_norm
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def slow_norm(layer: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
     norms = []

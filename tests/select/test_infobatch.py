@@ -23,8 +23,8 @@ def random_losses(size: int, seed: int) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed)).exp()
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("keep", [0.25, 0.5, 0.8])
+@pytest.mark.fast
+@pytest.mark.parametrize(("seed", "keep"), [(0, 0.25), (1, 0.5), (2, 0.8)])
 def test_at_its_own_count_it_is_the_published_rule(seed: int, keep: float) -> None:
     score, seen = random_losses(200, seed), torch.ones(200, dtype=torch.bool)
     low, high, kept = literal(score.tolist(), keep)
@@ -40,10 +40,10 @@ def test_at_its_own_count_it_is_the_published_rule(seed: int, keep: float) -> No
         assert by_sample[i] == pytest.approx(1 / keep, rel=1.5 / kept)  # the same but for rounding
 
 
-@pytest.mark.parametrize("count", [95, 80, 60, 30, 8, 1])
+@pytest.mark.parametrize("count", [80, 30, 8])  # below the mean, a raised threshold, uniform
 def test_the_expected_gradient_is_the_full_one(count: int) -> None:
     """Also where the threshold is raised and where losses are tied at it."""
-    size, draws = 100, 3000
+    size, draws = 100, 1500
     generator = torch.Generator().manual_seed(1)
     score = (random_losses(size, 2) * 4).round() / 4  # many ties
     seen = torch.rand(size, generator=generator) < 0.8
@@ -57,6 +57,7 @@ def test_the_expected_gradient_is_the_full_one(count: int) -> None:
     assert bool(((found.mean(0) - gradient.sum(0)).abs() < 4.5 * error + 1e-4).all())
 
 
+@pytest.mark.fast
 def test_low_losses_are_the_ones_to_go() -> None:
     score, seen = torch.arange(10.0), torch.ones(10, dtype=torch.bool)
     assert low_samples(score, seen).tolist() == [True] * 5 + [False] * 5
@@ -65,6 +66,7 @@ def test_low_losses_are_the_ones_to_go() -> None:
         assert set(range(5, 10)) <= set(index.tolist())
 
 
+@pytest.mark.fast
 def test_the_threshold_rises_when_too_many_would_go() -> None:
     score, seen = torch.arange(100.0), torch.ones(100, dtype=torch.bool)
     index, weight = infobatch(score, seen, 40, 0.9, torch.Generator().manual_seed(0))
@@ -75,14 +77,18 @@ def test_the_threshold_rises_when_too_many_would_go() -> None:
     assert weight.tolist() == [20.0] * 5  # even the quantile does not do: uniform
 
 
+@pytest.mark.fast
 def test_unseen_samples_stay_and_nothing_is_pruned_at_the_start() -> None:
     score = torch.cat([torch.arange(50.0), torch.zeros(50)])
     seen = torch.arange(100) < 50
     index, _ = infobatch(score, seen, 80, 0.9, torch.Generator().manual_seed(0))
     assert set(range(50, 100)) <= set(index.tolist())
+    assert low_samples(score, seen).tolist() == [True] * 25 + [False] * 75  # the mean is of the seen alone
     assert InfoBatch().count(SampleSignals(30, 10)) == 30
+    assert infobatch_count(torch.tensor([1.0, 2.0]), torch.tensor([True, True]), 0.25) == 2  # one low stays
 
 
+@pytest.mark.fast
 @settings(max_examples=100, deadline=None)
 @given(
     losses=st.lists(st.floats(0, 10), min_size=1, max_size=40),
@@ -100,11 +106,13 @@ def test_weights_sum_to_the_number_of_samples(
     assert float(weight.sum()) == pytest.approx(len(losses), rel=1e-4)
 
 
+@pytest.mark.fast
 def test_pruning_stops_in_the_last_part() -> None:
     assert [pruning_is_on(epoch, 30, 0.875) for epoch in (0, 26, 27, 29)] == [True, True, False, False]
     assert sum(pruning_is_on(epoch, 200, 0.875) for epoch in range(200)) == 175
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("settings", [{"keep": 0.0}, {"keep": 1.5}, {"max_prune": 0.0}, {"max_prune": 1.0}])
 def test_settings_out_of_range_are_errors(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be in .* got"):

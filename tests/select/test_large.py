@@ -15,18 +15,18 @@ from tests.select.batches import stream
 from tests.select.test_bins_and_gumbel import streams
 from tests.select.test_contract import SELECTORS, each_selector, equal, selected, trained
 
-FREQUENCIES = 300
+FREQUENCIES = 200
 
 
 @pytest.fixture(autouse=True)
 def large(monkeypatch):
     monkeypatch.setattr(kernels, "LARGE", 1)
-    monkeypatch.setattr(scan, "BLOCK", 16)
+    monkeypatch.setattr(scan, "BLOCK", 32)
 
 
+# Nothing seen, unseen samples and then ranked ones, ranked ones alone, everything.
 @each_selector
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("count", [1, 23, 60])
+@pytest.mark.parametrize(("share", "count"), [(0.0, 1), (0.5, 45), (1.0, 23), (1.0, 60)])
 def test_any_count_is_exact_unique_and_the_same_again(name, share, count):
     one, other = (selected(*trained(name, 60, share), count) for _ in range(2))
     assert len(one.index.unique()) == len(one.index) == count
@@ -38,13 +38,18 @@ def test_any_count_is_exact_unique_and_the_same_again(name, share, count):
     "name", [n for n, make in SELECTORS.items() if n != "fixed" and not make(2).needs_pass]
 )
 def test_unseen_samples_have_equal_chances(name):
-    """Before the first batch all samples are alike; the static ones decide once and for all."""
+    """Before the first batch all samples are alike; the static ones decide once and for all.
+
+    How even the draws themselves are is measured in test_scan.py; ties not drawn at all would show here as
+    shares of 0 and 1, more than 0.37 from the expected one where 0.22 is allowed.
+    """
+    draws = 100
     selector, signals = trained(name, 40, 0.0)
     generator, hits = stream(), torch.zeros(40)
-    for _ in range(FREQUENCIES):
+    for _ in range(draws):
         hits[selector.select(signals, 15, generator).index] += 1
-    error = (15 / 40 * 25 / 40 / FREQUENCIES) ** 0.5
-    assert float((hits / FREQUENCIES - 15 / 40).abs().max()) < 4.5 * error
+    error = (15 / 40 * 25 / 40 / draws) ** 0.5
+    assert float((hits / draws - 15 / 40).abs().max()) < 4.5 * error
 
 
 def shares(choose, plain, monkeypatch):
@@ -90,6 +95,7 @@ def test_gumbel_draws_follow_the_weights_and_are_shuffled():
     assert abs(float((drawn.index[:, 0] == 0).sum() - (drawn.index[:, 1] == 0).sum())) < 120
 
 
+@pytest.mark.fast
 def test_gumbel_counts_may_differ_between_rows():
     drawn = gumbel_top_k(torch.randn(3, 50), [50, 0, 17], streams(3))
     assert drawn.counts == (50, 0, 17) and (drawn.index[1] == 50).all()

@@ -9,6 +9,8 @@ from dsenv.select import ranking
 from dsenv.select.moderate import Moderate, middle_first, prototype_distance
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(("prototype", "centre"), [("mean", np.mean), ("median", np.median)])
 def test_distance_equals_its_definition(

@@ -7,6 +7,8 @@ from dsenv.outputs import ModelOutputs
 from dsenv.select.ranked import EL2N, Ranked, el2n
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def graded_signals(size: int) -> SampleSignals:
     """Sample 0 is the easiest by every signal, the last one the hardest."""

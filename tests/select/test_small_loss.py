@@ -6,6 +6,8 @@ import torch
 from dsenv.select.small_loss import SmallLoss, small_loss
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def test_the_smallest_losses_are_kept_after_the_unseen() -> None:
     generator = torch.Generator().manual_seed(0)

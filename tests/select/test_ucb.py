@@ -7,6 +7,8 @@ from dsenv.outputs import ModelOutputs
 from dsenv.select.ucb import UCB, ucb_score
 from dsenv.signals import SampleSignals
 
+pytestmark = pytest.mark.fast
+
 
 def feed(selector: UCB, signals: SampleSignals, index: torch.Tensor, loss: torch.Tensor) -> None:
     labels, logits = torch.zeros_like(index), torch.zeros(len(index), 2)

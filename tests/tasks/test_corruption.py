@@ -3,6 +3,8 @@ import torch
 
 from dsenv.tasks.corruption import add_noise, long_tail, random_subset
 
+pytestmark = pytest.mark.fast
+
 LABELS = torch.arange(1000) % 10
 
 

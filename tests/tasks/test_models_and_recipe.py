@@ -6,14 +6,27 @@ from dsenv.tasks.models import mlp, resnet18, resnet50, small_cnn
 from dsenv.tasks.task import Recipe, Task, seeded_model
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 def test_the_small_cnn_has_the_promised_size(norm):
     count = sum(p.numel() for p in small_cnn((1, 28, 28), 10, norm=norm).parameters())
     assert 56_000 < count < 57_500
 
 
-@pytest.mark.parametrize("factory", [mlp, small_cnn, resnet18, resnet50])
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("factory", "shape"),
+    [
+        (mlp, GREY),
+        (mlp, COLOUR),
+        (small_cnn, GREY),
+        (small_cnn, COLOUR),
+        (resnet18, GREY),
+        (resnet50, COLOUR),
+    ],
+)
 def test_models_take_grey_and_colour_images(factory, shape):
     model = factory(shape, 7).eval()
     assert model(torch.randn(2, *shape)).shape == (2, 7)
@@ -36,6 +49,7 @@ def test_models_refuse_what_they_cannot_take():
         resnet18((64,), 2)
 
 
+@pytest.mark.fast
 def test_initial_parameters_follow_from_the_seed_alone():
     before = torch.random.get_rng_state()
     one, same, other = (seeded_model(lambda: nn.Linear(3, 3), seed).weight for seed in (5, 5, 6))
@@ -67,12 +81,14 @@ def test_schedules_equal_torchs_at_a_constant_ratio(name):
     assert ours == pytest.approx(torch_schedule(name, 1000), abs=4e-4)  # torch counts steps from one
 
 
+@pytest.mark.fast
 def test_a_schedule_ends_where_it_should():
     assert Recipe(schedule="cosine").learning_rate(1.0) == pytest.approx(0)
     assert Recipe(schedule="one_cycle").learning_rate(1.0) == pytest.approx(0.1 / 25 / 1e4)
     assert Recipe(schedule="constant").learning_rate(0.3) == 0.1
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

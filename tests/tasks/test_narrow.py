@@ -35,9 +35,17 @@ def train(replicas, steps=6):
     return out.loss
 
 
-@pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "optimizer", "form"),  # every two of the three, in every combination
+    [
+        pytest.param("mlp", "sgd", "stacked", marks=pytest.mark.fast),
+        ("mlp", "adamw", "vmap"),
+        ("mlp", "sgd", "loop"),
+        ("small_cnn", "adamw", "stacked"),
+        ("small_cnn", "sgd", "vmap"),
+        ("small_cnn", "adamw", "loop"),
+    ],
+)
 def test_a_replica_of_a_quarter_of_the_width_trains_as_the_narrow_model_alone(model, optimizer, form):
     full = task_of(MODELS[model], optimizer)
     narrow = Task(full.dataset, lambda: full.model(width_factor=0.25), full.recipe)
@@ -54,6 +62,7 @@ def test_a_replica_of_a_quarter_of_the_width_trains_as_the_narrow_model_alone(mo
         assert not wide[name].any(), name  # the extra units are still zero
 
 
+@pytest.mark.fast
 def test_widths_of_the_models():
     assert [layer.out_features for layer in mlp((4,), 3, [16, 2], 0.25) if isinstance(layer, nn.Linear)] == [
         4,
@@ -64,6 +73,7 @@ def test_widths_of_the_models():
     assert [layer.out_channels for layer in cnn if isinstance(layer, nn.Conv2d)] == [4, 8, 8]
 
 
+@pytest.mark.fast
 def test_the_full_width_is_the_model_itself():
     task = task_of(MODELS["mlp"])
     narrow_task = Task(

@@ -21,6 +21,7 @@ def test_tables_keep_the_contract_of_data_sets(name):
     torch.testing.assert_close(own.std(0), torch.ones(measurements), atol=1e-4, rtol=0)
 
 
+@pytest.mark.fast
 def test_sizes_and_splits_are_set_as_for_digits():
     settings = {"name": "wine", "train": 20, "validation": 10, "test": 5}
     one, again = (build_part("dataset", DATASETS, settings) for _ in range(2))

@@ -5,6 +5,8 @@ from torch import nn
 from dsenv.tasks.task import Recipe
 from dsenv.training.optim import make_optimizer
 
+pytestmark = pytest.mark.fast
+
 RECIPES = [
     Recipe(optimizer="sgd", momentum=0.0),
     Recipe(optimizer="sgd", momentum=0.9, nesterov=False, weight_decay=0.01),

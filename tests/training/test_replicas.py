@@ -55,11 +55,19 @@ def steps(replicas, sizes_by_step):
     return out.loss, out.logits
 
 
-@pytest.mark.parametrize(("model", "form"), [(m, f) for m in MODELS for f in ("stacked", "vmap")])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("model", "form", "optimizer"),  # every model in every form it has, every form with every optimiser
+    [
+        pytest.param("mlp", "stacked", "sgd", marks=pytest.mark.fast),
+        ("mlp", "vmap", "adamw"),
+        ("cnn", "stacked", "adamw"),
+        ("cnn", "vmap", "sgd"),
+        ("pooled", "stacked", "sgd"),
+        ("pooled", "vmap", "adamw"),
+        ("own", "vmap", "sgd"),
+    ],
+)
 def test_every_form_trains_as_the_loop_does(model, form, optimizer):
-    if (model, form) == ("own", "stacked"):
-        pytest.skip("no stacked form: tested to be refused below")
     task = images_task(MODELS[model], Recipe(optimizer=optimizer, lr=0.1, weight_decay=1e-3))
     plan = [(5, 5, 5), (5, 3, 0), (0, 2, 2)]  # ragged: replicas end at different steps
     loop, fast = (make_replicas(task, 3, CPU, name) for name in ("loop", form))
@@ -77,6 +85,7 @@ def test_every_form_trains_as_the_loop_does(model, form, optimizer):
     torch.testing.assert_close(fast.predict(probe)[0], loop.predict(probe)[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
 def test_an_empty_batch_leaves_parameters_and_optimiser_bit_for_bit(form):
     replicas = make_replicas(images_task(MODELS["mlp"]), 2, CPU, form)
@@ -125,6 +134,7 @@ def take_steps(replicas, seeds, number=3):
     return [replicas.parameters_of(k) for k in range(count)]
 
 
+@pytest.mark.fast
 def test_dropout_draws_from_the_replicas_own_streams():
     together = take_steps(make_replicas(dropout_task(), 3, CPU), (5, 6, 7))
     torch.manual_seed(99)
@@ -163,6 +173,7 @@ def test_batch_statistics_and_layers_without_a_stacked_form_are_refused():
         make_replicas(norm, 2, CPU, "staked")
 
 
+@pytest.mark.fast
 def test_the_choice_of_form():
     mlp_, cnn, own = (MODELS[name]() for name in ("mlp", "cnn", "own"))
     norm = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
@@ -180,7 +191,8 @@ def test_bf16_and_channels_last_train():
     fast = make_replicas(task, 1, CPU, "loop", autocast=True, channels_last=True)
     for replicas in (exact, fast):
         replicas.start(0, 0)
-    probe, labels = torch.randn(1, 12, 1, 8, 8), torch.arange(12)[None] % 3
+    probe = torch.randn(1, 12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(12)[None] % 3
     slow, quick = exact.predict(probe)[0], fast.predict(probe)[0]
     difference = (slow - quick).norm() / slow.norm()
     assert 0 < float(difference) < 0.03
@@ -201,14 +213,14 @@ def test_threads_change_nothing(model):
     for replicas in (loop, threads):
         replicas.features_wanted = True
     for expected, found in zip(steps(loop, plan), steps(threads, plan), strict=True):
-        assert torch.equal(expected, found)
+        torch.testing.assert_close(found, expected)
     probe = torch.randn(3, 4, 1, 8, 8)
     first, second = loop.predict(probe), threads.predict(probe)
-    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    torch.testing.assert_close([second.logits, second.features], [first.logits, first.features])
     assert not second[0].requires_grad
     for k in range(3):
         for name, value in loop.parameters_of(k).items():
-            assert torch.equal(value, threads.parameters_of(k)[name])
+            torch.testing.assert_close(threads.parameters_of(k)[name], value)
 
 
 def test_threads_are_refused_where_they_cannot_be_exact():

@@ -31,7 +31,7 @@ def train(trainer, replicas, counts, seeds, intervals=3):
     return trainer.evaluate("test")
 
 
-@pytest.mark.parametrize("form", ["stacked", "vmap", "loop"])
+@pytest.mark.parametrize("form", [pytest.param("stacked", marks=pytest.mark.fast), "vmap", "loop"])
 def test_replica_i_of_a_batch_equals_the_same_training_alone(form):
     counts, seeds = [60, 37, 100], [1, 2, 3]
     together = Trainer(TASK, 3, form=form)
@@ -48,6 +48,7 @@ def test_replica_i_of_a_batch_equals_the_same_training_alone(form):
             torch.testing.assert_close(getattr(alone.signals, name)[0], signal, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.fast
 def test_a_replica_that_selects_nothing_stays_bit_for_bit_the_same():
     trainer = Trainer(TASK, 2)
     train(trainer, 2, [40, 40], [0, 1])
@@ -63,6 +64,7 @@ def test_a_replica_that_selects_nothing_stays_bit_for_bit_the_same():
     assert interval.loss[1].isnan() and interval.loss[0].isfinite()
 
 
+@pytest.mark.fast
 def test_signals_come_from_the_training_forward():
     trainer = Trainer(TASK, 1)
     labels = TASK.dataset.train.labels
@@ -77,6 +79,7 @@ def test_signals_come_from_the_training_forward():
     assert trainer.signals.seen[0].sum() == 20
 
 
+@pytest.mark.fast
 def test_weights_scale_the_gradient_of_a_sample():
     def trained(weight):
         trainer = Trainer(TASK, 1)
@@ -92,6 +95,7 @@ def test_weights_scale_the_gradient_of_a_sample():
     torch.testing.assert_close(2 * moves[1.0, 0.0] + moves[0.0, 1.0], moves[2.0, 1.0], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.fast
 def test_training_learns():
     trainer = Trainer(TASK, 2)
     score = train(trainer, 2, [120, 120], [0, 0], intervals=15)
@@ -112,6 +116,7 @@ def test_state_round_trip_continues_bit_for_bit():
     assert torch.equal(one.signals.loss_ema, other.signals.loss_ema)
 
 
+@pytest.mark.fast
 def test_gathered_samples_are_normalised():
     split = ResidentSplit(TASK.dataset.train, TASK.dataset, torch.device("cpu"))
     index = torch.tensor([[3, 5], [0, 120]])  # the last is padding

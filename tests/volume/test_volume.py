@@ -15,8 +15,10 @@ from dsenv.volume.linear import Linear
 from dsenv.volume.pods import Pods
 from dsenv.volume.step import Step
 
+pytestmark = pytest.mark.fast
+
 targets = st.floats(0.05, 1.0)
-totals = st.integers(1, 300)
+totals = st.integers(1, 100)
 sizes = st.integers(20, 60_000)
 shares = st.floats(0.0, 1.0)
 
@@ -42,7 +44,7 @@ def schedules(draw: st.DrawFn) -> VolumeSchedule:
     return Pods(target, low, min(high, 1.0), draw(st.sampled_from([None, length])), warmup, tail)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(schedule=schedules(), total=totals, size=sizes)
 def test_budget_is_that_of_the_constant_schedule(schedule: VolumeSchedule, total: int, size: int) -> None:
     if isinstance(schedule, Pods):
@@ -59,8 +61,8 @@ def test_budget_is_that_of_the_constant_schedule(schedule: VolumeSchedule, total
     assert all(1 <= count <= size for count in chosen)
 
 
-@settings(max_examples=100, deadline=None)
-@given(schedule=schedules(), total=st.integers(1, 100), size=st.integers(1000, 5000))
+@settings(max_examples=60, deadline=None)
+@given(schedule=schedules(), total=st.integers(1, 60), size=st.integers(1000, 5000))
 def test_counts_follow_the_ratios_to_one_sample(schedule: VolumeSchedule, total: int, size: int) -> None:
     if isinstance(schedule, Pods):
         full = schedule.warmup + round(schedule.tail * total)
@@ -73,7 +75,7 @@ def test_counts_follow_the_ratios_to_one_sample(schedule: VolumeSchedule, total:
         assert abs(spent - math.fsum(ratios[: step + 1]) * size) <= 1 + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(target=targets, total=totals, size=sizes, warmup=st.integers(0, 3))
 def test_pods_off_is_the_constant_schedule_bit_for_bit(
     target: float, total: int, size: int, warmup: int
@@ -171,6 +173,11 @@ def test_default_swing_keeps_levels_inside() -> None:
         (lambda: Pods(0.5, warmup=-1), "warmup"),
         (lambda: Pods(0.2, warmup=2).ratio(3, 8), "does not pay"),
         (lambda: Constant(0.5).ratio(8, 8), "0..7"),
+        (lambda: Constant(0.5).ratio(-1, 8), "0..7"),
+        (lambda: Linear(0.5, -0.5), "at most 0.5"),
+        (lambda: Linear(0.5, math.nan), "got nan"),
+        (lambda: Pods(0.5, tail=1.0), "tail in"),
+        (lambda: Pods(0.5, 0.5, 0.9), "low < target < high"),
         (lambda: counts(Constant(0.01), 20, 10), "less than one sample"),
     ],
 )

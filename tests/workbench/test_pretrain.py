@@ -50,6 +50,7 @@ def recipe(tmp_path):
     return path
 
 
+@pytest.mark.usefixtures("few_rules")
 def test_a_recipe_becomes_a_policy_with_its_results_on_the_card(recipe, tmp_path):
     assert main([str(recipe), "--out", str(tmp_path / "runs"), "--device", "cpu"]) == 0
     policy = Pretrained(tmp_path)("mine")
@@ -64,6 +65,7 @@ def test_a_recipe_becomes_a_policy_with_its_results_on_the_card(recipe, tmp_path
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
@@ -81,6 +83,7 @@ def test_a_mistake_in_a_recipe_shows_at_once(old, new, match, recipe):
         read_recipe(recipe)
 
 
+@pytest.mark.fast
 def test_an_unknown_recipe_lists_the_others(capsys, tmp_path):
     assert main(["curriclum", "--out", str(tmp_path)]) == 2
     assert "there are: curriculum" in capsys.readouterr().err

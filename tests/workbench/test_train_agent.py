@@ -1,10 +1,8 @@
 """train_agent.py, as a user runs it."""
 
 import json
-import os
-import re
+import runpy
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,18 +11,10 @@ import pytest
 
 from dsenv.workbench import main
 from dsenv.workbench.options import make_parser, parse_overrides
+from tests.workbench.conftest import TRAIN
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--env", "dsenv/Tiny-Curriculum-v0", "--num-envs", "4", "--seeds", "2"]
-SHORT = [
-    *TINY,
-    "--steps",
-    "96",
-    "--agent-set",
-    "hyperparameters.n_steps=8",
-    "--agent-set",
-    "hyperparameters.batch_size=32",
-]
+TINY = TRAIN[:6]
 
 
 def only_run(folder):
@@ -38,13 +28,6 @@ def events_of(run):
     events = EventAccumulator(str(run))
     events.Reload()
     return events
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs")
-    assert main([*SHORT, "--out", str(out), "--seed", "3"]) == 0
-    return only_run(out)
 
 
 def test_a_run_leaves_everything_in_its_folder(finished):
@@ -77,18 +60,20 @@ def test_tensorboard_shows_our_scalars_beside_sb3s(finished):
     assert sum(shares) == pytest.approx(1)
 
 
-def test_evaluate_again_and_elsewhere(finished, capsys):
-    before = json.loads((finished / "evaluation.json").read_text())
-    assert main(["--evaluate", str(finished), "--seeds", "2"]) == 0
-    assert json.loads((finished / "evaluation.json").read_text()) == before
-    assert "| **ppo** | 50% |" in capsys.readouterr().out
-    elsewhere = ["--evaluate", str(finished), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
+def test_evaluate_again_and_elsewhere(run, few_rules, capsys):
+    before = json.loads((run / "evaluation.json").read_text())
+    assert main(["--evaluate", str(run), "--seeds", "2", "--device", "cpu"]) == 0
+    kept = [row for row in before["rows"] if row["agent"] in ("ppo", *few_rules)]
+    assert json.loads((run / "evaluation.json").read_text()) == {**before, "rows": kept}
+    assert len(kept) == 8 and "| **ppo** | 50% |" in capsys.readouterr().out
+    elsewhere = ["--evaluate", str(run), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
     assert main([*elsewhere, "--env-set", "intervals=2"]) == 0
-    assert (finished / "Digits-Curriculum-v0-intervals=2-evaluation.json").is_file()
+    assert (run / "Digits-Curriculum-v0-intervals=2-evaluation.json").is_file()
 
 
-def test_published_methods_join_the_table_by_name(finished, capsys, tmp_path):
-    arguments = ["--evaluate", str(finished), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
+@pytest.mark.usefixtures("few_rules")
+def test_published_methods_join_the_table_by_name(run, capsys):
+    arguments = ["--evaluate", str(run), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
     assert main([*arguments, "--env-set", "intervals=3", "--compare", "infobatch", "pods", "sada"]) == 0
     shown = capsys.readouterr().out
     assert "| infobatch | 50% |" in shown and "| pods | 50% |" in shown and "| sada | 50% |" in shown
@@ -96,11 +81,12 @@ def test_published_methods_join_the_table_by_name(finished, capsys, tmp_path):
     assert "has to be trained" in capsys.readouterr().err
 
 
-def test_other_settings_do_not_replace_the_runs_own_result(finished):
-    before = (finished / "evaluation.json").read_text()
-    assert main(["--evaluate", str(finished), "--seeds", "2", "--env-set", "ratio=0.3"]) == 0
-    assert (finished / "evaluation.json").read_text() == before
-    assert (finished / "ratio=0.3-evaluation.json").is_file()
+@pytest.mark.usefixtures("few_rules")
+def test_other_settings_do_not_replace_the_runs_own_result(run):
+    before = (run / "evaluation.json").read_text()
+    assert main(["--evaluate", str(run), "--seeds", "2", "--env-set", "ratio=0.3"]) == 0
+    assert (run / "evaluation.json").read_text() == before
+    assert (run / "ratio=0.3-evaluation.json").is_file()
 
 
 def test_an_environment_without_a_vector_form_is_refused_before_a_folder_is_made(tmp_path, capsys):
@@ -113,6 +99,7 @@ def test_an_environment_without_a_vector_form_is_refused_before_a_folder_is_made
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fast
 def test_a_rule_takes_no_steps(tmp_path, capsys):
     assert main([*TINY, "--agent", "small_loss", "--out", str(tmp_path / "out")]) == 2
     assert "is not trained: leave out --steps and --num-envs" in capsys.readouterr().err
@@ -123,9 +110,8 @@ def test_a_policy_that_does_not_fit_is_refused(finished, capsys):
     assert "was trained for the" in capsys.readouterr().err
 
 
-def test_resume_goes_on_where_it_stopped(tmp_path, capsys):
-    assert main([*SHORT, "--out", str(tmp_path)]) == 0
-    run = only_run(tmp_path)
+@pytest.mark.usefixtures("few_rules")
+def test_resume_goes_on_where_it_stopped(run, capsys):
     assert main(["--resume", str(run)]) == 2
     assert "has done its 96 steps; pass --steps" in capsys.readouterr().err
     assert main(["--resume", str(run), "--steps", "192", "--seeds", "2"]) == 0
@@ -137,9 +123,8 @@ def test_resume_goes_on_where_it_stopped(tmp_path, capsys):
     assert looked == sorted(looked) and looked[0] < 96 < looked[-1]
 
 
-def test_resume_with_other_trainings_side_by_side_looks_at_the_same_episodes(tmp_path):
-    assert main([*SHORT, "--out", str(tmp_path)]) == 0
-    run = only_run(tmp_path)
+@pytest.mark.usefixtures("few_rules")
+def test_resume_with_other_trainings_side_by_side_looks_at_the_same_episodes(run):
     assert main(["--resume", str(run), "--steps", "192", "--num-envs", "8", "--seeds", "2"]) == 0
     with np.load(run / "evaluations.npz") as evaluations:
         assert evaluations["results"].shape[1] == 4 and evaluations["timesteps"][-1] > 96
@@ -157,12 +142,6 @@ def test_what_a_saved_policy_cannot_take_is_refused_not_ignored(finished, capsys
     assert main(["--evaluate", str(finished), "--seed", "0"]) == 2
 
 
-def test_rules_join_the_table_of_a_discrete_agent_too(tmp_path):
-    assert main([*SHORT, "--env-set", "actions=discrete", "--out", str(tmp_path)]) == 0
-    content = json.loads((only_run(tmp_path) / "evaluation.json").read_text())
-    assert {"ppo", "all_data", "random", "small_loss"} <= {row["agent"] for row in content["rows"]}
-
-
 def test_ctrl_c_in_the_evaluation_says_how_to_get_it(finished, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -172,28 +151,37 @@ def test_ctrl_c_in_the_evaluation_says_how_to_get_it(finished, capsys, monkeypat
     assert f"--evaluate {finished}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("agent", ["sac", "dqn"])
-def test_off_policy_agents_resume_with_their_replay_buffer(agent, tmp_path):
-    short = ["--agent", agent, "--steps", "48"]
-    short += [
-        "--agent-set",
-        "hyperparameters.learning_starts=8",
-        "--agent-set",
-        "hyperparameters.buffer_size=500",
-    ]
+@pytest.mark.usefixtures("no_figures")
+def test_rules_join_the_table_of_a_discrete_agent_which_resumes_with_its_replay_buffer(tmp_path):
+    short = ["--agent", "dqn", "--steps", "48", "--env-set", "actions=discrete"]
+    for setting in ("learning_starts=8", "buffer_size=500"):
+        short += ["--agent-set", f"hyperparameters.{setting}"]
     assert main([*TINY, *short, "--out", str(tmp_path)]) == 0
     run = only_run(tmp_path)
-    assert (run / "replay_buffer.pkl").is_file()
-    assert main(["--resume", str(run), "--steps", "96", "--seeds", "2"]) == 0
+    agents = {row["agent"] for row in json.loads((run / "evaluation.json").read_text())["rows"]}
+    assert {"dqn", "all_data", "random", "small_loss"} <= agents
+    assert transitions(run) == 48
+    assert main(["--resume", str(run), "--steps", "96", "--seeds", "1"]) == 0
+    assert transitions(run) == 96  # those before the stop and those since
 
 
+def transitions(run):
+    from stable_baselines3.common.save_util import load_from_pkl
+
+    buffer = load_from_pkl(run / "replay_buffer.pkl")
+    return buffer.size() * buffer.n_envs
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("few_rules")
 def test_a_rule_is_evaluated_without_training(tmp_path):
     assert main([*TINY[:2], "--seeds", "2", "--agent", "small_loss", "--out", str(tmp_path)]) == 0
     content = json.loads((only_run(tmp_path) / "evaluation.json").read_text())
     assert content["agent"] == "small_loss"
-    assert len({row["agent"] for row in content["rows"]}) == len(content["rows"]) / 2
+    assert len({row["agent"] for row in content["rows"]}) == len(content["rows"]) / 2 == 3
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -224,12 +212,14 @@ def test_resuming_with_another_env_or_agent_is_refused(finished, capsys):
     assert "keeps its environment and seed" in capsys.readouterr().err
 
 
+@pytest.mark.fast
 def test_list_names_every_entry(capsys):
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     assert "dsenv/Digits-Curriculum-v0" in shown and "all_data_plus_validation" in shown
 
 
+@pytest.mark.fast
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stopped:
         make_parser().parse_args(["--help"])
@@ -239,6 +229,7 @@ def test_help_teaches(capsys):
         assert word in shown
 
 
+@pytest.mark.fast
 def test_overrides_are_toml_with_dots():
     given = ["a.b=0.5", "a.c=[1, 2]", "name=ppo", 'x.y.z="t"', "flag=true"]
     assert parse_overrides(given) == {
@@ -246,30 +237,32 @@ def test_overrides_are_toml_with_dots():
     }  # fmt: skip
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / "train_agent.py"),
-        *SHORT,
-        "--steps",
-        "100000",
-        "--out",
-        str(tmp_path),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stderr is not None
-    for line in iter(lambda: process.stderr.read(40), ""):  # until the bar has moved
-        if re.search(r"[1-9]\d*/100000", line):
-            break
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    """The signal comes in the middle of the training, as from the keyboard."""
+
+    def press(bar):
+        if bar.n_calls == 5:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr("dsenv.agents.callbacks.ProgressBar._on_step", press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([*TRAIN, "--steps", "100000", "--out", str(tmp_path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     run = only_run(tmp_path)
-    assert f"--resume {run}" in output
+    assert f"--resume {run}" in capsys.readouterr().out
     assert (run / "last_model.zip").is_file()
+
+
+def test_the_script_ends_with_the_status_of_the_command_line(capsys, monkeypatch):
+    for words, status in (["--list"], 0), (["--agent", "pppo"], 2):
+        monkeypatch.setattr(sys, "argv", ["train_agent.py", *words])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "train_agent.py"), run_name="__main__")
+        assert stopped.value.code == status
+    assert "Digits-Curriculum-v0" in capsys.readouterr().out
 
 
 def test_an_agent_that_does_not_fit_leaves_no_folder(tmp_path, capsys):
