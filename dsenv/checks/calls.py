@@ -72,8 +72,8 @@ def maker(kind: str, part: Any, expected: type, known: Mapping[str, Any], given:
     if not callable(part) or (inspect.isclass(part) and not issubclass(part, expected)):
         name = part.__name__ if inspect.isclass(part) else type(part).__name__
         raise ValueError(
-            f"a {kind} must be of a class derived from dsenv.{expected.__name__}, got {name}; give such an object "
-            "or class, or its 'module:Class'"
+            f"a {kind} must be of a class derived from dsenv.{expected.__name__}, got {name}; give such an "
+            "object or class, or its 'module:Class'"
         )
     name = str(getattr(part, "__name__", type(part).__name__))
     return lambda: _built(kind, name, part, expected, given)
