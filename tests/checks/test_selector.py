@@ -269,7 +269,7 @@ class Uncopied(LargestLoss):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (3, "a selector must be of a class derived from dsenv.Selector, got int; give such"),
+        (3, "a selector must be of a class derived from dsenv.Selector, got int; give such an"),
         (VolumeSchedule, "a selector must be of a class derived from dsenv.Selector, got VolumeSchedule"),
         ([LargestLoss], "a selector must be of a class derived from dsenv.Selector, got list"),
         ("ifobatch", "Did you mean 'infobatch'"),
