@@ -1,4 +1,4 @@
-"""Loss-rank bins: the low-dimensional handle by which an agent says what to train on."""
+"""Loss-rank bins: a few numbers by which an agent decides what to train on."""
 
 import torch
 from torch import Tensor
