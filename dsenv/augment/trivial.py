@@ -20,7 +20,8 @@ class TrivialAugment(AugmentationController):
     It ignores how well a sample is learned, so a hard sample may get the strongest op in the first epoch.
 
     Settings: the wide space (`magnitudes=dsenv.augment.WIDE`) is the published recommendation for long
-    trainings; the default here is the moderate space that all controllers share, so that they compare.
+    training runs; the default here is the moderate space that all controllers share, so that they can be
+    compared.
 
     Cost: none beyond the ops.
 
