@@ -12,7 +12,7 @@ LEVELS = 31  # strengths 0/30, 1/30, ..., 30/30
 
 
 class TrivialAugment(AugmentationController):
-    """A random op at a random strength, for each sample anew.
+    """A random op at a random strength, drawn again for each sample at each visit.
 
     What it does: draws one of the ops uniformly and one of 31 strengths uniformly, and nothing else.
 

@@ -52,7 +52,7 @@ class BatchMeanNormaliser:
 def rowwise_advantage(rewards: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
     """Generalised advantages along row j of successive batches, as if one sample followed another.
 
-    Where two batches differ in size, the next values become their mean and the sum starts anew.
+    Where two batches differ in size, the next values become their mean and the sum starts again from 0.
 
     Args:
         rewards: one (B,) a batch.

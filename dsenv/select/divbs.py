@@ -90,7 +90,7 @@ class DivBS(StaticSelector):
         """Minus the place (N,) in its batch's greedy order."""
         del validation
         features, logits = need(train, "features", self), need(train, "logits", self)
-        position = train.index.argsort()  # where in the pass each sample stands
+        position = train.index.argsort()  # where in the pass each sample is
         groups = math.ceil(len(position) / self.batch)
 
         score = torch.empty_like(position)

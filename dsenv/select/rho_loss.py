@@ -27,7 +27,7 @@ class RhoLoss(Selector):
 
     Cost: one top-k a call, 10 bytes a sample while it chooses half; the held-out model and one pass of it
     over the training set beforehand.
-    State: 4 bytes a sample (the irreducible losses, given anew at construction, not in `state_dict`).
+    State: 4 bytes a sample (the irreducible losses, given again at construction, not in `state_dict`).
     Source: Mindermann et al., 2022, arXiv 2206.07137.
     Differs: uses the last training loss of each sample; the paper takes a fresh forward of a large
     random batch each step and keeps 10 % of it, to which `share` = 0.1 comes closest.
