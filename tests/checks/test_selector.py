@@ -1,6 +1,6 @@
 """check_selector passes the selectors of the package and good ones of one's own, and names what is wrong."""
 
-# ruff: noqa: ARG002, ARG005 -- the parts take what the contract gives them
+# ruff: noqa: ARG005 -- the parts take what the contract gives them
 
 import random
 import sys
