@@ -94,11 +94,11 @@ def test_the_policy_sees_what_the_loop_did() -> None:
         runner.state.intervals += 1
         plan._feedback.end_epoch(epoch)
         view = runner.read(plan.signals)
-        assert float(view.last.train_loss) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
-        assert float(view.last.train_accuracy) == pytest.approx(float(torch.cat(hits).mean()), rel=1e-4)
-        assert float(view.last.validation_accuracy) == pytest.approx(0.6)
-        assert float(view.last.validation_gain) == pytest.approx(0.2)
-        assert float(view.last.ratio) == 0.5 and float(view.budget_left) == 0
+        assert float(view.train_loss) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+        assert float(view.train_accuracy) == pytest.approx(float(torch.cat(hits).mean()), rel=1e-4)
+        assert float(view.validation_accuracy) == pytest.approx(0.6)
+        assert float(view.validation_gain) == pytest.approx(0.2)
+        assert float(view.ratio) == 0.5 and float(view.budget_left()) == 0
 
 
 def test_a_policy_of_known_weights_selects_by_them() -> None:
