@@ -2,9 +2,49 @@ import gymnasium
 import pytest
 
 import dsenv
-from dsenv.catalogue import Definition, definition, merge
+from dsenv.augment import CONTROLLERS
+from dsenv.catalogue import Definition, definition, import_entry_point, merge
+from dsenv.control.registry import CONTROLS
+from dsenv.env.rewards import REWARDS
+from dsenv.select.registry import SELECTORS
+from dsenv.volume.registry import SCHEDULES
 
 pytestmark = pytest.mark.fast
+
+CLASSES = {
+    "selectors": (
+        SELECTORS,
+        "random UniformRandom, fixed_random FixedRandom, infobatch InfoBatch, ucb UCB, "
+        "epsilon_greedy EpsilonGreedy, ranked Ranked, small_loss SmallLoss, order_dp OrderDP, "
+        "rho_loss RhoLoss, data_agent DataAgent, el2n EL2N, forgetting Forgetting, grand GraNd, ccs CCS, "
+        "moderate Moderate, herding Herding, k_center KCenter, glister Glister, divbs DivBS",
+    ),
+    "schedules": (SCHEDULES, "constant Constant, pods Pods, linear Linear, cosine Cosine, step Step"),
+    "controllers": (
+        CONTROLLERS,
+        "none NoAugmentation, fixed FixedStrength, given GivenStrength, trivial TrivialAugment, "
+        "rand_augment RandAugment, ent_augment EntAugment, ada_augment AdaAugment, sada SADA",
+    ),
+    "rewards": (
+        REWARDS,
+        "validation ValidationReward, composite CompositeReward, cost_aware CostAwareReward, "
+        "final FinalReward",
+    ),
+    "controls": (
+        CONTROLS,
+        "curriculum CurriculumControl, mask MaskControl, ratio RatioControl, strength StrengthControl, "
+        "joint JointControl, rule RuleControl",
+    ),
+}
+
+
+@pytest.mark.parametrize(("known", "wanted"), CLASSES.values(), ids=CLASSES)
+def test_each_name_of_a_part_is_that_of_its_class(known, wanted):
+    found = {
+        name: (import_entry_point(entry) if isinstance(entry, str) else entry).__name__
+        for name, entry in known.items()
+    }
+    assert found == dict(pair.split() for pair in wanted.split(", "))
 
 
 def test_names_are_the_stems_and_ids_are_registered():
@@ -75,7 +115,7 @@ def test_missing_file_and_broken_files_say_what_is_wrong(tmp_path):
     path.write_text('entrypoint = "a:b"')
     with pytest.raises(ValueError, match="Did you mean 'entry_point'"):
         definition("envs", str(path))
-    path.write_text('entry_point = "dsenv.agents.rules:Evn"')
+    path.write_text('entry_point = "dsenv.agents.rules:NeutralRul"')
     with pytest.raises(ValueError, match="Did you mean 'NeutralRule'"):
         definition("agents", str(path)).build()
     path.write_text('entry_point = "no_such_module_here:x"')

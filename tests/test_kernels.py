@@ -100,6 +100,14 @@ def test_both_forms_of_rank_bins_agree_on_distinct_values(monkeypatch):
 
 
 @pytest.mark.fast
+def test_long_rows_of_float32_count_as_large(monkeypatch):
+    monkeypatch.setattr(kernels, "LARGE", 3)
+    assert kernels.is_large(torch.zeros(3))
+    for other in (torch.zeros(2), torch.zeros(3, 3), torch.zeros(3, dtype=torch.float64), torch.arange(3)):
+        assert not kernels.is_large(other)
+
+
+@pytest.mark.fast
 def test_positions_of_a_mask():
     mask = torch.rand(99, generator=stream()) < 0.3
     assert torch.equal(kernels.positions(mask, int(mask.sum())), mask.nonzero().squeeze(1))

@@ -28,7 +28,8 @@ FEW = ["--num-envs", "4", "--steps", "48"]
 
 
 def small(patch):
-    """Evaluations next to one rule and without figures."""
+    """Evaluations next to one rule and without figures; one look at the validation reward or two."""
+    patch.setattr("dsenv.workbench.train.EVALUATIONS", 1)
     patch.setattr("dsenv.workbench.train.rule_names", lambda *_: ["random"])
     patch.setattr("dsenv.workbench.train.write_report", lambda *_: None)
 

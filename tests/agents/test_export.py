@@ -48,7 +48,6 @@ def same_actions(model, policy, rows, atol=1e-5):
 
 
 # Each once: actor-critics, squashed means (SAC), squashed actions (TD3, DDPG); one action or several.
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("algorithm", "control", "steps"),
     [
@@ -85,6 +84,7 @@ def test_other_shapes_of_network(settings):
     same_actions(model, dsenv.export(model, env), observations(env))
 
 
+@pytest.mark.fast
 def test_large_means_are_clipped_alike():
     env = stacked()
     model = model_of(PPO, env)

@@ -142,11 +142,11 @@ def test_scores_are_seldom_clipped_and_noise_is_shared():
     with torch.no_grad():
         actions, _, _ = model.policy(observation)
         noise = actions - model.policy.get_distribution(observation).mode()
-    assert (actions.abs() > 1).float().mean() < 0.001
-    assert noise.std().item() == pytest.approx((0.2**2 + 0.1**2) ** 0.5, rel=0.05)
+    assert (actions.abs() > 1).float().mean() < 0.002  # 0.0006 at most with each of 5 seeds
+    assert noise.std().item() == pytest.approx((0.2**2 + 0.1**2) ** 0.5, rel=0.08)  # off by 2 % at most
     fit = torch.linalg.lstsq(torch.as_tensor(env.sets), noise.unsqueeze(-1))
     left = (noise - (torch.as_tensor(env.sets) @ fit.solution).squeeze(-1)).var() / noise.var()
-    assert left < 0.25  # four fifths of the variance lie along the features
+    assert left < 0.25  # 0.18 at most; four fifths of the variance lie along the features
 
 
 def test_the_reward_sees_more_of_shared_noise_than_of_independent_noise():
@@ -157,7 +157,7 @@ def test_the_reward_sees_more_of_shared_noise_than_of_independent_noise():
         model, env = built("SetPolicy", hyperparameters=given, num_envs=400, number=128)
         env.step_async(model.predict(env.reset())[0])
         seen.append(env.step_wait()[1].std())
-    assert seen[0] > 2.5 * seen[1]
+    assert seen[0] > 2 * seen[1]  # 2.8 times or more with each of 5 seeds
 
 
 def test_a_policy_can_explore_without_shared_noise():

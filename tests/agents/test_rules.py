@@ -3,8 +3,6 @@ import pytest
 
 import dsenv
 
-pytestmark = pytest.mark.fast
-
 ENV = "Tiny-Curriculum-v0"
 
 
@@ -23,6 +21,7 @@ def run(env, agent, seed=0):
     return infos
 
 
+@pytest.mark.fast
 def test_predict_takes_one_observation_or_many():
     env = dsenv.load("envs", ENV)
     agent = bound("hard_first", env)
@@ -33,6 +32,7 @@ def test_predict_takes_one_observation_or_many():
     assert env.action_space.contains(one)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("name", "first"), [("hard_first", False), ("small_loss", True)])
 def test_the_end_of_the_ranking_that_a_rule_keeps(name, first):
     env = dsenv.load("envs", ENV)
@@ -68,6 +68,7 @@ def test_the_even_rules_train_on_their_ratio(name, ratio, env_name):
     assert [info["ratio"] for info in infos] == pytest.approx([ratio] * 4, abs=0.006)
 
 
+@pytest.mark.fast
 def test_a_rule_says_what_it_cannot_answer():
     env = dsenv.load("envs", "Tiny-Ratio-v0")
     with pytest.raises(ValueError, match="LossRankRule answers CurriculumControl"):

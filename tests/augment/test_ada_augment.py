@@ -48,6 +48,7 @@ def test_beta_density_and_draws_equal_torch_distributions() -> None:
     shape, action = torch.tensor([[1.0, 1.0], [2.5, 1.3], [4.0, 9.0]]), torch.tensor([0.2, 0.9, 0.4])
     beta = torch.distributions.Beta(shape[:, 0], shape[:, 1])
     torch.testing.assert_close(_beta_log_density(shape, action), beta.log_prob(action))
+    assert _beta_log_density(shape, torch.tensor([0.0, 1.0, 1.0])).isfinite().all()  # the ends
     draws = torch.stack([_sample_beta(shape, rng(seed)) for seed in range(2000)])
     # 2,000 draws: a mean is off by 0.0065 (one standard error) at most, a deviation by less
     torch.testing.assert_close(draws.mean(0), beta.mean, atol=0.03, rtol=0)

@@ -46,7 +46,6 @@ def test_strength_0_is_the_identity(name) -> None:
             assert torch.equal(found, images), (dtype, shape)
 
 
-@pytest.mark.fast
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(OPS),

@@ -69,7 +69,8 @@ def slow_strengths(variances: list[float | None]) -> list[float | None]:
 
 
 # 5 epochs leave samples without a strength; 11 fill the window several times.
-@pytest.mark.parametrize(("estimator", "epochs"), [("loss", 5), ("loss", 11), ("kl", 11), ("tdds", 11)])
+@pytest.mark.parametrize("epochs", [5, 11])
+@pytest.mark.parametrize("estimator", ["loss", "kl", "tdds"])
 def test_sada_equals_its_slow_definition(estimator, epochs) -> None:
     controller = SADA(SIZE, CLASSES, estimator=estimator, window=WINDOW, ema=EMA, clip=0, warm_up=0)
     batches = visits(epochs)

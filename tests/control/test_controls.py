@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from dsenv.control.observation import CANDIDATE_FEATURES
 from dsenv.control.registry import CONTROLS, make_control
 from dsenv.control.state import Candidates, TrainingState
 from dsenv.signals import SampleSignals
@@ -74,6 +75,8 @@ def test_slices_cover_the_action_once(name):
 def test_a_wrong_answer_is_refused_by_name():
     with pytest.raises(ValueError, match=r"strength must be from 0 to 1, got 1\.5"):
         build("strength").encode(strength=1.5)
+    with pytest.raises(ValueError, match=r"strength must be from 0 to 1, got -0\.1"):
+        build("strength").encode(strength=-0.1)
     with pytest.raises(ValueError, match="strength takes one number or 5"):
         build("joint").encode(strength=[0.1, 0.2])
     with pytest.raises(ValueError, match="Did you mean 'ratio'"):
@@ -105,6 +108,12 @@ def test_joint_answers_as_its_parts_do():
     assert decision.counts is not None and decision.strength is not None
 
 
+def test_joint_takes_its_settings_from_its_parts():
+    control = build("joint", stability_bins=3, minimum=0.2)
+    assert (control.stability_bins, control.minimum, control.size) == (3, 0.2, B + 1 + 3)
+    assert build("joint", strength=False).stability_bins == 0
+
+
 def test_joint_without_strength_leaves_augmentation_alone():
     control = build("joint", strength=False)
     assert list(control.slices) == ["log_weight", "ratio"] and not control.decides_how_strong
@@ -132,6 +141,22 @@ def test_binary_mask_sets_the_ratio_within_the_budget():
     assert decision.counts.tolist() == [1, 8, 1]  # none at all is raised to the budget's floor
     assert decision.log_weight[0, candidates[0, 2]] == 0
     assert (decision.log_weight == 0).sum(1).tolist() == [1, 8, 1]
+    masks[2] = 1
+    assert control.decide(masks, now).counts.tolist() == [1, 8, 6]  # padding does not count
+
+
+def test_a_binary_score_of_zero_is_a_no():
+    control, candidates = make_control({"name": "mask", "candidates": M}, B, 0.5, binary=True), shown()
+    masks = np.zeros((K, M), np.float32)
+    masks[:, 3], masks[1, 4] = 1, 0.5
+    decision = control.decide(masks, situation(candidates))
+    assert decision.counts.tolist() == [1, 2, 1]
+    assert all(decision.log_weight[k, candidates[k, 3]] == 0 for k in range(K))
+
+
+def test_a_mask_looks_only_where_it_is_asked_to():
+    assert not build("mask").rescores and not build("mask").embedding
+    assert build("mask", rescore=True).rescores and build("mask", embedding=True).rescores
 
 
 def test_padding_is_never_chosen():
@@ -148,3 +173,57 @@ def test_padding_is_never_chosen():
 def test_sets_that_cannot_be_learned_from_are_refused(candidates):
     with pytest.raises(ValueError, match=f"from 8 to 256, got {candidates}"):
         build("mask", candidates=candidates)
+
+
+def test_choices_of_discrete_actions():
+    curriculum = make_control("curriculum", 3, 0.5).choices().tolist()
+    runs = ["100", "110", "111", "010", "011", "001"]  # neighbouring bins at 1, the others at -1
+    assert curriculum == [[2.0 * int(digit) - 1 for digit in run] for run in runs]
+    assert make_control("ratio", 3, 0.5).choices().tolist() == np.linspace(-1, 1, 9)[:, None].tolist()
+    strength = make_control("strength", 3, 0.5).choices()
+    np.testing.assert_allclose(strength[:6], np.repeat([[-1], [-0.6], [-0.2], [0.2], [0.6], [1]], 3, 1))
+    assert strength[6:].tolist() == [[1, 0, -1], [-1, 0, 1]]
+    assert make_control({"name": "strength", "levels": 2}, 3, 0.5).choices().shape == (4, 3)
+    rule = make_control("rule", 3, 0.5)
+    assert rule.choices().tolist() == [[0]] and rule.size == len(rule.names) == 1
+    for name in ("ratio", "strength"):
+        with pytest.raises(ValueError, match=r"control\.levels .*at least 2, got 1"):
+            make_control({"name": name, "levels": 1}, 3, 0.5)
+    for name in ("mask", "joint"):
+        with pytest.raises(ValueError, match=f"control '{name}' has no discrete actions"):
+            build(name).choices()
+
+
+def test_what_is_not_said_is_neutral():
+    assert build("curriculum").encode().tolist() == [0] * B
+    assert build("ratio").decode(build("ratio").encode()[None])["ratio"].item() == pytest.approx(0.5)
+    assert build("strength").encode().tolist() == [-1] * B  # no augmentation
+    assert build("mask").encode().tolist() == [0] * M
+    assert build("rule").encode().tolist() == [0] == build("rule").decode(np.zeros((1, 1)))["ignored"][0]
+    joint = build("joint").encode(ratio=0.8)
+    np.testing.assert_allclose(joint, [0] * B + [2 * 0.7 / 0.9 - 1] + [-1] * B, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"score must be from -1 to 1, got 1\.5"):
+        build("mask").encode(score=1.5)
+
+
+def test_equal_scores_go_by_position():
+    many = 32  # sorts of fewer are stable anyway
+    control = build("mask", candidates=many)
+    candidates = torch.arange(many).flip(0).expand(K, -1)
+    weight = control.decide(np.zeros((K, many), np.float32), situation(candidates)).log_weight
+    assert (weight[:, many - 4 : many] == 0).all() and weight[:, : many - 4].isneginf().all()
+
+
+def test_the_smallest_ratio_of_masks():
+    settings = {"name": "mask", "candidates": M, "minimum": 0.7}
+    assert make_control(settings, B, 0.5).minimum is None  # the volume schedule decides
+    assert make_control(settings, B, 0.5, binary=True).minimum == 0.5
+    assert make_control(settings, B, 0.9, binary=True).minimum == 0.7
+
+
+def test_an_observation_ends_with_the_features_of_the_candidates():
+    features = np.arange(M * len(CANDIDATE_FEATURES), dtype=np.float32).reshape(M, -1)
+    observation = np.concatenate([np.full(7, -1, np.float32), features.ravel()])
+    np.testing.assert_array_equal(build("mask").shown(observation), features)
+    with pytest.raises(ValueError, match=r"set control\.embedding = false"):
+        build("mask", embedding=True).shown(observation)

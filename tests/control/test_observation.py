@@ -1,11 +1,14 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 import dsenv
 from dsenv.control.observation import CANDIDATE_FEATURES, describe
-from dsenv.control.state import Candidates, CandidateScores, stability_bins
+from dsenv.control.state import MEASURED, Candidates, CandidateScores, TrainingState, stability_bins
 from dsenv.signals import SampleSignals
+from dsenv.volume.budget import Budget
 
 K, N, C = 2, 12, 4
 
@@ -28,6 +31,33 @@ def test_steady_samples_come_first_and_unknown_ones_last():
     assert (bins[:, :-1].diff(dim=1) >= 0).all() and bins[0, 0] == 0
     assert (bins[:, -1] == 2).all()  # never seen
     assert (stability_bins(trained(2), pool, 3) == 2).all()  # too few visits for all
+    assert (stability_bins(trained(3), pool, 3)[:, 0] == 0).all()  # three tell
+
+
+def blank(replicas, actions):
+    pool = torch.ones(replicas, 6, dtype=torch.bool)
+    budget = Budget(np.full(replicas, 6), 4, 0.5, 0.1)
+    signals = SampleSignals(6, C, replicas)
+    return TrainingState.blank(signals, pool, budget, bins=5, actions=actions, intervals=4, target=0.5)
+
+
+@pytest.mark.fast
+def test_before_the_first_interval_the_loss_is_that_of_a_guess_and_the_rest_is_zero():
+    state = blank(K, 3)
+    assert state.selected.shape == (K, 5) and state.action.shape == (K, 3)
+    for name in MEASURED:
+        expected = math.log(C) if name == "train_loss" else 0.0
+        assert (getattr(state, name) == torch.tensor(expected)).all(), name
+
+
+@pytest.mark.fast
+def test_rows_of_the_last_interval_are_renewed_one_by_one():
+    state = blank(3, 2)
+    before = {name: getattr(state, name).clone() for name in MEASURED}
+    state.measured(torch.tensor([True, False, True]), **{name: old + 1 for name, old in before.items()})
+    for name, old in before.items():
+        changed = getattr(state, name) - old
+        assert (changed[[0, 2]] == 1).all() and (changed[1] == 0).all(), name
 
 
 @pytest.mark.fast
@@ -80,6 +110,20 @@ def test_a_look_replaces_what_is_stale():
     assert (found[..., list(CANDIDATE_FEATURES).index("confidence in the label")] == 0.25).all()
     embedded = found[..., len(CANDIDATE_FEATURES) :]
     torch.testing.assert_close(embedded.mean(1), torch.zeros(K, 6), atol=1e-5, rtol=0)
+
+
+@pytest.mark.fast
+def test_features_of_outliers_and_of_no_numbers_stay_in_the_range():
+    index = torch.arange(N).repeat(2, 1)
+    signals, loss = SampleSignals(N, C, 2), torch.tensor([[0.0], [1e3]]).repeat(1, N)
+    loss[:, 3] = loss.flip(0)[:, 3]  # far above the others, and far below
+    fresh = {name: torch.full((2, N), torch.nan) for name in ("confidence", "entropy", "margin", "correct")}
+    bins, interval = torch.zeros(2, N, dtype=torch.int64), torch.ones(2)
+    found = describe(Candidates(index, CandidateScores(loss, fresh)), signals, bins, 4, interval, 10)
+    assert found[
+        :, 3, list(CANDIDATE_FEATURES).index("loss, standardised among the candidates, over 3")
+    ].tolist() == [1, -1]
+    assert (found[..., list(CANDIDATE_FEATURES).index("margin of the label")] == 0).all()
 
 
 def test_hidden_validation_shows_as_zero():

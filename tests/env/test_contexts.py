@@ -61,6 +61,7 @@ def test_held_out_values_are_never_drawn_and_can_be_listed():
     assert [c["label_noise"] for c in listed[::3]] == pytest.approx([0.2, 0.3, 0.4])
     assert [c["lr"] for c in listed[:3]] == pytest.approx([1, 2**0.5, 2]) and listed[0]["width"] == 0.5
     assert space.fixed(np.random.default_rng(0), listed[0]).label_noise == 0.2  # evaluation may set them
+    assert space.held_out_contexts() == listed
 
 
 def test_what_lies_beyond_the_range_can_be_held_out_too():

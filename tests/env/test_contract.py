@@ -15,10 +15,13 @@ SMALL_DIGITS = {"task": {"dataset": {"train": 200, "validation": 60, "test": 100
 SMALL_MODEL = {"name": "small_cnn", "width": 8}
 
 
-def sb3_check_env(env):
-    from stable_baselines3.common.env_checker import check_env  # slow to import
+@pytest.fixture(scope="module")
+def sb3_check_env():
+    from stable_baselines3.common.env_checker import (
+        check_env,
+    )  # slow to import; warnings of its own are no error
 
-    check_env(env)
+    return check_env
 
 
 def small(name):
@@ -31,7 +34,7 @@ def small(name):
 
 
 @pytest.mark.parametrize("name", dsenv.names("envs"))
-def test_check_env(name, data_folder):
+def test_check_env(name, data_folder, sb3_check_env):
     settings = small(name)
     if name.startswith("CIFAR"):  # a ResNet-18 trains below
         settings["task"] = settings["task"] | {"model": SMALL_MODEL}
@@ -70,7 +73,7 @@ def test_discrete_actions_keep_the_contract(name):
 
 
 @pytest.mark.parametrize("name", ["Tiny-Curriculum-v0", "Tiny-Ratio-v0"])
-def test_discrete_actions_keep_the_contract_of_stable_baselines(name):
+def test_discrete_actions_keep_the_contract_of_stable_baselines(name, sb3_check_env):
     sb3_check_env(dsenv.load("envs", name, actions="discrete"))
 
 

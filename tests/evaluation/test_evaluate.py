@@ -124,7 +124,6 @@ def test_figures_show_every_agent_and_context(result):
     assert sum(heights) == pytest.approx(4, abs=0.01)  # four intervals, shares add up to one each
 
 
-@pytest.mark.fast
 def test_interval_covers_the_mean_and_shrinks():
     rng = np.random.default_rng(0)
     small, large = (interval(rng.normal(0.9, 0.02, n)) for n in (16, 1024))
@@ -132,7 +131,6 @@ def test_interval_covers_the_mean_and_shrinks():
     assert interval(np.full(5, 0.7)) == pytest.approx((0.7, 0.7))
 
 
-@pytest.mark.fast
 def test_a_diverged_training_counts_as_a_guess():
     broken = ENV.with_overrides({"task": {"recipe": {"lr": 1e12}}})
     rows = evaluate(broken, entries("random"), "random", seeds=2, progress=False).rows

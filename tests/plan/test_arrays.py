@@ -29,7 +29,7 @@ PARTS = [
 
 @pytest.mark.parametrize("parts", PARTS, ids=[str(part["selector"]) for part in PARTS])
 def test_training_on_mapped_arrays_equals_that_on_tensors(mapped, parts) -> None:
-    plans = new_plan(epochs=3, **parts), DataPlan(mapped, epochs=3, batch_size=64, transform=scale, **parts)
+    plans = new_plan(epochs=2, **parts), DataPlan(mapped, epochs=2, batch_size=64, transform=scale, **parts)
     assert plans[0].classes == plans[1].classes == 10
     loops = [Loop(plan) for plan in plans]
     for loop, held_out in zip(loops, (HELD_OUT, tuple(part.numpy() for part in HELD_OUT)), strict=True):

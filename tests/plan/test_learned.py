@@ -307,6 +307,14 @@ def test_parts_work_without_a_plan() -> None:
     assert used == 150
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("count", [0, 101])
+def test_an_impossible_count_is_refused(count: int) -> None:
+    runner = PolicyRunner(POLICIES["curriculum"], size=100, classes=10, intervals=3, ratio=0.5)
+    with pytest.raises(ValueError, match=f"must choose 1 to 100, got count={count}"):
+        LearnedSelector(runner).select(SampleSignals(100, 10), count, torch.Generator())
+
+
 def test_learned_parts_are_no_part_of_environments() -> None:
     assert "learned" not in CONTROLLERS
     with pytest.raises(ValueError, match="no selector called 'learned'"):
@@ -319,6 +327,6 @@ def test_most_steps_is_a_bound_that_is_reached(drop_last: bool) -> None:
     table = EpochSchedule(100, 4, 8, drop_last, None, total=100, least=8)
     splits = [(a, b, c, 100 - a - b - c) for a in range(8, 60) for b in range(8, 30) for c in range(8, 14)]
     most = max(sum(map(table.steps, split)) for split in splits if min(split) >= 8)
-    assert most <= table.most_steps <= most + 1
+    assert table.most_steps == most
     with pytest.raises(ValueError, match="no full batch of 8"):
         EpochSchedule(100, 4, 8, True, None, total=100, least=7)

@@ -1,5 +1,6 @@
 """What goes wrong says what to do instead."""
 
+import re
 from typing import Any
 
 import pytest
@@ -189,6 +190,14 @@ def test_logits_labels_and_classes() -> None:
         regression.loss(first_batch(regression), torch.rand(64), logits=torch.rand(64, 10))
     with pytest.raises(ValueError, match=r"'sada' needs the setting 'classes'; give classes=\.\.\."):
         DataPlan((TRAIN[0], torch.rand(1000)), epochs=1, batch_size=64, augment="sada")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("shape", [(65, 3), (64, 3, 1), (64,)])
+def test_features_of_another_shape(shape: tuple[int, ...]) -> None:
+    plan = new_plan()
+    with pytest.raises(ValueError, match=rf"features must have shape \(64, D\), got {re.escape(str(shape))}"):
+        plan.loss(first_batch(plan), torch.rand(64), features=torch.rand(shape))
 
 
 def test_logits_now_and_then_are_refused() -> None:

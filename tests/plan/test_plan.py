@@ -295,7 +295,7 @@ def test_a_learning_loop_learns() -> None:
         {"selector": "small_loss", "ratio": 0.7, "volume": "linear", "augment": "ent_augment"},
     ):
         loop = Loop(new_plan(epochs=12, **settings), lr=0.1).run()
-        assert loop.accuracy() > 0.88, settings
+        assert loop.accuracy() > 0.85, settings  # 0.90 or more with both of 2 seeds
 
 
 def test_parts_may_be_objects_and_data_a_tensor_dataset() -> None:

@@ -19,7 +19,6 @@ def slow_budgets(sizes: list[int], count: int) -> list[int]:
     return budgets
 
 
-@pytest.mark.fast
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 80), st.integers(1, 12), st.sampled_from([0.0, 0.1, 0.3, 0.7]), st.integers(0, 999))
 def test_every_beginning_has_the_published_budgets(size: int, strata: int, beta: float, seed: int) -> None:

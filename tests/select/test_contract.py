@@ -144,6 +144,22 @@ def test_an_impossible_count_is_an_error(name: str, count: int) -> None:
 
 
 @each_selector
+def test_what_a_selector_declares_is_all_it_needs(name: str) -> None:
+    selector = SELECTORS[name](20)
+
+    def declared(full: ModelOutputs) -> ModelOutputs:
+        logits = full.logits if selector.needs_logits else None
+        return ModelOutputs(
+            full.index, full.labels, full.loss, logits, full.features if selector.needs_features else None
+        )
+
+    if selector.needs_pass:
+        selector.prepare(declared(forward(20, 0)), declared(forward(9, 1)))
+    selector.observe(declared(forward(20, 2)))
+    assert len(selected(selector, SampleSignals(20, CLASSES), 5).index) == 5
+
+
+@each_selector
 def test_state_survives_saving(name: str, tmp_path: Any) -> None:
     selector, signals = trained(name, 40)
     selected(selector, signals, 10, seed=1)  # draws what is drawn once

@@ -54,7 +54,7 @@ def slow_weight(hard: list[float], unsure: list[float]) -> float:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(5))
 def test_reward_equals_its_definition(seed: int) -> None:
     batch = random_batch(seed=seed)
     assert batch.logits is not None
@@ -184,6 +184,16 @@ def test_features_are_scaled_by_their_running_moments() -> None:
 
 
 @pytest.mark.fast
+def test_asking_for_scores_leaves_the_scale_as_it_is() -> None:
+    learner, g = BanditLearner(DataAgentConfig(), 4, 0, torch.device("cpu")), stream()
+    learner.scaled(torch.randn(50, 4, generator=g), learn=True)
+    before = learner.batches, learner.mean.clone(), learner.variance.clone()
+    learner.scores(7 + 3 * torch.randn(20, 4, generator=g))
+    assert learner.batches == before[0]
+    assert torch.equal(learner.mean, before[1]) and torch.equal(learner.variance, before[2])
+
+
+@pytest.mark.fast
 def test_rewards_are_centred_batch_by_batch_and_advantages_standardised() -> None:
     learner, g = BanditLearner(DataAgentConfig(), 4, 0, torch.device("cpu")), stream()
     worths = [torch.rand(5, generator=g), 9 + torch.rand(3, generator=g)]
@@ -228,13 +238,11 @@ def run_toy(
     return agent.score, hard
 
 
-@pytest.mark.parametrize(
-    ("flip", "steps", "apart"), [(False, 450, 0.2), pytest.param(True, 200, 0.01, marks=pytest.mark.fast)]
-)
+@pytest.mark.parametrize(("flip", "steps", "apart"), [(False, 450, 0.2), (True, 200, 0.01)])
 def test_weights_separate_the_harder_half(flip: bool, steps: int, apart: float) -> None:
     """Over three seeds the area is 0.98 or more from 200 steps on; the gap is 0.02 at 200, 0.21 at 400."""
     score, hard = run_toy(DataAgent(size=1000), steps, flip)
-    assert separation(score, hard) >= 0.95
+    assert separation(score, hard) >= 0.9
     assert score[hard].mean() > score[~hard].mean() + apart
 
 
@@ -246,7 +254,7 @@ def test_wide_features_separate_too() -> None:
     agent = DataAgent(size=1000)
     score, hard = run_toy(agent, 300, width=512, batch=128)
     assert agent.config.rollout * 128 * 512 >= kernels.ONEDNN_WORTH
-    assert separation(score, hard) >= 0.95
+    assert separation(score, hard) >= 0.9
 
 
 @pytest.mark.fast

@@ -8,6 +8,7 @@ from dsenv.outputs import ModelOutputs
 from dsenv.select.divbs import DivBS, divbs
 from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
+from tests.select.batches import random_batch
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +31,7 @@ def slow_divbs(features: Tensor, errors: Tensor, picks: int) -> list[int]:
     return chosen
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_equals_its_definition(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(2, 20, 6, generator=generator, dtype=torch.float64)
@@ -67,6 +68,17 @@ def test_batches_are_ranked_apart_and_in_turn() -> None:
         assert chosen & set(rows.tolist()) == set(rows[slow_divbs(features[rows], errors, 3)].tolist())
 
 
+def test_one_batch_at_a_time_ranks_as_several_do() -> None:
+    batch, scores = random_batch(32), []
+    for together in (1, 2, 64):
+        selector = DivBS(batch=8, together=together)
+        selector.prepare(batch)
+        scores.append(selector.state_dict()["score"])
+    assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+
+
 def test_settings_out_of_range_are_errors() -> None:
     with pytest.raises(ValueError, match="got batch=1 and together=64"):
         DivBS(batch=1)
+    with pytest.raises(ValueError, match="got batch=320 and together=0"):
+        DivBS(together=0)

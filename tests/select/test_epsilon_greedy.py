@@ -6,8 +6,6 @@ import torch
 from dsenv.outputs import ModelOutputs
 from dsenv.select.epsilon_greedy import EpsilonGreedy, epsilon_greedy
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
 def test_so_many_are_the_best_and_the_others_come_from_the_rest(epsilon: float) -> None:
@@ -22,6 +20,7 @@ def test_so_many_are_the_best_and_the_others_come_from_the_rest(epsilon: float) 
     assert bool(((rest - expected).abs() < 4.5 * (expected * (1 - expected) / 600) ** 0.5 + 1e-6).all())
 
 
+@pytest.mark.fast
 def test_ties_are_broken_at_random() -> None:
     generator, hits = torch.Generator().manual_seed(0), torch.zeros(20)
     for _ in range(500):
@@ -29,6 +28,7 @@ def test_ties_are_broken_at_random() -> None:
     assert float((hits / 500 - 0.25).abs().max()) < 0.09
 
 
+@pytest.mark.fast
 def test_the_mean_equals_a_loop() -> None:
     generator, selector = torch.Generator().manual_seed(0), EpsilonGreedy(alpha=0.3)
     mean: dict[int, float] = {}
@@ -42,6 +42,7 @@ def test_the_mean_equals_a_loop() -> None:
         assert float(selector.state_dict()["mean"][i]) == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.fast
 def test_epsilon_out_of_range_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"epsilon must be in \[0, 1\], got 1.5"):
         EpsilonGreedy(epsilon=1.5)

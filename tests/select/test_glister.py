@@ -46,7 +46,7 @@ def slow_glister(
     return chosen
 
 
-@pytest.mark.parametrize(("seed", "eta"), [(0, 0.1), (1, 3.0)])
+@pytest.mark.parametrize(("seed", "eta"), [(0, 0.1), (0, 3.0), (1, 3.0), (2, 3.0)])
 def test_equals_its_definition(seed: int, eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "CHUNK", 7)
     (train, layer), (validation, _) = made_up(30, seed), made_up(12, seed + 50)

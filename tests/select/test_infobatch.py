@@ -24,7 +24,8 @@ def random_losses(size: int, seed: int) -> Tensor:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("seed", "keep"), [(0, 0.25), (1, 0.5), (2, 0.8)])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.8])
 def test_at_its_own_count_it_is_the_published_rule(seed: int, keep: float) -> None:
     score, seen = random_losses(200, seed), torch.ones(200, dtype=torch.bool)
     low, high, kept = literal(score.tolist(), keep)
@@ -89,7 +90,7 @@ def test_unseen_samples_stay_and_nothing_is_pruned_at_the_start() -> None:
 
 
 @pytest.mark.fast
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     losses=st.lists(st.floats(0, 10), min_size=1, max_size=40),
     max_prune=st.floats(0.05, 0.95),

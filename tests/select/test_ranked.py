@@ -27,6 +27,11 @@ def test_the_hard_end_is_kept_by_default(by: str) -> None:
     assert Ranked(by, keep="easiest").select(signals, 3, generator).index.tolist() == [0, 1, 2]
 
 
+def test_only_signals_of_the_outputs_need_logits() -> None:
+    assert Ranked("entropy").needs_logits and Ranked("margin").needs_logits
+    assert not Ranked("loss").needs_logits and not Ranked("loss_ema").needs_logits
+
+
 def test_el2n_equals_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(20, 4, generator=generator), torch.randint(4, (20,), generator=generator)

@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 
 from dsenv.volume import Budget
 
-pytestmark = pytest.mark.fast
 
-
+@pytest.mark.fast
 @settings(max_examples=80, deadline=None)
 @given(
     capacity=st.integers(1, 5000),
@@ -45,12 +44,14 @@ def test_without_the_duty_to_spend_what_is_asked_for_is_granted_between_floor_an
     assert 60 <= budget.spent[0] <= 300
 
 
+@pytest.mark.fast
 def test_overspending_is_a_bug_that_shows():
     budget = Budget(np.array([10]), 2, 0.5, 0.5)
     with pytest.raises(AssertionError):
         budget.spend(np.array([11]))
 
 
+@pytest.mark.fast
 def test_one_training_starts_anew_beside_the_others():
     both, one = Budget(np.array([10, 20]), 4, 0.5, 0.25), Budget(np.array([40]), 4, 0.5, 0.25)
     both.spend(np.array([3, 5]))
@@ -60,6 +61,7 @@ def test_one_training_starts_anew_beside_the_others():
     assert both.grant(np.array([99, 99]), np.array([1, 0])).tolist() == [10, 40]
 
 
+@pytest.mark.fast
 def test_bad_shares_are_named():
     with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\], got 1.5"):
         Budget(np.array([10]), 2, 1.5, 0.1)

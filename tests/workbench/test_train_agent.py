@@ -74,6 +74,7 @@ def test_evaluate_again_and_elsewhere(run, few_rules, capsys):
 @pytest.mark.usefixtures("few_rules")
 def test_published_methods_join_the_table_by_name(run, capsys):
     arguments = ["--evaluate", str(run), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
+    arguments += ["--env-set", "task.dataset.train=200"]
     assert main([*arguments, "--env-set", "intervals=3", "--compare", "infobatch", "pods", "sada"]) == 0
     shown = capsys.readouterr().out
     assert "| infobatch | 50% |" in shown and "| pods | 50% |" in shown and "| sada | 50% |" in shown
@@ -156,7 +157,7 @@ def test_rules_join_the_table_of_a_discrete_agent_which_resumes_with_its_replay_
     short = ["--agent", "dqn", "--steps", "48", "--env-set", "actions=discrete"]
     for setting in ("learning_starts=8", "buffer_size=500"):
         short += ["--agent-set", f"hyperparameters.{setting}"]
-    assert main([*TINY, *short, "--out", str(tmp_path)]) == 0
+    assert main([*TINY, *short, "--seeds", "1", "--out", str(tmp_path)]) == 0
     run = only_run(tmp_path)
     agents = {row["agent"] for row in json.loads((run / "evaluation.json").read_text())["rows"]}
     assert {"dqn", "all_data", "random", "small_loss"} <= agents
