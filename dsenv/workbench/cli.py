@@ -16,11 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
+
     if args.list:
         _say(catalogue_text())
         return 0
     if args.threads < 1 or args.seeds < 1:
         parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
+
     try:
         return _run(args)
     except (ValueError, OSError) as error:
@@ -165,7 +167,7 @@ def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "
     gained = gains(result)
     if gained:
         _say(f"\n{result.agent} against all data, same seeds:\n{gained}")
-    _say(f"\nwritten to {run.folder}; look at it with: tensorboard --logdir {run.folder.parent}")
+    _say(f"\nwritten to {run.folder}; see it with: tensorboard --logdir {run.folder.parent}")
     return 0
 
 
