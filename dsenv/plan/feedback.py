@@ -59,11 +59,9 @@ class Cost:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.trained, self.extra_forwards, self.seconds = (
-            state["trained"],
-            state["extra_forwards"],
-            dict(state["seconds"]),
-        )
+        self.trained = state["trained"]
+        self.extra_forwards = state["extra_forwards"]
+        self.seconds = dict(state["seconds"])
 
 
 class PlanSignals(SampleSignals):
@@ -115,12 +113,14 @@ class EpochBuffer:
         """Let the signals take in what is kept."""
         if not self._parts:
             return
+
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         if more:
             signals.blind = False
             signals.update(index, loss, more[0], more[1], step)
         else:
             signals.update_losses(index, loss, step)
+
         self._parts, self._elements = [], 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,8 +152,11 @@ class BatchTransform:
         epoch_sampler: EpochSampler,
         cost: "Cost",
     ) -> None:
-        self.plan, self.controller, self.transform = plan, controller, transform or _same
-        self.epoch_sampler, self.cost = epoch_sampler, cost
+        self.plan = plan
+        self.controller = controller
+        self.transform = transform or _same
+        self.epoch_sampler = epoch_sampler
+        self.cost = cost
 
     def __call__(self, index: Tensor, inputs: Any, labels: Any, weight: Tensor, number: int) -> Batch:
         """Batch `number` of the epoch, from raw inputs (B, ...)."""
@@ -194,7 +197,10 @@ class Feedback:
         cost: Cost,
         volume: LearnedVolume | None = None,
     ) -> None:
-        self.selector, self.controller, self.signals, self.cost = selector, controller, signals, cost
+        self.selector = selector
+        self.controller = controller
+        self.signals = signals
+        self.cost = cost
         self._needing = (selector, controller, volume)
         self._buffer = EpochBuffer()
 
@@ -243,6 +249,7 @@ class Feedback:
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
         with self.cost.timed("observe"), full:
             more = () if seen.logits is None else (seen.logits, seen.labels)
             self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)
