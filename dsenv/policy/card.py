@@ -42,7 +42,7 @@ class PolicyCard:
     rank_by: str
     """Signal that ranks the samples for them."""
     ratio: float
-    """Target ratio of the training."""
+    """Target ratio of the training run."""
     intervals: int
     """Intervals of an episode."""
     interval: float = 1.0
@@ -69,16 +69,19 @@ class PolicyCard:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+
         control = self.make_control(self.ratio)
         if control.candidates * self.embedding > MOST_ENTRIES:
             raise ValueError(
                 f"{control.candidates} candidates with an embedding of {self.embedding} are more than "
                 f"{MOST_ENTRIES} entries of an observation"
             )
+
         own = recipe(control, self.bins, self.embedding)
         if not self.observation:
             object.__setattr__(self, "observation", own)
         self._check_observation(own)
+
         try:
             self.text()
         except (RecursionError, TypeError, ValueError) as error:
@@ -95,6 +98,7 @@ class PolicyCard:
             **dict.fromkeys(("bins", "intervals", "embedding"), (int,)),
             **dict.fromkeys(("ratio", "interval", "validation_shown"), (int, float)),
         }
+
         for name, types in wanted.items():
             value = getattr(self, name)
             if not isinstance(value, types) or isinstance(value, bool):
@@ -105,13 +109,14 @@ class PolicyCard:
         if saw.get("version") != VERSION:
             raise ValueError(
                 f"the policy sees observations of version {saw.get('version')!r}, this dsenv makes version "
-                f"{VERSION}; use dsenv {self.dsenv}, which wrote it, or train the policy anew"
+                f"{VERSION}; use dsenv {self.dsenv}, which wrote it, or train the policy again"
             )
+
         if dict(saw) != dict(own):
             raise ValueError(
                 f"the policy saw {saw.get('entries')!r} entries by other names than the {own['entries']} "
                 f"that this dsenv makes for its control and bins; use dsenv {self.dsenv}, or train the "
-                "policy anew"
+                "policy again"
             )
 
     def make_control(self, target: float) -> Control:
@@ -127,6 +132,7 @@ class PolicyCard:
         for key, value in self.control.items():
             if key != "name":
                 _check_setting(name, key, value)
+
         control = make_control(dict(self.control), self.bins, target, binary=self.actions == "binary")
         if self.actions not in control.kinds:
             raise ValueError(f"control {name!r} has no {self.actions} actions")
@@ -160,6 +166,7 @@ class PolicyCard:
         missing = [name for name in names if name not in content]
         if missing:
             raise ValueError(f"the card has no {missing[0]!r}")
+
         return cls(**{name: content[name] for name in names})
 
 
@@ -173,6 +180,7 @@ def read_toml(text: str) -> dict[str, Any]:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"its card is not valid TOML ({error})") from error
+
     number = content.get("format")
     if type(number) is not int or number < 1:
         raise ValueError(f"its card names no format: expected format = {FORMAT}, got {number!r}")

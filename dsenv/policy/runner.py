@@ -44,7 +44,7 @@ class PolicyRunner:
         device: where the signals live.
 
     Raises:
-        ValueError: the policy looks at candidates by a forward pass, the budget is too small, or there are
+        ValueError: the policy scores its candidates by a forward pass, the budget is too small, or there are
             fewer than 2 classes.
     """
 
@@ -202,6 +202,7 @@ class PolicyRunner:
             return None if self.policy.card.is_blind else self._reported
         if self.interval == 0:
             return 1 / self.classes  # of a guess, which an untrained model comes near
+
         raise ValueError(
             "this policy was trained with the accuracy on a validation split in sight, and none was reported "
             f"after epoch {self.interval - 1}: call plan.report_validation(accuracy) (or runner.validated) "
@@ -211,7 +212,7 @@ class PolicyRunner:
     def _act_on_groups(self, signals: SampleSignals) -> Actions:
         """An action (1, P) for candidates (1, P) in groups as large as the policy knows them.
 
-        Scores become ranks within their group, since they were learned to be compared there alone.
+        Scores become ranks within their group, since the policy learned to compare them only there.
         """
         index = self._groups()  # (G, M)
         where = index.clamp(max=self.size - 1)
@@ -241,6 +242,7 @@ class PolicyRunner:
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((self.seed, self.interval)).generate_state(1, np.uint64)[0])
         )
+
         order = torch.randperm(self.size, generator=generator).to(self.device)
         groups = -(-self.size // most)
         padding = order.new_full((groups * most - self.size,), self.size)
