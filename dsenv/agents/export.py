@@ -183,7 +183,7 @@ def _set(policy: Any) -> Exported:
 
 
 def _mlp(modules: list[Any], head: str) -> Exported:
-    """Linear layers with one activation between them, as a network of one's own."""
+    """Linear layers with one activation between them, as the network of an `MlpActor`."""
     layers = [module for module in modules if isinstance(module, nn.Linear)]
     between = {type(module) for module in modules if not isinstance(module, nn.Linear)}
     names: dict[type, str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}

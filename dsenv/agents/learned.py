@@ -45,7 +45,7 @@ class LearnedAgent:
         self.env: Mapping[str, Any] = {**own, **(env or {})}
 
     def check(self) -> None:
-        """Nothing is read later."""
+        """Do nothing: no setting is read later."""
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> Policy:
         """The policy, for an environment with this control.

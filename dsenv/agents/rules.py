@@ -39,7 +39,7 @@ class Rule(ABC):
         self._control: Control | None = None
 
     def check(self) -> None:  # noqa: B027  # the other agents have something to check
-        """Nothing is read later."""
+        """Do nothing: no setting is read later."""
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
         """The rule for an environment with this control.
