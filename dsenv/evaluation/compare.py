@@ -23,7 +23,7 @@ from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
-REFERENCE = "all_data"  # gains are over this agent, seed by seed
+REFERENCE = "all_data"  # gains are measured against this agent, seed by seed
 MOST_REPLICAS = 64  # training runs side by side
 
 Accuracies = NDArray[np.float64]
@@ -47,9 +47,9 @@ class Row:
     agent: str
     context: dict[str, Any]
     ratio: float
-    """Samples seen over those of all data."""
+    """Samples seen, as a share of those seen with all data."""
     compute: float
-    """The same with forward passes that do not train, at a third of a sample seen each."""
+    """The same, where a forward pass without training counts as a third of a sample seen."""
     accuracy_mean: float
     """Test accuracy at the end of training, mean over seeds."""
     accuracy_low: float
@@ -60,7 +60,7 @@ class Row:
     """Samples seen in one training run, mean over seeds."""
     seeds: int
     gain_mean: float | None = None
-    """Accuracy less that of all data on the same seed, mean; None where all data was not run."""
+    """Accuracy minus that of all data on the same seed, mean over seeds; None where all data was not run."""
     gain_low: float | None = None
     gain_high: float | None = None
     diverged: int = 0
@@ -95,7 +95,7 @@ class Evaluation:
 
 
 def interval(values: Accuracies) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of (S,) values; a point where they are all the same."""
+    """95 % bootstrap interval of the mean of (S,) values; of length 0 where they are all the same."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ class Runs:
     def of(
         cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
     ) -> "Runs":
-        """What the finished runs of an environment came to; a diverged one is as good as a guess."""
+        """Results of an environment's finished runs; the accuracy of a diverged one is that of a guess."""
         parts, order = [], []
         for session, rows in env.episodes.parts():
             score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
