@@ -157,7 +157,7 @@ def _trained_run(recipe: Recipe, agent: Any, out: Path, device: str, trained: Pa
 def _results(
     run: "Run", wanted: Sequence[tuple[str, Definition]], seeds: int, device: str, compare: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Evaluate a run in all environments wanted; its own rows, by environment, for the card."""
+    """Evaluate a run in each environment; returns the rows of its agent, by environment."""
     from dsenv.workbench.train import evaluate_run
 
     results = {}

@@ -42,7 +42,7 @@ class Run:
         started = datetime.now().astimezone()
         name = f"{started:%Y%m%d-%H%M%S}-{env.name}-{agent.name}-{seed}"
 
-        # A folder that is not there yet
+        # A name that no folder has yet
         folder = out / name
         number = 2
         while folder.exists():
