@@ -65,6 +65,7 @@ def _find(root: str | None, download: bool) -> Path:
     for folder in folders:
         if all((folder / name).is_file() for name in needed):
             return folder
+
     if not download:
         searched = ", ".join(os.fspath(folder) for folder in folders)
         raise FileNotFoundError(

@@ -71,6 +71,7 @@ def _read(path: Path, size: int, channels: int) -> tuple[torch.Tensor, torch.Ten
             v2.CenterCrop(size),
         ]
     )
+
     source = ImageFolder(str(path), transform)  # says which folders hold no image
     pairs = [pair for pair in tqdm(source, desc=f"reading {path.name}", disable=len(source) < 2000)]
     images = torch.stack([image for image, _ in pairs])
