@@ -80,7 +80,7 @@ class MadeUp:
         return signals
 
     def everything(self) -> Tensor:
-        """Positions (N,) of all samples, in an order that is not the plain one."""
+        """Positions (N,) of all samples, in a random order."""
         return torch.randperm(self.size, generator=self.generator(3), device=self.device)
 
     def outputs(self, index: Tensor, step: int, needs: Needs) -> ModelOutputs:
