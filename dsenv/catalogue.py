@@ -29,7 +29,7 @@ KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
 
 Choice = str | Mapping[str, Any] | Callable[..., Any]
-"""How a part is chosen: by a name, a table of its name and settings, a class or a factory; or by itself."""
+"""How a part is chosen: a name, a table of its name and settings, a class, a factory, or the part itself."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def as_table(kind: str, choice: Choice) -> dict[str, Any]:
 
 
 def part_source(kind: str, known: Mapping[str, Any], name: Any) -> Callable[..., Any]:
-    """The class or function behind the name of a part; a class or function is its own.
+    """The class or function behind the name of a part; a class or function is returned as it is.
 
     Raises:
         ValueError: the name is unknown; the message names the nearest one.
