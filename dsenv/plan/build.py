@@ -47,7 +47,7 @@ def apply_policy(choice: PolicyChoice | None, chosen: Chosen) -> Chosen:
 
     found = dict(chosen)
     for part in decided:
-        # Ops may be given all the same, by a controller that leaves strengths open
+        # A controller that leaves strengths open may be given too: it brings the ops
         own = chosen[part]
         is_open = part == "augment" and own is not None and _takes_strengths(own)
         if own is not None and not (is_open and isinstance(own, Mapping)):
@@ -133,7 +133,7 @@ def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
         chosen: what the user gave.
-        parts: what was made of it; None for a volume that is a schedule, of which the counts tell.
+        parts: what was made of it; None for a volume that is a schedule, whose counts a state holds.
     """
     words = {}
     for name, choice in chosen.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 LABEL_KEYS = ("labels", "label", "target")  # of samples that are mappings
-READ = 1024  # samples read at a time, where nobody says otherwise
+READ = 1024  # samples read at a time by default
 
 
 # Batches
@@ -80,7 +80,7 @@ def split_sample(sample: Any) -> tuple[Any, Any]:
     """Inputs and labels of a collated batch.
 
     A pair is (inputs, labels); a mapping stays whole and its labels are found by key; anything else is
-    inputs alone.
+    only inputs.
     """
     if isinstance(sample, Mapping):
         return sample, next((sample[key] for key in LABEL_KEYS if key in sample), None)

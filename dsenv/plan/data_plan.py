@@ -1,4 +1,4 @@
-"""DataPlan: selector x volume schedule x augmentation in a training loop of one's own."""
+"""DataPlan: selector x volume schedule x augmentation in your own training loop."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
-_NUMBERS = itertools.count()  # of the plans of this process, with which batches are stamped
+_NUMBERS = itertools.count()  # of the plans of this process; batches carry them
 
 
 class DataPlan:
@@ -111,7 +111,7 @@ class DataPlan:
         self.classes = self._source.classes if classes is None else classes
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
         self.dataset = IndexedDataset(self._source.dataset)
-        """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
+        """Gives (position, sample), for your own DataLoader with `sampler`."""
 
         # What, how much, how strong
         chosen = {"selector": selector, "volume": volume, "augment": augment}
@@ -240,7 +240,7 @@ class DataPlan:
         return PlanLoader(self.dataset, self.sampler, self.epoch_sampler, self.batch, settings)
 
     def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch:
-        """The batch made of what a DataLoader of one's own gave, over `plan.dataset` with `plan.sampler`.
+        """The batch made of what your own DataLoader gave, over `plan.dataset` with `plan.sampler`.
 
         Args:
             index: (B,) int64 positions.
@@ -392,7 +392,7 @@ class DataPlan:
         self._feedback.load_state_dict(state["feedback"])
 
     def _settings(self) -> dict[str, Any]:
-        """What a state can be continued under."""
+        """The settings that a continued state must share."""
         return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._words}
 
     def __repr__(self) -> str:

@@ -81,7 +81,7 @@ class EpochSampler:
         self.done = 0
         """Samples of the current epoch that are trained on."""
         self.scoring_passes = 0
-        """Passes that the selector was given."""
+        """Scoring passes that the selector was given."""
 
         self._chosen: Selection | None = None
         self._end = 0  # samples that the current epoch trains on, once they are chosen
@@ -184,7 +184,7 @@ class EpochSampler:
         """What is left of the current epoch, in training order.
 
         Raises:
-            ValueError: nothing is.
+            ValueError: nothing is left.
         """
         chosen = self.chosen
         if self.is_done:
@@ -198,7 +198,7 @@ class EpochSampler:
         """Check that `size` more samples can be trained on in the current epoch.
 
         Raises:
-            ValueError: it is not begun, or has fewer samples left.
+            ValueError: it has not begun, or has fewer samples left.
         """
         if self._chosen is None or self.done + size > self._end:
             raise ValueError(

@@ -30,7 +30,7 @@ PARTS = ("select", "augment", "observe", "score")
 
 @dataclass
 class Cost:
-    """What a training spent so far, and what the plan's own work took of it."""
+    """What a training run has cost so far, and the time that the plan's own work took."""
 
     trained: int = 0
     """Samples trained on (forward and backward)."""
@@ -65,7 +65,7 @@ class Cost:
 
 
 class PlanSignals(SampleSignals):
-    """Signals of a loop that may keep its logits to itself.
+    """Signals of a training loop that may give no logits.
 
     Without logits the signals made of them stay as they were before training, and reading them is an
     error once samples were trained on.
@@ -89,10 +89,10 @@ class PlanSignals(SampleSignals):
 
 
 class EpochBuffer:
-    """One epoch's training forwards, until the signals take them in together.
+    """Outputs of one epoch's training batches, kept until the signals take them in together.
 
-    A sample comes once an epoch and is chosen between epochs, so nobody needs them earlier; ranks are
-    then those of the whole epoch, and a step costs next to nothing.
+    A sample comes once an epoch and is chosen between epochs, so they are not needed earlier; ranks
+    are then those of the whole epoch, and a step costs almost nothing.
     """
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class BatchTransform:
         controller: augments; None for no augmentation.
         transform: applied after it; None for none.
         epoch_sampler: gives signals, random streams and the epoch.
-        cost: where the time is written down.
+        cost: records the time.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Feedback:
         selector: sees every batch.
         controller: sees every batch; None where nothing is augmented.
         signals: take in an epoch's batches at its end.
-        cost: where time and further forwards are written down.
+        cost: records time and further forwards.
         volume: a learned one, which needs logits; None for any other.
     """
 
