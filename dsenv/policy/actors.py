@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dsenv.errors import check_keywords, pick
 from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork, beta_parameters, exists
 
-LARGEST = 1 << 16  # of a layer; a card that asks for more is no card
-LAYERS = 64  # hidden ones
+LARGEST = 1 << 16  # size of a layer; a card that asks for more is refused
+LAYERS = 64  # most hidden layers
 
 
 class Actor(nn.Module):

@@ -17,8 +17,8 @@ from dsenv.errors import check_share, pick
 from dsenv.signals import SampleSignals
 
 FORMAT = 1
-LARGEST = 4096  # number in a control's settings
-MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is no card
+LARGEST = 4096  # size of a number in a control's settings
+MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is refused
 MOST_INTERVALS = 1 << 31
 FOLLOWING = ("bins", "target", "binary")  # arguments of a control that follow from the rest of the card
 
@@ -52,7 +52,7 @@ class PolicyCard:
     embedding: int = 0
     """Length of the model's features, where the policy saw them."""
     observation: Mapping[str, Any] = field(default_factory=dict)
-    """Version of the recipe, number of entries and SHA-256 of their names; left out, those of now."""
+    """Version of the recipe, number of entries and SHA-256 of their names; default: those of now."""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained: environment, contexts, algorithm, results. For people; nothing reads it."""
     dsenv: str = __version__

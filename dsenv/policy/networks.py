@@ -12,7 +12,7 @@ from dsenv.errors import pick
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
-LIMIT = 0.5  # scores stay in (-LIMIT, LIMIT), so that exploration noise seldom leaves [-1, 1]
+LIMIT = 0.5  # scores stay in (-LIMIT, LIMIT), so that exploration noise rarely leaves [-1, 1]
 PADDING = -1.0  # the score of a row that holds no candidate
 
 

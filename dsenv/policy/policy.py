@@ -115,7 +115,7 @@ class Policy:
         """
         del episode_start, deterministic
 
-        # Copied: its place in memory decides last bits.
+        # A copy: the last bits of a result depend on where its input lies in memory
         rows = torch.tensor(np.asarray(observation, np.float32))
         if rows.dim() not in (1, 2):
             raise ValueError(f"expected observations (K, O) or one (O,), got shape {tuple(rows.shape)}")

@@ -20,7 +20,7 @@ from dsenv.volume.budget import Budget
 class PolicyRunner:
     """Decides, interval by interval, what a training run is to see, as the policy did in its environment.
 
-    An interval is an epoch of a plan. Use, for a loop of one's own without `DataPlan`::
+    An interval is an epoch of a plan. Use, for your own loop without `DataPlan`::
 
         runner = PolicyRunner(policy, size=len(data), classes=10, intervals=epochs, ratio=0.5)
         for epoch in range(epochs):
@@ -122,7 +122,7 @@ class PolicyRunner:
         self._reported = check_share("validation accuracy", float(accuracy), zero=True)
 
     def decide(self, signals: SampleSignals, planned: int | None = None) -> Decision:
-        """What the next interval is to train on; asked again before `chose`, the same.
+        """What the next interval is to train on; the same answer until `chose` is called.
 
         Args:
             signals: (N,) of the intervals before.
