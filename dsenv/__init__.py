@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import import_entry_point, load, names, register_envs
+from dsenv.version import VERSION
 
 if TYPE_CHECKING:
     from dsenv.agents.callbacks import EnvScalars
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dsenv.tasks import Recipe, Task
     from dsenv.volume import VolumeSchedule
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "AugmentationController",
     "DataPlan",

@@ -1,4 +1,4 @@
-"""Tensor operations whose obvious form is slow on one of the devices; the choice is made here alone.
+"""Tensor operations whose obvious form is slow on one of the devices; only this module chooses the form.
 
 Measured on one CPU thread (benchmarks/kernels.py): torch's log-softmax over ten classes as the last
 dimension takes ten times as long as over the first, and torch's sort of float rows takes 35 times as long
@@ -16,11 +16,11 @@ from torch.nn import functional
 from dsenv import scan
 
 ONEDNN_WORTH = 1 << 17  # elements of a layer's inputs from which on converting them pays
-LARGE = 1 << 16  # samples from which on the forms of `dsenv.scan` are the faster ones
+LARGE = 1 << 16  # samples from which on the forms of `dsenv.scan` are faster
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """The values on the device; a GPU gets those of the host from pinned memory, without a wait."""
+    """The values on the device; from the host to a GPU they go by pinned memory, without a wait."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
@@ -76,9 +76,10 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def quantile(values: Tensor, share: float) -> Tensor:
-    """Quantile () of values (N,), between two of them linear in rank; `share` in [0, 1]."""
+    """Quantile () of values (N,), linear in rank between two of them; `share` in [0, 1]."""
     if values.device.type != "cpu":
         return torch.quantile(values, share)
+
     ordered = sort(values)
     place = share * (len(ordered) - 1)
     low = int(place)
@@ -114,7 +115,7 @@ def is_large(values: Tensor) -> bool:
 
 
 def _spawn(generator: torch.Generator) -> np.random.Generator:
-    """A NumPy generator that a draw from torch's decides."""
+    """A NumPy generator, seeded by a draw from torch's."""
     return np.random.Generator(
         np.random.SFC64(int(torch.randint(1 << 62, (), generator=generator, dtype=torch.int64)))
     )
@@ -141,7 +142,7 @@ def top_k(values: Tensor, count: int, generator: torch.Generator | None = None) 
     Args:
         values: (N,).
         count: how many, 0..N.
-        generator: gives equal values equal chances; None lets any of them win, always the same ones.
+        generator: gives equal values equal chances; with None any of them are taken, always the same ones.
     """
     assert values.dim() == 1, values.shape
     if is_large(values):
@@ -149,17 +150,19 @@ def top_k(values: Tensor, count: int, generator: torch.Generator | None = None) 
         return torch.from_numpy(scan.largest(values.detach().numpy(), count, rng))
     if generator is None:
         return values.topk(count).indices
+
     shuffled = torch.randperm(len(values), generator=generator, device=generator.device)
     return shuffled[values[shuffled].topk(count).indices]
 
 
 def ranking(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions (N,) int64 by falling value (N,); equal values stand in random order."""
+    """Positions (N,) int64 by falling value (N,); equal values are in random order."""
     assert values.dim() == 1, values.shape
     if is_large(values):
         rows = values.detach().numpy()
         falling = scan.key_blocks(rows, mirror=True)
         return torch.from_numpy(scan.ordered(falling, len(rows), _spawn(generator)))
+
     shuffled = torch.randperm(len(values), generator=generator, device=generator.device)
     return shuffled[values[shuffled].argsort(descending=True, stable=True)]
 
@@ -169,7 +172,7 @@ def rank_bins(values: Tensor, members: Tensor, bins: int) -> Tensor:
 
     Args:
         values: (K, N) smallest first; equal ones in any order.
-        members: (K, 1) int64, values of each row to share out evenly; higher ranks get the last bin.
+        members: (K, 1) int64, number of values of each row to divide evenly; higher ranks get the last bin.
         bins: number of bins.
     """
     if is_large(values[0]):
@@ -177,6 +180,7 @@ def rank_bins(values: Tensor, members: Tensor, bins: int) -> Tensor:
         for row, whole, result in zip(values, members[:, 0].tolist(), found, strict=True):
             scan.rank_bins(row.detach().numpy(), whole, bins, result.numpy())
         return found
+
     order = argsort(values)
     position = torch.arange(values.shape[1], device=values.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, position)
@@ -184,7 +188,7 @@ def rank_bins(values: Tensor, members: Tensor, bins: int) -> Tensor:
 
 
 def positions(mask: Tensor, count: int) -> Tensor:
-    """Positions (count,) int64 at which a mask (N,) holds, `count` times in all; waits for no device."""
+    """Positions (count,) int64 at which a mask (N,) holds, `count` times in all; no wait for the device."""
     if mask.device.type != "cpu":
         return torch.nonzero_static(mask, size=count).squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))

@@ -1,4 +1,4 @@
-"""ModelOutputs: what a model says about some samples."""
+"""ModelOutputs: the outputs of a model for some samples."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a model says about B samples: a training batch, or a pass over a whole split.
+    """Outputs of a model for B samples: a training batch, or a pass over a whole split.
 
-    Where K replicas run side by side every tensor has a leading axis K, and what stands on padding means
-    nothing; `of_replica` gives the plain form of one of them.
+    With K replicas every tensor has a leading axis K, and the values of padding have no meaning;
+    `of_replica` gives the plain form of one of them.
     """
 
     index: Tensor
@@ -26,7 +26,7 @@ class ModelOutputs:
     """(B, D) inputs of the last linear layer."""
 
     def at(self, positions: Tensor) -> "ModelOutputs":
-        """What was said about the samples at `positions` (M,), which become samples 0..M-1."""
+        """The outputs for the samples at `positions` (M,), which become samples 0..M-1."""
         rest = (None if tensor is None else tensor[positions] for tensor in (self.logits, self.features))
         index = torch.arange(len(positions), device=positions.device)
         return ModelOutputs(index, self.labels[positions], self.loss[positions], *rest)

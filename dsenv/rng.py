@@ -1,4 +1,4 @@
-"""One random stream for each replica, apart from torch's and NumPy's global ones."""
+"""One random stream for each replica, separate from the global ones of torch and NumPy."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class Streams:
-    """K independent generators on one device; replica k draws from the k-th alone.
+    """K independent generators on one device; replica k draws from the k-th only.
 
-    A replica's numbers therefore do not depend on how many others run beside it.
+    A replica's numbers therefore do not depend on how many others run with it.
     """
 
     def __init__(self, replicas: int, device: torch.device) -> None:
@@ -18,13 +18,13 @@ class Streams:
 
     @classmethod
     def of(cls, generator: torch.Generator) -> "Streams":
-        """The stream of one replica, drawn from a generator that somebody else keeps."""
+        """The stream of one replica, drawn from a generator that the caller owns."""
         streams = cls(1, generator.device)
         streams._generators = [generator]
         return streams
 
     def seed(self, replica: int, seed: int) -> None:
-        """Start the stream of one replica anew."""
+        """Restart the stream of one replica from a seed."""
         self._generators[replica].manual_seed(seed)
 
     def uniform(self, size: int) -> Tensor:

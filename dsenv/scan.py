@@ -1,9 +1,10 @@
 """Order statistics and draws over millions of samples on a CPU, one cache-sized block at a time.
 
-The fast forms behind `dsenv.kernels`, which says when they are used. A float32 becomes a 32-bit key that
-stands in the same order. The key at any rank follows from two histograms of 16 bits each, so that the
-largest values are found without a sort, without a copy of the values, and whatever their ties. A full
-ranking sorts integers that hold the key above the position, 8 bytes a sample in place.
+The fast forms behind `dsenv.kernels`, which says when they are used. A float32 becomes a 32-bit key with
+the same order. The key at any rank follows from two histograms of 16 bits each, so that the largest
+values are found without a sort or a copy of the values, however many of them are equal. A full ranking
+sorts integers that hold the key in their upper half and the position in the lower, in place, with 8 bytes
+a sample.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,19 +32,22 @@ def blocks(size: int) -> Iterator[slice]:
 def key_blocks(values: Floats, mirror: bool = False) -> Iterator[tuple[slice, Keys]]:
     """Block after block, keys that order as the values (N,) do; 0.0 and -0.0 are equal, NaN is above all.
 
-    The keys live until the next block is asked for: new temporaries for each block would be handed back to
-    the operating system and fetched again, which takes four times as long as the work.
+    The keys are valid until the next block is asked for, which reuses their memory: new arrays for each block
+    would be returned to the operating system and requested again, and take four times as long as the work.
 
     Args:
         values: (N,).
-        mirror: order the other way round, NaN first.
+        mirror: reverse the order, NaN first.
     """
     room, signs = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.int32)
+
     for block in blocks(len(values)):
         keys = room[: block.stop - block.start]
         sign = signs[: len(keys)]
         np.add(values[block], np.float32(0), out=keys.view(np.float32))
         np.right_shift(keys.view(np.int32), np.int32(31), out=sign)  # all ones for a negative value
+
+        # Flip all bits of a negative value, whose order is reversed, and the sign bit of the others
         flip = sign.view(np.uint32)
         flip |= SIGN
         keys ^= flip
@@ -58,6 +62,8 @@ def keys_at(values: Floats, ranks: Sequence[int]) -> list[tuple[int, int]]:
         keys >>= HALF
         high += np.bincount(keys, minlength=1 << 16)
     ends = high.cumsum()
+
+    # Lower halves of the keys that share the upper half of a rank asked for
     bins = np.searchsorted(ends, np.asarray(ranks), side="right")  # upper halves of the keys
     low = {int(upper): np.zeros(1 << 16, np.int64) for upper in bins}
     for _, keys in key_blocks(values):
@@ -65,6 +71,7 @@ def keys_at(values: Floats, ranks: Sequence[int]) -> list[tuple[int, int]]:
             inside = keys[(keys >= upper << 16) & (keys <= (upper << 16) + 0xFFFF)]
             inside &= np.uint32(0xFFFF)
             found += np.bincount(inside, minlength=1 << 16)
+
     answers = []
     for rank, upper in zip(ranks, bins.tolist(), strict=True):
         inner = low[upper].cumsum()
@@ -84,11 +91,14 @@ def largest(values: Floats, count: int, rng: np.random.Generator | None) -> Posi
     """
     if count == 0:
         return np.empty(0, np.int64)
+
+    # How many of each block are above the least chosen value, and how many equal to it
     threshold = keys_at(values, [len(values) - count])[0][0]
     above, tied = [], []
     for _, keys in key_blocks(values):
         above.append(int(np.count_nonzero(keys > threshold)))
         tied.append(int(np.count_nonzero(keys == threshold)))
+
     take = shares(tied, count - sum(above), rng)
     chosen, end = np.empty(count, np.int64), 0
     for (block, keys), more, drawn in zip(key_blocks(values), above, take, strict=True):
@@ -98,19 +108,21 @@ def largest(values: Floats, count: int, rng: np.random.Generator | None) -> Posi
             equal = np.flatnonzero(keys == threshold)
             equal = equal[:drawn] if rng is None else rng.choice(equal, drawn, replace=False, shuffle=False)
             np.add(equal, block.start, out=chosen[start + more : end])
+
     return chosen
 
 
 def shares(sizes: Sequence[int], count: int, rng: np.random.Generator | None) -> list[int]:
     """How many of `count` samples drawn without replacement fall in parts of these sizes.
 
-    With no `rng` the first parts are emptied first.
+    With no `rng` the first parts are used up first.
     """
     if count == sum(sizes):
         return list(sizes)
     if rng is not None:
         drawn: list[int] = rng.multivariate_hypergeometric(sizes, count, method="marginals").tolist()
         return drawn
+
     ends = np.minimum(np.cumsum(sizes), count)
     taken: list[int] = np.diff(ends, prepend=0).tolist()
     return taken
@@ -121,6 +133,7 @@ def subset(size: int, count: int, rng: np.random.Generator) -> Positions:
     parts = list(blocks(size))
     chosen, end = np.empty(count, np.int64), 0
     sizes = [part.stop - part.start for part in parts]
+
     for part, length, drawn in zip(parts, sizes, shares(sizes, count, rng), strict=True):
         start, end = end, end + drawn
         chosen[start:end] = rng.choice(length, drawn, replace=False, shuffle=False)
@@ -134,15 +147,18 @@ def ordered(keys: Iterable[tuple[slice, Keys]], size: int, rng: np.random.Genera
     Args:
         keys: of each block of positions.
         size: number of positions, below 2^32.
-        rng: puts equal keys in random order; None leaves them in that of their positions.
+        rng: puts equal keys in random order; None puts them in the order of their positions.
     """
     secret = None if rng is None else rng.integers(1 << 32, size=4, dtype=np.uint32)
     packed = np.empty(size, np.uint64)
+
+    # The key above, the position below; scrambled positions put ties in random order
     for block, key in keys:
         place = np.arange(block.start, block.stop, dtype=np.uint32)
         packed[block] = key
         packed[block] <<= np.uint64(32)
         packed[block] |= place if secret is None else scramble(place, secret)
+
     packed.sort()
     for block in blocks(size):
         place = packed[block].astype(np.uint32)
@@ -157,7 +173,7 @@ def random_keys(size: int, rng: np.random.Generator) -> Iterator[tuple[slice, Ke
 
 
 def scramble(numbers: Keys, secret: Keys) -> Keys:
-    """A bijection of 32-bit numbers (N,) that some secret ones decide: ties get their order from it."""
+    """A bijection of 32-bit numbers (N,), decided by the secret ones: it gives ties a random order."""
     for part in secret:
         numbers = numbers ^ part
         numbers ^= numbers >> np.uint32(16)
@@ -183,11 +199,13 @@ def unscramble(numbers: Keys, secret: Keys) -> Keys:
 def rank_bins(values: Floats, members: int, bins: int, result: Positions) -> None:
     """Write to `result` the bin (N,) of each value (N,): its rank * bins // members, at most bins - 1.
 
-    Equal values stand in the order of their positions.
+    Equal values are in the order of their positions.
     """
     edges = [-(-b * members // bins) for b in range(1, bins)]  # first rank of each bin
     starts = keys_at(values, [edge for edge in edges if edge < len(values)])
     split = dict(starts)  # values on which a bin may begin: key -> how many are smaller
+
+    # A value above a start is in its bin or a later one; values equal to it are shared out by position
     for block, keys in key_blocks(values):
         found = result[block]
         found[:] = 0

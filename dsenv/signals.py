@@ -1,7 +1,7 @@
 """SampleSignals: what is known about each training sample, on the training device.
 
 Signals come from the training forward itself. A sample that was not trained on keeps its last
-values; `last_step` tells how old they are.
+values; `last_step` says how old they are.
 """
 
 import math
@@ -17,7 +17,7 @@ INFLUENCE_SHARE = 0.3  # weight of the newest change in `influence` and its vari
 
 
 class SampleSignals:
-    """Per-sample history of one training, or of K replicas of it.
+    """Per-sample history of one training run, or of K replicas of it.
 
     Every signal is a tensor of shape (N,), or (K, N) where `replicas` is given:
 
@@ -62,7 +62,10 @@ class SampleSignals:
     ) -> None:
         if size < 1 or classes < 2:
             raise ValueError(f"signals need size >= 1 and classes >= 2, got {size} and {classes}")
-        self.size, self.classes, self.replicas = size, classes, replicas
+
+        self.size = size
+        self.classes = classes
+        self.replicas = replicas
         self.device = torch.device(device)
         self._initial = {
             "loss": math.log(classes),
@@ -79,7 +82,8 @@ class SampleSignals:
             "influence": 0.0,
             "influence_variance": 0.0,
         }
-        # One column more than samples: updates of padding (index N) fall there and are never read.
+
+        # One column more than samples: padding (index N) is written there and never read
         lead = () if replicas is None else (replicas,)
         self._store = {
             name: torch.full(
@@ -136,7 +140,10 @@ class SampleSignals:
 
     def _like(self, size: int, store: dict[str, Tensor], replicas: int | None) -> "SampleSignals":
         other = object.__new__(SampleSignals)
-        other.size, other.classes, other.replicas, other.device = size, self.classes, replicas, self.device
+        other.size = size
+        other.classes = self.classes
+        other.replicas = replicas
+        other.device = self.device
         other._initial, other._store = self._initial, store
         return other
 
@@ -167,11 +174,14 @@ class SampleSignals:
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
         said = read_outputs(logits, labels)
+
         old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
         visits = self.gather("times_trained", index)
         first = visits == 0
         forgot = (old["correct"] > said["correct"]).int()
         self._update_influence(index, (loss - old["loss"]).abs(), visits)
+
+        # The first visit has no loss to compare with
         self._write("loss_ema", index, torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)))
         self._write("loss_change", index, torch.where(first, torch.zeros_like(loss), loss - old["loss"]))
         self._write("loss_rank", index, _rank(loss, index < self.size))
@@ -179,7 +189,8 @@ class SampleSignals:
         for name, value in said.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
-        # A number is filled in on the device: copied there, it would wait for a GPU
+
+        # A number is filled in on the device: a copy to a GPU would wait for it
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
@@ -194,7 +205,7 @@ class SampleSignals:
         self._write("influence_variance", index, spread)
 
     def gather(self, name: str, index: Tensor) -> Tensor:
-        """A signal at the positions `index` (..., M); what stands at N, the padding, means nothing."""
+        """A signal at the positions `index` (..., M); its values at N, the padding, have no meaning."""
         return self._store[name].gather(-1, index)
 
     def _write(self, name: str, index: Tensor, value: Tensor) -> None:
@@ -220,7 +231,7 @@ class SampleSignals:
 
 
 def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What a model's outputs say about samples: confidence, entropy, margin and correct, as in the table.
+    """Signals from a model's outputs: confidence, entropy, margin and correct, as in the table.
 
     Args:
         logits: (..., C).
@@ -230,6 +241,7 @@ def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     probability = log_probability.exp()
     confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
     other = probability.scatter(-1, labels[..., None], -1.0).amax(-1)
+
     return {
         "confidence": confidence,
         "entropy": -(probability * log_probability).sum(-1) / math.log(logits.shape[-1]),

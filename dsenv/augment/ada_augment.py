@@ -24,17 +24,17 @@ HEAD_GAIN = 0.01  # a small gain makes the first Beta the same for all samples
 class AdaAugment(AugmentationController):
     """An agent chooses each sample's strength from its features, rewarded by the losses of three views.
 
-    What it does: keeps a strength for each sample. Each step looks at the plain, the currently augmented and
+    What it does: keeps a strength for each sample. Each step compares the plain, the currently augmented and
     the fully augmented view; the reward (1 - b)(loss_current - loss_plain) + b (loss_full - loss_current),
     with b falling from 1 to 0 over training, asks for mild augmentation early and for strong augmentation
     late. A Beta actor and a critic on the plain view's features learn from it by one-step advantage, and the
     actor draws the sample's next strength.
 
-    When it helps: long trainings of networks that overfit. Its published logs drift to strengths near 1, so
-    compare it with `FixedStrength(1.0, ramp_epochs=...)`.
+    When it helps: long training runs of networks that overfit. Its published logs drift to strengths near 1,
+    so compare it with `FixedStrength(1.0, ramp_epochs=...)`.
 
-    Settings: as published (learning rate 3e-4, discount 0.99), 300 epochs; short trainings leave the actor
-    near its start.
+    Settings: as published (learning rate 3e-4, discount 0.99), 300 epochs; in short training runs the
+    actor stays near its start.
 
     Cost: two more forwards and one more augmented batch a step, which count against a compute budget. As in
     the published code they run in the model's training mode, so batch-norm statistics see all three views.
@@ -55,7 +55,7 @@ class AdaAugment(AugmentationController):
     Args:
         size: N, the number of training samples.
         features: D, the width of `ModelOutputs.features`.
-        epochs: length of the training, over which b falls to 0.
+        epochs: length of the training run, over which b falls to 0.
         device: where the memory and the agent live.
         learning_rate: Adam's step size for actor and critic.
         seed: decides the agent's initial parameters.
@@ -79,8 +79,10 @@ class AdaAugment(AugmentationController):
         super().__init__(**settings)
         if min(size, features, epochs) < 1:
             raise ValueError(f"size, features and epochs must be >= 1, got {size}, {features} and {epochs}")
+
         self.epochs = epochs
         self._memory = {"strength": torch.full((size,), 0.5, device=device)}
+
         generator = torch.Generator().manual_seed(seed)
         self.actor = _network((features, 128, 64, 2), HEAD_GAIN, generator).to(device)
         self.critic = _network((features, 128, 128, 1), 1.0, generator).to(device)
@@ -109,6 +111,7 @@ class AdaAugment(AugmentationController):
         self._codes = sent(self._codes, images.device)
         op = draw_ops(self._codes, len(images), generator)
         strength = self._memory["strength"][index]
+
         current = apply_ops(images, op, strength, generator, self.magnitudes)
         full = apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
         return current, images, full
@@ -126,12 +129,15 @@ class AdaAugment(AugmentationController):
         current, (plain, full) = trained, views
         if plain.features is None or current.features is None:
             raise ValueError("AdaAugment needs ModelOutputs.features of the plain and the current view")
+
         state, next_state = plain.features.detach().float(), current.features.detach().float()
         reward = view_reward(plain.loss, current.loss, full.loss, self.balance).detach()
         loss = self._loss(state, self._memory["strength"][plain.index], reward, next_state)
+
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+
         with torch.no_grad():
             self._memory["strength"][plain.index] = _sample_beta(self._shape(state), generator)
 
@@ -153,6 +159,7 @@ class AdaAugment(AugmentationController):
         with torch.no_grad():
             target = reward + DISCOUNT * self.critic(next_state).squeeze(-1)
         assert value.shape == target.shape == action.shape, (value.shape, target.shape, action.shape)
+
         density = _beta_log_density(self._shape(state), action)
         actor_loss: Tensor = -(density * (target - value.detach())).mean()
         critic_loss: Tensor = F.mse_loss(value, target)
@@ -178,6 +185,7 @@ def _network(widths: tuple[int, ...], gain: float, generator: torch.Generator) -
         nn.init.orthogonal_(layer.weight, gain if is_head else 1.0, generator=generator)
         nn.init.zeros_(layer.bias)
         layers += [layer] if is_head else [layer, nn.ReLU()]
+
     return nn.Sequential(*layers)
 
 

@@ -19,8 +19,8 @@ class AugmentationController(ABC):
     """Decides how strongly each sample is augmented, and augments it.
 
     A training loop calls `augment` for each batch before the forward pass, `observe` after it, and
-    `end_epoch` after each epoch. Crops and flips that every method uses alike are not the controller's
-    business.
+    `end_epoch` after each epoch. Crops and flips that every method shares are left to the
+    training loop.
 
     Use::
 
@@ -45,13 +45,13 @@ class AugmentationController(ABC):
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
     needs_parameters: bool = False
-    """What it learns from is made of the model's parameters, by the training loop itself."""
+    """The training loop must compute what it learns from, with the model's parameters."""
     observes: bool = False
-    """It learns from every training batch. A class that defines `observe` need not say so."""
+    """It learns from every training batch. Set automatically for a class that defines `observe`."""
     extra_views: int = 0
     """Further views of every batch whose outputs it compares; 0 for none."""
     takes_strengths: bool = False
-    """Somebody else decides the strengths and writes them to `strength`, (N,)."""
+    """The caller decides the strengths and writes them to `strength`, (N,)."""
     ops_per_sample: int = 1
     """Ops that `augment` applies to each sample, one after another."""
 
@@ -114,8 +114,8 @@ class AugmentationController(ABC):
         """Take in a training batch and its `extra_views` further views, in place of `observe`.
 
         Args:
-            trained: what the model said of the view it trained on.
-            views: of the others, in the order of `views`, without a graph.
+            trained: outputs for the view that the model trained on.
+            views: outputs for the others, in the order of `views`, without a graph.
             generator: the only source of randomness.
         """
         del trained, views, generator
@@ -142,12 +142,13 @@ class AugmentationController(ABC):
                     f"{name!r} of the state has shape {shape}, this {type(self).__name__} needs "
                     f"{tuple(tensor.shape)}; build it with the settings it was saved with"
                 )
+
         self.epoch = int(state["epoch"])
         for name, tensor in self._memory.items():
             tensor.copy_(state[name])
 
     def draws(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> list[Draw]:
-        """All that `augment` draws for the samples `index` (B,), in its order; one draw an op in a row."""
+        """All that `augment` draws for the samples `index` (B,), in the same order: one draw for each op."""
         strength = self.strengths(signals, index, generator)
         self._codes = sent(self._codes, index.device)
         return [
@@ -166,6 +167,7 @@ class AugmentationController(ABC):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} need one index each, got {tuple(strength.shape)}"
             )
+
         self._codes = sent(self._codes, images.device)
         op = draw_ops(self._codes, strength.numel(), generator)
         flat = images.reshape(-1, *images.shape[-3:])

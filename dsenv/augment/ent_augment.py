@@ -1,4 +1,4 @@
-"""EntAugment: the surer the model, the stronger the augmentation."""
+"""EntAugment: the more certain the prediction, the stronger the augmentation."""
 
 import math
 from typing import Any
@@ -24,7 +24,8 @@ class EntAugment(AugmentationController):
     labels counts as sure: with noisy labels late in training, mislabelled samples are augmented as strongly
     as others.
 
-    Settings: 10 warm-up epochs as published; fewer for short trainings. The paper also trains on `ent_loss`.
+    Settings: 10 warm-up epochs as published; fewer for short training runs. The paper also trains on
+    `ent_loss`.
 
     Cost: none beyond the ops.
 

@@ -43,12 +43,12 @@ class FixedStrength(AugmentationController):
     What it does: one op for each sample, drawn uniformly, at `strength`; over the first `ramp_epochs` epochs
     the strength rises linearly from 0.
 
-    When it helps: as the control for adaptive controllers. AdaAugment's published logs end near the maximum
+    When it helps: as the reference for adaptive controllers. AdaAugment's published logs end near the maximum
     strength, so a ramp to a fixed maximum is the baseline that it has to beat. It cannot tell samples apart.
 
     Settings: sweep `strength` over 0.3, 0.6 and 1.
 
-    Cost: none beyond the ops. Source: our own control.
+    Cost: none beyond the ops. Source: our own baseline.
 
     Args:
         strength: in [0, 1].
@@ -63,7 +63,7 @@ class FixedStrength(AugmentationController):
         self.strength, self.ramp_epochs = check_share("strength", strength, zero=True), ramp_epochs
 
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
-        """The strength of the present epoch, for every sample."""
+        """The strength of the current epoch, for every sample."""
         del signals, generator
         return torch.full(
             index.shape, ramped(self.strength, self.epoch, self.ramp_epochs), device=index.device

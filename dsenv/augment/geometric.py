@@ -46,6 +46,8 @@ def inverse_matrices(draw: Draw, magnitudes: Magnitudes, height: int, width: int
     mirror = 1 - 2 * (draw.chance < draw.strength).to(precise)
     mirror_x = where("flip_x", mirror, torch.ones_like(mirror))
     mirror_y = where("flip_y", mirror, torch.ones_like(mirror))
+
+    # One affine matrix for whichever op was drawn; the terms of all others are those of the identity
     row_x = (angle.cos() * mirror_x, shear_x - angle.sin(), shear_x * (height / 2) - shift_x)
     row_y = (shear_y + angle.sin(), angle.cos() * mirror_y, shear_y * (width / 2) - shift_y)
     return torch.stack([torch.stack(row_x, -1), torch.stack(row_y, -1)], 1)
@@ -55,7 +57,7 @@ def _source_positions(matrix: Tensor, height: int, width: int) -> Tensor:
     """Where each target pixel comes from, for `grid_sample`; (B, H, W, 2)."""
     x = torch.arange(width, device=matrix.device) - (width - 1) / 2
     y = torch.arange(height, device=matrix.device)[:, None] - (height - 1) / 2
-    # To -1..1, for each of x and y. Filled on the device: numbers copied to a GPU would wait for it.
+    # Scale x and y to -1..1. The numbers are filled in on the device: a copy to a GPU would wait for it.
     scaled = matrix / torch.stack([matrix.new_full((1,), 0.5 * side) for side in (width, height)])
     by_x, by_y, shift = scaled[..., None, None].unbind(2)  # (B, 2, 1, 1) each
     planes = (by_x * x + by_y * y).add_(shift)  # (B, 2, H, W); torchvision's order: ties round alike

@@ -1,4 +1,4 @@
-"""Strengths that somebody else decides."""
+"""Strengths that the caller decides."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from dsenv.signals import SampleSignals
 class GivenStrength(AugmentationController):
     """Augments each sample at the strength it is told.
 
-    What it does: one op for each sample, drawn uniformly, at the strength that stands in `strength`.
+    What it does: one op for each sample, drawn uniformly, at the strength that `strength` holds for it.
 
-    When it helps: under an agent or a rule of one's own that decides strengths; the controls "strength" and
+    When it helps: where an agent or your own rule decides the strengths; the controls "strength" and
     "joint" of the environments use it. On its own it is the identity.
 
     Cost: none beyond the ops. Source: none needed.

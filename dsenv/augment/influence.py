@@ -60,16 +60,16 @@ def parameter_snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def parameter_update(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Parameters of a `parameter_snapshot` minus the model's present ones, by name."""
+    """Parameters of a `parameter_snapshot` minus the model's current ones, by name."""
     now = dict(model.named_parameters())
     return {name: value - now[name].detach() for name, value in before.items()}
 
 
 def kl_change(log_probability: Tensor, previous: Tensor) -> Tensor:
-    """KL divergence (B,) of the present prediction from the previous one, in nats.
+    """KL divergence (B,) of the current prediction from the previous one, in nats.
 
     Args:
-        log_probability: (B, C) present log-probabilities.
+        log_probability: (B, C) current log-probabilities.
         previous: (B, C) those of the visit before.
     """
     return (log_probability.exp() * (log_probability - previous)).sum(-1)
@@ -90,6 +90,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put all modules into evaluation mode, and each back into its own afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
+
     try:
         yield
     finally:

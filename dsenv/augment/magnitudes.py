@@ -34,6 +34,7 @@ class Magnitudes:
     def __post_init__(self) -> None:
         for name in ("translate", "enhance", "cutout"):
             check_share(name, getattr(self, name), zero=True)
+
         if self.shear < 0:
             raise ValueError(f"shear must be >= 0, got {self.shear}; the direction is drawn at random")
         if not 0 <= self.rotate <= ROTATE_LIMIT:

@@ -77,7 +77,7 @@ def apply_ops(
         (B, C, H, W) of the images' dtype; the input is left as it was.
 
     Raises:
-        ValueError: shape, dtype or (on a CPU, where looking is free) a value is not as said above.
+        ValueError: shape, dtype or (on a CPU, where the check is cheap) a value is not as said above.
     """
     return apply_drawn(images, draw_parameters(op, strength, generator), magnitudes)
 
@@ -95,7 +95,7 @@ def apply_drawn(images: Tensor, draw: Draw, magnitudes: Magnitudes = MODERATE) -
 
 
 def _apply_to_all(images: Tensor, draw: Draw, magnitudes: Magnitudes) -> Tensor:
-    """Every op on all samples, of which the right ones are kept: nothing waits for the device."""
+    """Apply every op to all samples and keep the right results: nothing waits for the device."""
     result = images.clone()
     for first, last, kernel in _kernels(magnitudes):
         mask = (draw.op >= first) & (draw.op <= last)
@@ -104,15 +104,17 @@ def _apply_to_all(images: Tensor, draw: Draw, magnitudes: Magnitudes) -> Tensor:
 
 
 def _apply_in_order(images: Tensor, draw: Draw, magnitudes: Magnitudes) -> Tensor:
-    """Each op on the samples that drew it, which lie side by side once they are sorted by op."""
+    """Apply each op to the samples that drew it; sorted by op, they are next to each other."""
     order = draw.op.argsort()
     ends = [0, *draw.op.bincount(minlength=len(OPS)).cumsum(0).tolist()]
     result, draw = images.index_select(0, order), draw.take(order)
     chunk = max(1, CHUNK_VALUES // max(1, images.shape[1:].numel()))
+
     for first, last, kernel in _kernels(magnitudes):
         for start in range(ends[first], ends[last + 1], chunk):
             rows = slice(start, min(start + chunk, ends[last + 1]))
             result[rows] = kernel(result[rows], draw.take(rows))
+
     return result.index_select(0, order.argsort())
 
 
@@ -127,6 +129,7 @@ def _kernels(magnitudes: Magnitudes) -> list[tuple[int, int, Kernel]]:
     first = OPS.index(GEOMETRIC_OPS[0])
     move = partial(resample, magnitudes=magnitudes, first_code=first)
     groups: list[tuple[int, int, Kernel]] = [(first, first + len(GEOMETRIC_OPS) - 1, move)]
+
     for name in PHOTOMETRIC_OPS:
         code = OPS.index(name)
         groups.append((code, code, partial(_change_values, name=name, magnitudes=magnitudes)))
@@ -134,16 +137,18 @@ def _kernels(magnitudes: Magnitudes) -> list[tuple[int, int, Kernel]]:
 
 
 def _change_values(images: Tensor, draw: Draw, *, name: str, magnitudes: Magnitudes) -> Tensor:
-    """Apply one photometric op to all images; floats, still to be cut off to the images' dtype."""
+    """Apply one photometric op to all images; floats, to be truncated to the images' dtype."""
     if name == "cutout":
         side = (draw.strength * (magnitudes.cutout * min(images.shape[-2:]))).round()
         return photometric.cutout(images, side, draw.row, draw.column)
+
     if name in ENHANCEMENTS:
         amount = 1 + draw.sign * draw.strength * magnitudes.enhance
     elif name == "posterize":
         amount = (draw.strength * magnitudes.posterize).round()
     else:
         amount = draw.strength
+
     top = 255.0 if images.dtype == torch.uint8 else 1.0
     function: Callable[[Tensor, Tensor, float], Tensor] = getattr(photometric, name)
     return function(images.float(), amount[:, None, None, None], top)
@@ -155,17 +160,21 @@ def _check(images: Tensor, op: Tensor, strength: Tensor) -> None:
     if images.dtype not in DTYPES:
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise ValueError(f"images must be {allowed}, got {images.dtype}; convert them first")
+
     if images.is_floating_point() and images.device.type == "cpu" and images.numel():
         low, high = (float(value) for value in images.aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"floating images must be in [0, 1], got {low} to {high}; augment before normalizing"
             )
+
     if op.shape != images.shape[:1] or strength.shape != images.shape[:1]:
         raise ValueError(
             f"{len(images)} images need as many ops and strengths, "
             f"got shapes {tuple(op.shape)} and {tuple(strength.shape)}"
         )
+
+    # Values are checked on a CPU only: reading them elsewhere would wait for the device
     if strength.device.type == "cpu" and not ((strength >= 0) & (strength <= 1)).all():
         low, high = float(strength.min()), float(strength.max())
         raise ValueError(

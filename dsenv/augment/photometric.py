@@ -1,7 +1,7 @@
 """Ops that change pixel values in place.
 
 Each takes pixels (B, C, H, W) float32 in [0, top], where top is 255 for uint8 images and 1 for floating ones,
-and a per-sample factor or strength (B, 1, 1, 1). Results for uint8 images are cut off after the point, as
+and a per-sample factor or strength (B, 1, 1, 1). Results for uint8 images are truncated to whole numbers, as
 torchvision does; the arithmetic follows torchvision's order of operations, so that pixels agree.
 """
 
@@ -32,12 +32,14 @@ def sharpness(pixels: Tensor, factor: Tensor, top: float) -> Tensor:
     height, width = pixels.shape[-2:]
     if min(height, width) <= 2:
         return pixels
+
     inner = pixels[..., 1:-1, 1:-1]
     rows = pixels[..., :-2, :] + pixels[..., 1:-1, :] + pixels[..., 2:, :]
     box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     blurred = (box + 4 * inner) / 13  # 3 x 3 kernel of ones with a 5 in the middle
     if top > 1:
         blurred = blurred.round_()
+
     result = pixels.clone()
     result[..., 1:-1, 1:-1] = torch.addcmul(inner, blurred - inner, 1 - factor)
     return result.clamp_(0, top)
@@ -74,11 +76,14 @@ def equalize(pixels: Tensor, strength: Tensor, top: float) -> Tensor:
     values = (pixels if top > 1 else pixels * (LEVELS - 1e-3)).long().clamp_(0, 255).flatten(2)  # (B, C, H*W)
     histogram = torch.zeros(*values.shape[:2], LEVELS, dtype=torch.int64, device=values.device)
     histogram.scatter_add_(2, values, torch.ones_like(values))
+
+    # Pillow's table: the new value of each level of each channel
     below = histogram.cumsum(2) - histogram  # pixels darker than each level
     brightest = values.amax(2, keepdim=True)
     step = below.gather(2, brightest).div(255, rounding_mode="floor")
     table = ((below + step // 2).div(step.clamp(min=1), rounding_mode="floor")).clamp_(0, 255)
     table[..., 0] = 0
+
     flattened = table.gather(2, values).view_as(pixels).float() * (top / 255)
     return _blend(pixels, torch.where(step[..., None] > 0, flattened, pixels), strength, top)
 

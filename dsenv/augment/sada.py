@@ -1,4 +1,4 @@
-"""SADA: the steadier a sample's influence on training, the stronger its augmentation."""
+"""SADA: the more stable a sample's influence on training, the stronger its augmentation."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ WARM_UP = 10  # epochs of TrivialAugment, EntAugment's choice
 
 
 class SADA(AugmentationController):
-    """Strength from the stability of each sample's influence: steady samples are augmented strongly.
+    """Strength from the stability of each sample's influence: stable samples are augmented strongly.
 
     What it does: at each visit, measures the influence a of the sample (how much the updates since its last
     visit changed the model's view of it); takes the variance of the last `window` influences; smooths it, v
@@ -25,18 +25,18 @@ class SADA(AugmentationController):
     `warm_up` epochs are over, and for samples with too few visits, the strength is TrivialAugment's.
 
     When it helps: the paper reports gains on fine-grained and long-tailed data and almost none on ImageNet.
-    When not: a mislabelled sample that never moves is as steady as one long learned and gets the same
+    When not: a mislabelled sample that never changes is as stable as one learned long ago and gets the same
     strength; and predictions on strongly augmented views vary more, which lowers the strength again
     (`observe` a weak view to break that loop). Compare with EntAugment, and with `reverse=True`.
 
     Settings: small windows work better. `estimator` is "kl" (the paper's form), "tdds" (its closest published
     relative), "loss" (|change of the label's loss|; one number a sample instead of C) or "projection": then
     `observe` does nothing, and the loop calls `record(index, influence_by_projection(...))`. The cheap forms
-    look from visit to visit. On clean digits (benchmarks/influence.py, 5 seeds) their rank correlation with
-    the projection on the epoch is 0.79 to 0.83, less than that of the plain current loss (0.87), and the
-    strengths made of them correlate with those of the projection by 0.36 to 0.39 only; the difference of the
-    loss before and after the same step, one forward more, agrees with the projection on that step at 0.99 and
-    can be given to `record` as well.
+    compare a visit with the one before. On clean digits (benchmarks/influence.py, 5 seeds) their rank
+    correlation with the projection on the epoch is 0.79 to 0.83, less than that of the current loss itself
+    (0.87), and the strengths made of them correlate with those of the projection by 0.36 to 0.39 only. The
+    difference of the loss before and after the same step, one forward more, agrees with the projection on
+    that step at 0.99 and can be given to `record` as well.
 
     Cost: none beyond the ops, except for "projection" (about one training step a batch). Memory: N (window +
     4) numbers, and N C half-precision ones for "kl" and "tdds".
@@ -56,7 +56,7 @@ class SADA(AugmentationController):
         ema: weight of the old value in the smoothed variance, in [0, 1).
         clip: share of the samples cut off at either end of the min-max scale, in [0, 0.5).
         warm_up: epochs of TrivialAugment at the start; None for max(window + 1, 10).
-        reverse: augment unsteady samples more, as an ablation.
+        reverse: augment unstable samples more, as an ablation.
         settings: `ops` and `magnitudes` of `AugmentationController`.
     """
 
@@ -76,11 +76,16 @@ class SADA(AugmentationController):
     ) -> None:
         super().__init__(**settings)
         _check(size, window, ema, clip)
+
         self.estimator = pick("estimator", estimator, ESTIMATORS)
-        self.window, self.ema, self.clip, self.reverse = window, ema, clip, reverse
+        self.window = window
+        self.ema = ema
+        self.clip = clip
+        self.reverse = reverse
         self.warm_up = max(window + 1, WARM_UP) if warm_up is None else warm_up
         self.needs_logits = self.estimator in ("kl", "tdds")
         self.needs_parameters = self.estimator == "projection"
+
         self._memory = {
             "influence": torch.zeros(size, window, device=device),
             "recorded": torch.zeros(size, dtype=torch.int64, device=device),
@@ -118,14 +123,19 @@ class SADA(AugmentationController):
             raise ValueError(
                 f"SADA with estimator {self.estimator!r} needs ModelOutputs.logits; or use estimator='loss'"
             )
-        index, last, seen = batch.index, self._memory["last"], self._memory["seen"]
+
+        index = batch.index
+        last = self._memory["last"]
+        seen = self._memory["seen"]
         outputs = batch.loss if batch.logits is None or not self.needs_logits else batch.logits
-        now, then = outputs.float(), last[index].float()  # a softmax in half precision drowns the change
+        now, then = outputs.float(), last[index].float()  # a softmax in half precision hides the change
         now = now.log_softmax(-1) if self.needs_logits else now
+
         if self.estimator == "loss":
             influence = (now - then).abs()
         else:
             influence = (kl_change if self.estimator == "kl" else tdds_change)(now, then)
+
         self.record(index, influence, seen[index])
         last[index] = now.to(last.dtype)
         seen[index] = True
@@ -141,10 +151,14 @@ class SADA(AugmentationController):
         assert index.shape == influence.shape, (index.shape, influence.shape)
         memory = self._memory
         known = torch.ones_like(index, dtype=torch.bool) if known is None else known
+
+        # A ring of the last influences; a sample that is not known keeps its entry
         slot = memory["recorded"][index] % self.window
         kept = memory["influence"][index, slot]
         memory["influence"][index, slot] = torch.where(known, influence.float(), kept)
         memory["recorded"][index] += known
+
+        # The first full window gives the variance itself, later ones are smoothed in
         count, old = memory["recorded"][index], memory["variance"][index]
         new = memory["influence"][index].var(-1, correction=0)
         smoothed = torch.where(count == self.window, new, torch.lerp(new, old, self.ema))
@@ -174,6 +188,7 @@ def stability_strength(variance: Tensor, known: Tensor, clip: float) -> Tensor:
     last = (usable.sum() - 1).clamp(min=0)
     low = ordered[(clip * last).floor().long()]
     high = ordered[((1 - clip) * last).ceil().long()]
+
     span = torch.where(high > low, high - low, 1.0)
     strength = 1 - ((variance - low) / span).nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)
     return strength.masked_fill(~known, torch.nan)

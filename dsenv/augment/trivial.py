@@ -12,7 +12,7 @@ LEVELS = 31  # strengths 0/30, 1/30, ..., 30/30
 
 
 class TrivialAugment(AugmentationController):
-    """A random op at a random strength, for each sample anew.
+    """A random op at a random strength, drawn again for each sample at each visit.
 
     What it does: draws one of the ops uniformly and one of 31 strengths uniformly, and nothing else.
 
@@ -20,7 +20,8 @@ class TrivialAugment(AugmentationController):
     It ignores how well a sample is learned, so a hard sample may get the strongest op in the first epoch.
 
     Settings: the wide space (`magnitudes=dsenv.augment.WIDE`) is the published recommendation for long
-    trainings; the default here is the moderate space that all controllers share, so that they compare.
+    training runs; the default here is the moderate space that all controllers share, so that they can be
+    compared.
 
     Cost: none beyond the ops.
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import tomli_w
 
-from dsenv import __version__
 from dsenv.control.base import ACTION_KINDS, Control
-from dsenv.control.observation import VERSION, feature_names
+from dsenv.control.observation import VERSION as OBSERVATION
+from dsenv.control.observation import feature_names
 from dsenv.control.registry import CONTROLS, make_control
 from dsenv.errors import check_share, pick
 from dsenv.signals import SampleSignals
+from dsenv.version import VERSION
 
 FORMAT = 1
 LARGEST = 4096  # size of a number in a control's settings
@@ -55,7 +56,7 @@ class PolicyCard:
     """Version of the recipe, number of entries and SHA-256 of their names; default: those of now."""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained: environment, contexts, algorithm, results. For people; nothing reads it."""
-    dsenv: str = __version__
+    dsenv: str = VERSION
     """Version that wrote the card."""
 
     def __post_init__(self) -> None:
@@ -106,10 +107,10 @@ class PolicyCard:
 
     def _check_observation(self, own: Mapping[str, Any]) -> None:
         saw = self.observation
-        if saw.get("version") != VERSION:
+        if saw.get("version") != OBSERVATION:
             raise ValueError(
                 f"the policy sees observations of version {saw.get('version')!r}, this dsenv makes version "
-                f"{VERSION}; use dsenv {self.dsenv}, which wrote it, or train the policy again"
+                f"{OBSERVATION}; use dsenv {self.dsenv}, which wrote it, or train the policy again"
             )
 
         if dict(saw) != dict(own):
@@ -186,7 +187,7 @@ def read_toml(text: str) -> dict[str, Any]:
         raise ValueError(f"its card names no format: expected format = {FORMAT}, got {number!r}")
     if number > FORMAT:
         raise ValueError(
-            f"its format is {number}, written by dsenv {content.get('dsenv')!r}; this dsenv {__version__} "
+            f"its format is {number}, written by dsenv {content.get('dsenv')!r}; this dsenv {VERSION} "
             f"reads formats up to {FORMAT}: pip install -U dsenv-rl"
         )
     return content
@@ -207,7 +208,7 @@ def recipe(control: Control, bins: int, embedding: int) -> dict[str, Any]:
     """Version, number of entries and SHA-256 of their names of what a policy observes."""
     names = feature_names(bins, control, embedding)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return {"version": VERSION, "entries": len(names), "names": digest}
+    return {"version": OBSERVATION, "entries": len(names), "names": digest}
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from dsenv.signals import SampleSignals
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples one training uses next, unshuffled.
+    """The samples that one training run uses next, unshuffled.
 
     Use::
 
@@ -44,9 +44,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class StackedSelection:
-    """The samples each of K trainings uses next, in training order.
+    """The samples that each of K training runs uses next, in training order.
 
-    Trainings may choose different numbers of samples; shorter rows are padded with index N.
+    Runs may choose different numbers of samples; shorter rows are padded with index N.
     """
 
     index: Tensor
@@ -54,7 +54,7 @@ class StackedSelection:
     weight: Tensor
     """(K, M) float32 factor on the loss of each sample; 0 on padding."""
     counts: tuple[int, ...]
-    """Number of chosen samples of each training; M is the largest."""
+    """Number of chosen samples of each run; M is the largest."""
 
     def __post_init__(self) -> None:
         assert self.index.shape == self.weight.shape, (self.index.shape, self.weight.shape)
@@ -62,21 +62,23 @@ class StackedSelection:
 
     @classmethod
     def of(cls, selections: Sequence[Selection], size: int) -> "StackedSelection":
-        """Pad the selections of K trainings to one length; N is `size`."""
+        """Pad the selections of K training runs to one length; N is `size`."""
         counts = tuple(len(selection.index) for selection in selections)
         most = max(counts, default=0)
         first = selections[0]
+
         index = first.index.new_full((len(selections), most), size)
         weight = first.weight.new_zeros(len(selections), most)
         for row, (selection, count) in enumerate(zip(selections, counts, strict=True)):
             index[row, :count], weight[row, :count] = selection.index, selection.weight
+
         return cls(index, weight, counts)
 
 
 class Selector(ABC):
     """Chooses which samples to train on.
 
-    Rule-based selectors are pure functions of the signals. Others ask for more: static ones for one
+    Rule-based selectors are pure functions of the signals. Others need more: static ones need one
     pass over the training set (`needs_pass`), learned ones see every training batch (`observe`).
 
     Use::
@@ -101,7 +103,7 @@ class Selector(ABC):
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
     observes: bool = False
-    """It learns from every training batch. A class that defines `observe` need not say so."""
+    """It learns from every training batch. Set automatically for a class that defines `observe`."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -22,22 +22,27 @@ def strata_of(score: Tensor, strata: int) -> Tensor:
 
 
 def ccs_order(aum: Tensor, beta: float, strata: int, generator: torch.Generator) -> Tensor:
-    """Ranking (N,) of which every beginning gives all strata the same budget, as far as they reach.
+    """Ranking (N,) in which every prefix has equally many samples of each stratum that is not used up.
 
-    Going round the strata and taking one random sample from each that still has one passes the spare
-    budget of small strata on; a last incomplete round serves the largest strata, as published.
+    Each round takes one random sample from every stratum that still has one, so the others share the
+    budget that a small stratum cannot use. An incomplete last round takes from the largest strata, as
+    published.
 
     Args:
         aum: (N,) area under the margin, small for hard samples.
-        beta: share of hardest samples that come last of all, least hard first, in [0, 1).
+        beta: share of hardest samples, in [0, 1); they come last, the least hard of them first.
         strata: number of equally wide strata of the others.
         generator: draws within strata and breaks ties.
     """
     rising = order_by(-aum, generator)  # hardest first
     hard = int(beta * len(aum))
+
+    # Strata of all but the hardest
     pool = rising[hard:]  # (P,)
     stratum = strata_of(aum[pool], strata)
     sizes = stratum.bincount(minlength=strata)
+
+    # Place of each sample: all earlier rounds first, then the largest strata of its own round
     by_stratum = order_by(-stratum.float(), generator)  # at random within each
     turn = torch.arange(len(pool), device=aum.device) - (sizes.cumsum(0) - sizes)[stratum[by_stratum]]
     largest_first = sizes.argsort(descending=True, stable=True).argsort()
@@ -45,6 +50,7 @@ def ccs_order(aum: Tensor, beta: float, strata: int, generator: torch.Generator)
     place = (open_strata.cumsum(0) - open_strata)[turn] + largest_first[stratum[by_stratum]]
     round_robin = torch.empty_like(pool)
     round_robin[place] = pool[by_stratum]
+
     return torch.cat([round_robin, rising[:hard].flip(0)])
 
 
@@ -52,17 +58,17 @@ class CCS(StaticSelector):
     """Keeps equally many samples of every level of difficulty, and leaves out the very hardest.
 
     Difficulty is the area under the margin (AUM): the mean over passes of the probability of the
-    label minus the largest other. Call `prepare` after each epoch of a full proxy training to have
-    the published score; one call gives the margin of one model. Signals are not used, so unseen
-    samples stand like others.
+    label minus the largest other. Call `prepare` after each epoch of a full proxy training run to
+    get the published score; one call gives the margin of one model. Signals are not used, so unseen
+    samples are treated like all others.
 
     Helps: small ratios, at which ranked coresets lose to random; wrong labels, which are the hardest
-    and go first. Does not help: much at high ratios.
+    and are left out first. Does not help: much at high ratios.
 
     Cost: O(N C) a pass and two sorts. State: 16 bytes a sample. Needs logits.
     Source: Zheng et al., 2023, arXiv 2210.15809.
     Differs from the published code: mean instead of sum over epochs, which changes no choice; the
-    dropped samples come last instead of never, so that any count can be had; the strata end exactly
+    dropped samples come last instead of never, so that any count is possible; the strata end exactly
     at the greatest score instead of at 1.0001 times it, which is wrong for negative ones.
 
     Args:
@@ -79,6 +85,7 @@ class CCS(StaticSelector):
             raise ValueError(f"beta must be in [0, 1), got {beta!r}")
         if strata < 1:
             raise ValueError(f"strata must be at least 1, got {strata!r}")
+
         self.beta, self.strata = beta, strata
         super().__init__()
 

@@ -30,7 +30,7 @@ class DataAgent(Selector):
     above the batch's mean. Every ten batches PPO improves the policy. An epoch trains on the samples
     with the largest mean weight, as last seen; each epoch without training moves a sample 10 % closer
     to the top rank, and 5 % of a selection is drawn uniformly, so that no sample is forgotten. The
-    first selection is drawn uniformly, and with `planned` given the last 12.5 % too.
+    first selection is drawn uniformly and, with `planned`, the last 12.5 % too.
 
     When it helps: on data with clean labels and much that is easy, where hard and uncertain samples
     carry the progress, and where generalising over features beats remembering each sample's last loss.
@@ -56,11 +56,11 @@ class DataAgent(Selector):
     harder half is visible) and starves some (39 % unseen in the last quarter of 100 epochs at ratio 0.5,
     none here; `benchmarks/data_agent.py separation` and `starvation`): losses have shape
     (B,) where the release crosses every action with every advantage, (B, B); one-step advantages,
-    centred, instead of trajectories through unrelated samples; the worth has its batch mean taken off
-    instead of a running normaliser; an entropy bonus; features are scaled by running moments; hidden
+    centred, instead of trajectories through unrelated samples; the batch mean is subtracted from the
+    worth instead of a running normaliser; an entropy bonus; features are scaled by running moments; hidden
     width 64, not 128; scores are means with ageing and exploration, not the last draw; weights are 1,
-    not 1 / ratio. How many samples an epoch has, full-data epochs included, is the volume schedule's
-    business: warm-up and annealing here mean uniform draws. `variant="released"` is the published
+    not 1 / ratio. The volume schedule decides how many samples an epoch has, full-data epochs
+    included; warm-up and annealing here mean uniform draws. `variant="released"` is the published
     program patched to run, for comparison.
 
     Args:
@@ -84,7 +84,12 @@ class DataAgent(Selector):
         if not isinstance(config, DataAgentConfig):
             check_keywords("Data Agent", DataAgentConfig, config or {})
             config = DataAgentConfig(**(config or {}))
-        self.config, self.seed, self.size, self.features = config, seed, size, features
+
+        self.config = config
+        self.seed = seed
+        self.size = size
+        self.features = features
+
         self.learner: Learner | None = None
         self.selections = 0
         self._score: Tensor | None = None
@@ -120,6 +125,7 @@ class DataAgent(Selector):
             raise ValueError(
                 "Data Agent does not know the training set's size; call select first or give size"
             )
+
         self._remember(self.size, features.device)
         worth = composite(batch.loss.detach().float(), batch.logits.detach().float(), self.config.quantile)
         score = self._learner_for(features).visit(features.float(), worth)
@@ -137,12 +143,14 @@ class DataAgent(Selector):
         """
         self._remember(signals.size, signals.device)
         assert self._trained_at is not None
+
         config, selection = self.config, self.selections
         if self.learner is not None:
             if config.variant == "released":
                 self.learner.update()  # what the last epoch left over
             self.learner.set_lr(config.lr_at(selection))
         self.selections += 1
+
         if config.uniform(selection):
             chosen = choose_uniformly(signals.size, count, generator)
         elif config.variant == "released":
@@ -150,6 +158,7 @@ class DataAgent(Selector):
         else:
             age = selection - self._trained_at
             chosen = choose_by_rank(self.score, age, count, config.explore, config.age_decay, generator)
+
         weight = signals.size / count if config.variant == "released" else 1.0
         return Selection(chosen, torch.full((count,), weight, device=chosen.device))
 
@@ -164,6 +173,7 @@ class DataAgent(Selector):
                 f"ModelOutputs.features must have shape (B, D) with B = {len(batch.index)}, got "
                 f"{tuple(batch.features.shape)}; flatten or pool them first"
             )
+
         return batch.features.detach()
 
     def _learner_for(self, features: Tensor) -> Learner:
@@ -173,11 +183,13 @@ class DataAgent(Selector):
             self.learner = LEARNERS[self.config.variant](
                 self.config, self.features, self.seed, features.device
             )
+
         if features.shape[1] != self.features:
             raise ValueError(
                 f"this Data Agent was built for {self.features} features a sample, got {features.shape[1]}; "
                 "use a new one for another model"
             )
+
         return self.learner
 
     def _remember(self, size: int, device: torch.device) -> None:
@@ -186,6 +198,7 @@ class DataAgent(Selector):
             raise ValueError(
                 f"this Data Agent remembers {self.size} samples, got {size}; another data set needs a new one"
             )
+
         self.size = size
         if self._score is None:
             self._score = torch.ones(size, device=device)
@@ -213,11 +226,15 @@ class DataAgent(Selector):
                 f"the state is of variant {state['variant']!r}, this agent's is {self.config.variant!r}; "
                 "build it with the same config"
             )
+
         self.selections, self.features = state["selections"], state["features"]
         self._score = self._trained_at = self.learner = None
+
         if state["score"] is not None:
             self._remember(len(state["score"]), state["score"].device)
             self._score, self._trained_at = state["score"].clone(), state["trained_at"].clone()
+
+        # The learner is built here, because no features were seen yet
         if state["learner"] is not None:
             assert self.features is not None
             device = self.score.device
@@ -235,12 +252,12 @@ def choose_by_rank(
 ) -> Tensor:
     """The samples with the best aged ranks, and some of the others, drawn uniformly.
 
-    Ranks rather than scores are aged, so that a policy sure of itself cannot lock samples out: one at
-    distance g from the top rank (0..1) stands at `g * age_decay**age` after `age` epochs without training.
+    Ranks are aged rather than scores, so that a confident policy cannot exclude a sample for ever: a
+    distance g (0..1) from the top rank shrinks to `g * age_decay**age` after `age` epochs without training.
 
     Args:
         score: (N,) larger is better; equal ones are ranked at random.
-        age: (N,) integer, epochs since the last training.
+        age: (N,) integer, epochs since the sample was last trained on.
         count: M, how many to choose, 1..N.
         explore: share of them drawn uniformly from those that the rank leaves out, [0, 1].
         age_decay: factor on the distance for each epoch, (0, 1].
@@ -255,7 +272,10 @@ def choose_by_rank(
         0, 1, size, device=score.device, dtype=score.dtype
     )
     closeness *= age_decay ** age.to(score.dtype)
+
     best = kernels.top_k(closeness, count - round(explore * count))
+
+    # The best ones last, so that the draw is among the others
     key = torch.rand(size, generator=generator, device=score.device)
     key[best] += 1.0
     return kernels.top_k(key, count)

@@ -11,7 +11,7 @@ RELEASED_HIDDEN = 128
 
 @dataclass(frozen=True, kw_only=True)
 class DataAgentConfig:
-    """Settings of `DataAgent`; each default has its home here.
+    """Settings of `DataAgent`, and the only place of their defaults.
 
     Raises:
         ValueError: a setting is out of range, or has no effect in the variant.
@@ -43,18 +43,20 @@ class DataAgentConfig:
     warmup: int = 1
     """First selections, drawn uniformly while the agent learns."""
     planned: int | None = None
-    """Selections of the whole training; needed for annealing and for the decay of `lr` to 1 %."""
+    """Selections in the whole training run; needed for annealing and for the decay of `lr` to 1 %."""
     anneal: float = 0.125
     """Last share of the planned selections, drawn uniformly, [0, 1]."""
 
     def __post_init__(self) -> None:
         pick("variant of the Data Agent", self.variant, VARIANTS)
+
         for name in ("quantile", "age_decay"):
             check_share(name, getattr(self, name))
         for name in ("explore", "anneal"):
             check_share(name, getattr(self, name), zero=True)
         if not 0 < self.clip < 1:
             raise ValueError(f"clip must be in (0, 1), got {self.clip}")
+
         for name in ("hidden", "passes", "rollout", "planned"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -62,6 +64,7 @@ class DataAgentConfig:
         for name in ("lr", "weight_decay", "entropy", "warmup"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
         self._check_released()
 
     def _check_released(self) -> None:

@@ -12,7 +12,7 @@ EDGE = 1e-6  # actions stay this far from 0 and 1, where the log density may be 
 class ActorCritic(nn.Module):
     """Two three-layer perceptrons over the state: one for the action's distribution, one for its value.
 
-    They share nothing; their first layers are kept in one matrix, which is read once.
+    They share no parameters; their first layers are kept in one matrix, so that one product serves both.
 
     Args:
         features: D, length of a state.
@@ -23,10 +23,13 @@ class ActorCritic(nn.Module):
     def __init__(self, features: int, hidden: int, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
+
+        # One matrix for both first layers; each half is orthogonal by itself
         self.first = nn.utils.skip_init(nn.Linear, features, 2 * hidden)  # type: ignore[no-untyped-call]
         for half in self.first.weight.data.split(hidden):
             nn.init.orthogonal_(half, generator=generator)
         nn.init.zeros_(self.first.bias)
+
         self.actor = nn.Sequential(
             _linear(hidden, hidden, 1.0, generator), nn.ReLU(), _linear(hidden, 2, 0.01, generator)
         )
@@ -35,7 +38,7 @@ class ActorCritic(nn.Module):
         )
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of states (B, D): alpha and beta of the actions, (B,) each and at least 1, and the value (B,).
+        """Alpha and beta (B,) of the actions in states (B, D), at least 1, and the value (B,) of the states.
 
         The states may be in the layout of `kernels.packed`.
         """

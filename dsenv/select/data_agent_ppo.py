@@ -26,7 +26,7 @@ STATE_LIMIT = 5.0  # scaled features are cut to this many deviations
 
 
 class Visit(NamedTuple):
-    """One batch as it was seen."""
+    """One batch as the policy saw it."""
 
     state: Tensor  # (B, D)
     worth: Tensor  # (B,)
@@ -54,14 +54,18 @@ class Learner(ABC):
     hidden: int
 
     def __init__(self, config: DataAgentConfig, features: int, seed: int, device: torch.device) -> None:
-        self.config, self.features, self.device = config, features, device
+        self.config = config
+        self.features = features
+        self.device = device
+
         self.networks = ActorCritic(features, self.hidden, seed).to(device)
         self.optimizer = torch.optim.Adam(
             self.networks.parameters(), lr=config.lr, eps=1e-5, weight_decay=config.weight_decay, fused=True
         )
+
         self.generator = torch.Generator(device).manual_seed(seed)
         self.visits: list[Visit] = []
-        self._room = torch.empty(0, device=device)  # the rollout's states, kept because fresh memory is slow
+        self._room = torch.empty(0, device=device)  # the rollout's states; reused, because new memory is slow
         self.statistics: dict[str, Tensor] = {}
 
     def scores(self, features: Tensor) -> Tensor:
@@ -83,6 +87,7 @@ class Learner(ABC):
             visit = Visit(self.scaled(features, learn=True), worth)
             score = self.score(visit)
             self.visits.append(visit)
+
         if len(self.visits) >= self.config.rollout:
             self.update()
         return score
@@ -91,19 +96,23 @@ class Learner(ABC):
         """Take all passes of one PPO update over the rollout, and empty it."""
         if not self.visits:
             return
+
         states = [visit.state for visit in self.visits]
         room = self._room.resize_(sum(map(len, states)), self.features)
         state = kernels.packed(torch.cat(states, out=room))
+
         for number in range(self.config.passes):
             alpha, beta, value = self.networks(state)
             if number == 0:  # still the policy of the whole rollout
                 acts = self.acts(alpha.detach(), beta.detach(), value.detach())
                 advantage, target = self.advantages(acts)
+
             policy_loss = self.policy_loss(alpha, beta, acts, advantage)
             value_loss = functional.mse_loss(value, target)
             self.optimizer.zero_grad()
             (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+
         self.statistics = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
         self.visits = []
 
@@ -114,7 +123,7 @@ class Learner(ABC):
 
     @abstractmethod
     def scaled(self, features: Tensor, learn: bool = False) -> Tensor:
-        """States (B, D) of features (B, D); with `learn` the scale takes the batch in first."""
+        """States (B, D) of features (B, D); with `learn` the batch first updates the scale."""
 
     @abstractmethod
     def score(self, visit: Visit) -> Tensor:
@@ -151,7 +160,7 @@ class Learner(ABC):
 
 
 class BanditLearner(Learner):
-    """The default: a contextual bandit, in which each sample's reward answers for its own action."""
+    """The default: a contextual bandit, in which each sample's reward is credited to its own action."""
 
     def __init__(self, config: DataAgentConfig, features: int, seed: int, device: torch.device) -> None:
         self.hidden = config.hidden
@@ -167,9 +176,12 @@ class BanditLearner(Learner):
             self.batches += 1
             shift = features - self.mean
             step = shift.mean(0)
+
+            # The distance between the old mean and the new one adds to the variance
             variance = shift.square_().mean(0) - step.square()
             self.variance = torch.lerp(self.variance, variance + (1 - weight) * step.square(), weight)
             self.mean = self.mean + weight * step
+
         scale = (self.variance + 1e-5).rsqrt()
         return (features - self.mean).mul_(scale).clamp_(-STATE_LIMIT, STATE_LIMIT)
 
@@ -178,7 +190,7 @@ class BanditLearner(Learner):
         return self.networks.mean_action(visit.state)
 
     def acts(self, alpha: Tensor, beta: Tensor, value: Tensor) -> Acts:
-        """Draws for the whole rollout at once, in which the policy was one and no draw was needed."""
+        """Draw for the whole rollout at once: the policy did not change in it, and no step needed a draw."""
         action = sample_beta(alpha, beta, self.generator)
         worths = [visit.worth for visit in self.visits]
         parts = zip(torch.split(action, [len(worth) for worth in worths]), worths, strict=True)

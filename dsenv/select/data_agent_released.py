@@ -1,7 +1,7 @@
 """What the published Data Agent program computes where it departs from the described method.
 
 Kept apart, so that the released behaviour can be measured: Jackbrocp/Data-Agent, commit f489f8d, patched
-to run. Its parts are wrong on purpose; `DataAgent(variant="released")` alone uses them.
+to run. Its parts are wrong on purpose; only `DataAgent(variant="released")` uses them.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ EPSILON = 1e-8
 class BatchMeanNormaliser:
     """Reward scaling of the release: after the first batch its deviation is that of batch *means*.
 
-    It is far smaller than the rewards' own, by which normalised rewards become large.
+    That is far smaller than the deviation of the rewards, so normalised rewards become large.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,15 @@ class BatchMeanNormaliser:
         self.batches += 1
         mean = reward.mean()
         if self.batches == 1:
-            self.mean, self.squares, self.deviation = mean, torch.zeros_like(mean), reward.std()
+            self.mean = mean
+            self.squares = torch.zeros_like(mean)
+            self.deviation = reward.std()
         else:
             step = mean - self.mean
             self.mean = self.mean + step / self.batches
             self.squares = self.squares + step * (mean - self.mean)
             self.deviation = (self.squares / self.batches).sqrt()
+
         return (reward - self.mean) / (self.deviation + EPSILON)
 
     def state_dict(self) -> dict[str, Tensor | int]:
@@ -49,7 +52,7 @@ class BatchMeanNormaliser:
 def rowwise_advantage(rewards: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
     """Generalised advantages along row j of successive batches, as if one sample followed another.
 
-    Where two batches differ in size, the next values become their mean and the sum starts anew.
+    Where two batches differ in size, the next values become their mean and the sum starts again from 0.
 
     Args:
         rewards: one (B,) a batch.
@@ -64,14 +67,16 @@ def rowwise_advantage(rewards: Sequence[Tensor], values: Sequence[Tensor]) -> li
         if following.shape != reward.shape:
             following = following.mean().expand_as(reward)
             running = torch.zeros_like(reward)
+
         running = reward + GAMMA * following - value + GAMMA * LAMBDA * running
         advantages.insert(0, running)
         following = value
+
     return advantages
 
 
 def crossed_policy_loss(log_density: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """The clipped surrogate with each action paired with every advantage, (B, B), as broadcast there.
+    """The clipped surrogate that pairs each action with every advantage, (B, B), as the release does.
 
     At equal policies its gradient is the mean advantage times that of the mean log density: no sample
     is credited for its own action. Arguments and result are those of `clipped_policy_loss`.

@@ -67,10 +67,10 @@ def composite(loss: Tensor, logits: Tensor, quantile: float = 0.95) -> Tensor:
 
 
 def take_reward(action: Tensor, worth: Tensor) -> Tensor:
-    """Reward for taking a share of each sample instead of an average one of its batch.
+    """Reward for training on a share of each sample instead of an average sample of its batch.
 
-    The mean is taken off, so that a larger action pays for the better half of a batch and costs for
-    the other; with the plain product every action would gain from growing.
+    The batch mean is subtracted, so that a larger action is rewarded for the better half of a batch and
+    punished for the other; with the plain product every larger action would be rewarded.
 
     Args:
         action: (B,) weight given to each sample, [0, 1].

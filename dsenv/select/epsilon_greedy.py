@@ -24,6 +24,7 @@ def epsilon_greedy(score: Tensor, count: int, epsilon: float, generator: torch.G
     """
     greedy = count - round(epsilon * count)
     best = top_by(score, greedy, generator)
+
     key = torch.rand(len(score), generator=generator, device=score.device)
     key[best] = -1.0  # behind all the others
     return torch.cat([best, top_by(key, count - greedy, generator)])

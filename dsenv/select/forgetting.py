@@ -11,7 +11,7 @@ from dsenv.signals import SampleSignals
 def forgetting_score(events: Tensor, correct: Tensor) -> Tensor:
     """Forgetting events (N,), +inf for samples that were never right.
 
-    A sample that was right once is right now or has been forgotten, so the two tell all.
+    A sample that was ever right is right now or has a forgetting event, so the two are enough.
 
     Args:
         events: (N,) int, changes from right to wrong so far.
@@ -26,17 +26,17 @@ class Forgetting(Selector):
 
     Ties, which are many, are broken at random. Unseen samples count as never learned.
 
-    Helps: long runs on clean data, of which many samples are never forgotten and can go. Does not
+    Helps: long runs on clean data, where many samples are never forgotten and can be left out. Does not
     help: wrong labels, which are seldom learned; the first epochs, where there are few events.
 
     Cost: one top-k a call, 10 bytes a sample while it chooses half. State: none.
     Source: Toneva et al., 2019, arXiv 1812.05159.
     Differs from DeepCore's code: a sample that was never learned counts as +inf, as in the paper, not
-    as 0. By default the counts are those of the running training; the paper counts over one full
-    training before the selection: give that training's signals as `recorded`.
+    as 0. By default the counts are those of this training run; the paper counts over one full run
+    before the selection: give the signals of that run as `recorded`.
 
     Args:
-        recorded: signals of an earlier full training on the same samples, or None for the running one.
+        recorded: signals of an earlier full training run on the same samples, or None for this run.
     """
 
     def __init__(self, recorded: SampleSignals | None = None) -> None:
@@ -54,7 +54,8 @@ class Forgetting(Selector):
         if source.size != signals.size:
             raise ValueError(
                 f"recorded signals hold {source.size} samples, the running ones {signals.size}; "
-                "give those of a training on the same training set"
+                "give those of a training run on the same training set"
             )
+
         score = forgetting_score(source.forgetting_events, source.correct).to(signals.device)
         return equally_weighted(top_by(score, count, generator))

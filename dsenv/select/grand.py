@@ -34,11 +34,12 @@ class GraNd(StaticSelector):
     largest, and small ratios, where it loses to random.
 
     Each call of `prepare` adds one pass to a mean. The paper averages passes of ten differently
-    initialised models after a few epochs. Signals are not used, so unseen samples stand like others.
+    initialised models after a few epochs. Signals are not used, so unseen samples are treated like all
+    others.
 
     Cost: O(N (C + D)) a pass. State: 16 bytes a sample. Needs logits and features.
     Source: Paul et al., 2021, arXiv 2107.07075; the last layer only, as in DeepCore (arXiv 2204.08499).
-    Differs from DeepCore: the pass is taken when the caller says, not after all pre-training epochs.
+    Differs from DeepCore: the caller decides when the pass is made; there it follows all pre-training epochs.
 
     Args:
         bias: the last linear layer has a bias.

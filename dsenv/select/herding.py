@@ -24,18 +24,20 @@ def herding(features: Tensor, picks: int) -> Tensor:
     taken = torch.zeros_like(half_square)  # -inf where chosen
     order = torch.empty(len(features), dtype=torch.int64, device=features.device)
     target = centre.clone()
+
     for k in range(picks):
         best = (features @ target - half_square + taken).argmax(0, keepdim=True)  # (1,), stays on the device
         order[k : k + 1] = best
         taken[best] = -torch.inf
         target += centre - features[best].squeeze(0)
+
     rest = (features @ target - half_square + taken).argsort(descending=True)
     order[picks:] = rest[: len(rest) - picks]
     return order
 
 
 def herding_score(features: Tensor, labels: Tensor, budget: float) -> Tensor:
-    """Score (N,) float64 that takes from each class in its herding order and in its proportion.
+    """Score (N,) float64 by which each class is used in its herding order, in proportion to its size.
 
     Args:
         features: (N, D).
@@ -48,6 +50,7 @@ def herding_score(features: Tensor, labels: Tensor, budget: float) -> Tensor:
         order = herding(features[members].float(), math.ceil(budget * len(members)))
         place = torch.arange(len(members), dtype=torch.float64, device=features.device)
         score[members[order]] = -(place + 0.5) / len(members)
+
     return score
 
 
@@ -55,7 +58,7 @@ class Herding(StaticSelector):
     """Keeps samples whose mean feature tracks the mean of their class as it grows.
 
     Each class is herded by itself; the ranking interleaves the classes in proportion to their sizes.
-    Signals are not used, so unseen samples stand like others.
+    Signals are not used, so unseen samples are treated like all others.
 
     Helps: small ratios, where typical samples serve best. Does not help: high ratios, where the
     boundary samples it leaves for last matter.
@@ -67,7 +70,7 @@ class Herding(StaticSelector):
     nearest (argmin); samples past the greedy `budget` follow by their marginal score.
 
     Args:
-        budget: share of each class to choose greedily, in [0, 1]; as large as the ratios to be asked for.
+        budget: share of each class to choose greedily, in [0, 1]; at least the largest ratio in use.
     """
 
     needs_features = True

@@ -1,4 +1,4 @@
-"""What selectors share that keep their own numbers about each sample."""
+"""Base of the selectors that keep their own numbers for each sample."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ class HistorySelector(Selector):
     State: 4 bytes a sample and field, and 4 for the visits.
 
     Args:
-        size: N; None to learn it at the first `select`. Until then `observe` makes room as positions come,
-            for which it has to wait for the device.
+        size: N; None to learn it at the first `select`. Until then `observe` grows the tensors to the
+            positions that it sees, and has to wait for the device to read them.
     """
 
     fields: tuple[str, ...]
@@ -44,6 +44,7 @@ class HistorySelector(Selector):
         """Update the samples of one training batch; each is at most once in it."""
         index = batch.index
         self._make_room(int(index.max()) + 1 if self._size is None else self._size, index.device)
+
         visits = self._visits[index]
         old = {name: kept[index] for name, kept in self._kept.items()}
         for name, value in self.updated(old, visits, batch).items():
@@ -54,26 +55,30 @@ class HistorySelector(Selector):
         """The kept tensors (N,), and which samples were observed (N,) bool.
 
         Raises:
-            ValueError: the training went on without `observe`, or the state is of other data.
+            ValueError: samples were trained on without `observe`, or the state is of other data.
         """
         if len(self._visits) > signals.size:
             raise ValueError(
                 f"{type(self).__name__} observed position {len(self._visits) - 1}, the signals hold only "
                 f"{signals.size} samples; use one selector for each training set"
             )
+
         self._size = signals.size
         self._make_room(signals.size, signals.device)
         observed = self._visits > 0
+
         if bool(signals.seen.any()) and not bool(observed.any()):
             raise ValueError(
                 f"{type(self).__name__} observed no batch, but {int(signals.seen.sum())} samples "
                 "were trained on: call observe(ModelOutputs(...)) after the forward of every training batch"
             )
+
         return self._kept, observed
 
     def _make_room(self, size: int, device: torch.device) -> None:
         if len(self._visits) >= size and self._visits.device == device:
             return
+
         missing = max(size - len(self._visits), 0)
         self._visits = _padded(self._visits.to(device), missing)
         self._kept = {name: _padded(kept.to(device), missing) for name, kept in self._kept.items()}

@@ -57,9 +57,12 @@ def infobatch(
     dropped = len(score) - count
     is_low = low_samples(score, seen)
     low = int(is_low.count_nonzero())
+
+    # Too few low samples: raise the threshold
     if dropped > max_prune * low:
         low = min(math.ceil(dropped / max_prune), len(score))
         is_low.fill_(False)[top_by(-unseen_first(score, seen), low, generator)] = True
+
     kept = top_by(is_low.float(), low - dropped, generator)  # all of them tied
     weight = torch.ones(count, device=score.device)
     if dropped:

@@ -1,4 +1,4 @@
-"""k-center greedy: samples that leave no other far from a chosen one."""
+"""k-center greedy: samples chosen so that every other one is near to one of them."""
 
 import math
 
@@ -23,6 +23,7 @@ def k_center(features: Tensor, picks: int) -> Tensor:
     square = features.square().sum(1)  # (N,)
     nearest = torch.full_like(square, torch.inf)  # squared distance to the nearest centre; -1 for a centre
     order = torch.empty(len(features), dtype=torch.int64, device=features.device)
+
     centre = (square - 2 * (features @ features.mean(0))).argmin(0, keepdim=True)  # (1,), stays on the device
     for k in range(picks):
         order[k : k + 1] = centre
@@ -30,6 +31,7 @@ def k_center(features: Tensor, picks: int) -> Tensor:
         distance = (square - 2 * (features @ point) + point.square().sum()).clamp_(min=0)
         nearest = torch.minimum(nearest, distance).scatter(0, centre, -1.0)
         centre = nearest.argmax(0, keepdim=True)
+
     order[picks:] = nearest.argsort(descending=True)[: len(features) - picks]
     return order
 
@@ -37,7 +39,7 @@ def k_center(features: Tensor, picks: int) -> Tensor:
 class KCenter(StaticSelector):
     """Keeps samples that cover the feature space: every other is near to a kept one.
 
-    Signals are not used, so unseen samples stand like others.
+    Signals are not used, so unseen samples are treated like all others.
 
     Helps: redundant data with near duplicates, and rare groups that a random subset misses. Does not
     help: outliers and wrong labels, which lie far from all else and are taken early.

@@ -21,10 +21,12 @@ def class_prototypes(features: Tensor, labels: Tensor, prototype: str) -> Tensor
     """
     classes = int(labels.max()) + 1
     centres = torch.zeros(classes, features.shape[1], device=features.device)
+
     if prototype == "mean":
         for part in chunks(len(labels)):
             centres.index_add_(0, labels[part], features[part].float())
         return centres / labels.bincount(minlength=classes).clamp(min=1)[:, None]
+
     for label in torch.unique(labels):
         ordered = features[labels == label].float().sort(0).values
         middle = [(len(ordered) - 1) // 2, len(ordered) // 2]
@@ -51,7 +53,8 @@ class Moderate(StaticSelector):
     """Keeps samples whose distance to their class prototype is nearest to the median distance.
 
     The kept share lies evenly around the median of all classes' distances together: neither the
-    prototypical samples nor the outliers. Signals are not used, so unseen samples stand like others.
+    prototypical samples nor the outliers. Signals are not used, so unseen samples are treated like
+    all others.
 
     Helps: when it is not known whether data are clean, noisy or corrupted; CIFAR-100 with ResNet-18
     at 50 %: 73.4 (a fresh random subset: 75.3). Does not help: class balance, which drifts when

@@ -30,8 +30,8 @@ def top_of_pool(score: Tensor, count: int, share: float, generator: torch.Genera
 class OrderDP(Selector):
     """Draws a uniform pool and trains on its samples with the highest last losses.
 
-    The random pool gives every sample its chance, so none starves on an old score. Unseen samples
-    come first within the pool, in random order.
+    The random pool gives every sample a chance, so that none is left out for ever because of an old
+    score. Unseen samples come first within the pool, in random order.
 
     Helps: clean data at an exact ratio, without rescaling or a full-data tail; CIFAR-100 with
     ResNet-18: 77.9 at 50 %, 76.7 at 30 % (a fresh random subset: 75.3 and 72.8). Does not help: wrong

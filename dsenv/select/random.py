@@ -30,15 +30,15 @@ class UniformRandom(Selector):
 
 
 class FixedRandom(Selector):
-    """One random subset for the whole training: the baseline of static methods.
+    """One random subset for the whole training run: the baseline of static methods.
 
     The order of all samples is drawn at the first call, so that subsets of different counts are nested.
 
     Helps: as the fair comparison for static coresets. Does not help: anything else; `UniformRandom`
     reaches every sample in time at the same cost.
 
-    Cost: one permutation a training. State: 8 bytes a sample. Signals are not used, so unseen samples
-    stand like all others.
+    Cost: one permutation a training run. State: 8 bytes a sample. Signals are not used, so unseen
+    samples are treated like all others.
     Source: the random baseline of DeepCore (Guo et al., 2022, arXiv 2204.08499).
     """
 
@@ -59,6 +59,7 @@ class FixedRandom(Selector):
                 f"FixedRandom drew its order for {len(self._order)} samples, the signals hold "
                 f"{signals.size}; use one selector for each training set"
             )
+
         self._order = self._order.to(signals.device)
         return equally_weighted(self._order[:count])
 

@@ -12,7 +12,7 @@ from dsenv.select.history import HistorySelector
 from dsenv.select.ranking import check_count, equally_weighted, label_errors, need, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
-HARDER = {"loss": 1, "loss_ema": 1, "entropy": 1, "margin": -1}  # sign with which a signal grows harder
+HARDER = {"loss": 1, "loss_ema": 1, "entropy": 1, "margin": -1}  # -1 where a small value is hard
 KEEP = ("hardest", "easiest")
 
 
@@ -43,13 +43,13 @@ class Ranked(Selector):
     order, so that the first 1 / ratio epochs sweep the data.
 
     Helps: hardest, on clean and redundant data late in training; easiest, with wrong labels.
-    Does not help: hardest with wrong labels; either at small ratios, for the sample that is not
+    Does not help: hardest with wrong labels; either at small ratios, because a sample that is not
     chosen keeps its old score and a few samples are trained on over and over.
 
     Cost: one top-k a call, 9 to 17 bytes a sample while it chooses half. State: none.
     Source: the uncertainty baselines of DeepCore (Guo et al., 2022, arXiv 2204.08499), for the loss
     the order of selective backprop (Jiang et al., 2019, arXiv 1910.00762).
-    Differs: dynamic, with the signals of the running training; DeepCore ranks once after a proxy's.
+    Differs: dynamic, with the signals of this training run; DeepCore ranks once, with those of a proxy's run.
 
     Args:
         by: "loss", "loss_ema", "entropy" or "margin".
@@ -80,8 +80,8 @@ class EL2N(HistorySelector):
     Cost: one softmax a batch; one top-k a call, 9 to 17 bytes a sample while it chooses half. State: 8 bytes
     a sample. Needs the logits in `observe`.
     Source: Paul et al., 2021, arXiv 2107.07075.
-    Differs: the paper averages the score at one early epoch over ten trainings; here it is averaged
-    over the first visits of the running one, as the code of CCS (arXiv 2210.15809) sums it.
+    Differs: the paper averages the score at one early epoch over ten training runs; here it is averaged
+    over the first visits of this run, as the code of CCS (arXiv 2210.15809) sums it.
 
     Args:
         keep: "hardest" or "easiest".

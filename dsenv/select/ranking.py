@@ -1,4 +1,4 @@
-"""What the selectors share: order with random ties, checks, and one ranking for a whole training."""
+"""What the selectors share: order with random ties, checks, and one ranking for a whole training run."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ def random_subset(size: int, count: int, generator: torch.Generator) -> Tensor:
 
 
 def order_by(score: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions (N,) by falling score; equal scores (N,) stand in random order."""
+    """Positions (N,) by falling score; equal scores (N,) are in random order."""
     return kernels.ranking(score, generator)
 
 
@@ -127,11 +127,13 @@ class StaticSelector(Selector):
                 f"{type(self).__name__}.prepare needs each training sample exactly once, got {size} "
                 f"positions that are not a permutation of 0..{size - 1}; run the pass over the whole split"
             )
+
         found = self.score_pass(train, validation)
         score = torch.empty_like(found)
         score[train.index] = found
         if self.averages_passes and self._score is not None:
             score = self._score + (score - self._score) / (self._passes + 1)
+
         self._score, self._order = score, None
         self._passes += 1
 
@@ -149,6 +151,7 @@ class StaticSelector(Selector):
                 f"{type(self).__name__} ranked {len(self._score)} samples, the signals hold {signals.size}; "
                 "call prepare with a pass over this training set"
             )
+
         if self._order is None:
             self._order = self.rank(self._score.to(signals.device), generator)
         self._order = self._order.to(signals.device)

@@ -20,14 +20,14 @@ class RhoLoss(Selector):
     """Trains on the samples with the largest reducible loss.
 
     The irreducible loss is that of a model trained on held-out data: it is high for wrong labels and
-    hopeless samples, low for what can be learnt. Unseen samples come first, in random order.
+    for samples that cannot be learnt, low for those that can. Unseen samples come first, in random order.
 
     Helps: noisy, redundant or web-scale data, and where fewer steps matter. Does not help: without
     clean held-out data to train the second model on.
 
     Cost: one top-k a call, 10 bytes a sample while it chooses half; the held-out model and one pass of it
     over the training set beforehand.
-    State: 4 bytes a sample (the irreducible losses, given anew at construction, not in `state_dict`).
+    State: 4 bytes a sample (the irreducible losses, given again at construction, not in `state_dict`).
     Source: Mindermann et al., 2022, arXiv 2206.07137.
     Differs: uses the last training loss of each sample; the paper takes a fresh forward of a large
     random batch each step and keeps 10 % of it, to which `share` = 0.1 comes closest.
@@ -55,6 +55,7 @@ class RhoLoss(Selector):
                 f"irreducible holds {len(self.irreducible)} losses, the signals {signals.size} samples; "
                 "compute them by a pass of the held-out model over this training set"
             )
+
         self.irreducible = self.irreducible.to(signals.device)
         score = unseen_first(reducible_loss(signals.loss, self.irreducible), signals.seen)
         share = count / signals.size if self.share is None else self.share

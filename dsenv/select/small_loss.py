@@ -1,4 +1,4 @@
-"""Small loss: the samples that agree with the model, for wrong labels."""
+"""Small loss: the samples whose label the model agrees with, for data with wrong labels."""
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ class SmallLoss(Selector):
     Cost: one top-k a call, 9 bytes a sample while it chooses half. State: none.
     Source: Han et al., 2018, arXiv 1804.06872 (co-teaching).
     Differs: one network and its own losses, not two that choose for each other; over the data set and
-    not within a batch; the kept share does not fall from 1 over the first epochs, for the count is
-    given: use a volume schedule for that.
+    not within a batch; the kept share does not fall from 1 over the first epochs, because the count
+    is given: use a volume schedule for that.
 
     Args:
         by: "loss", the last one, or "loss_ema", its running mean.

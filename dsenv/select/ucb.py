@@ -1,4 +1,4 @@
-"""UCB: samples with a high mean loss or a restless one."""
+"""UCB: samples with a high mean loss, or one that varies much."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ class UCB(HistorySelector):
 
     Helps: clean data; CIFAR-100 with ResNet-18 at 30 / 50 / 70 %: 74.0 / 75.3 / 77.3, at 50 % equal
     to a fresh random subset. Does not help: wrong labels, which have the highest losses; a sample
-    that is not chosen keeps its old score, so easy ones starve.
+    that is not chosen keeps its old score, so easy ones are rarely trained on.
 
     Cost: one top-k a call, 11 bytes a sample while it chooses half. State: 12 bytes a sample.
     Source: Raju et al., 2021, arXiv 2111.12621. Its formulas were not available to us: score and

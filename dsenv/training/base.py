@@ -1,4 +1,4 @@
-"""Replicas: parameters and optimisers of K trainings of one model, behind one interface."""
+"""Replicas: parameters and optimisers of K training runs of one model, behind one interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,13 @@ class Replicas(ABC):
     """
 
     def __init__(self, task: Task, replicas: int, device: torch.device, autocast: bool) -> None:
-        self.task, self.count, self.device = task, replicas, device
+        self.task = task
+        self.count = replicas
+        self.device = device
         self._autocast = autocast
+
         self.features_wanted = False
-        """Whether the inputs of the last linear layer are brought along."""
+        """Whether the inputs of the last linear layer are returned too."""
         self.stacked = False
         """Whether one pass serves all replicas."""
         self.lr_device = device
@@ -54,14 +57,14 @@ class Replicas(ABC):
 
         Args:
             samples: (K, B, ...) float inputs.
-            index: (K, B) int64 positions of the samples, handed on.
+            index: (K, B) int64 positions of the samples, returned as they are.
             labels: (K, B) int64.
             weight: (K, B) factor on the loss of each sample; the batch loss is the mean over its samples.
-            sizes: samples in the batch of each replica, 0..B; what is behind them is padding.
+            sizes: samples in the batch of each replica, 0..B; the rest of the row is padding.
             lr: (K,) learning rates, on `lr_device`.
 
         Returns:
-            What the models said before the step, with logits; with features where `features_wanted` is set.
+            Outputs of the models before the step, with logits; with features where `features_wanted` is set.
         """
 
     @abstractmethod
@@ -89,7 +92,7 @@ class Replicas(ABC):
 
 
 def no_features(model: nn.Module) -> str:
-    """What to tell a user whose model has nothing to show as features."""
+    """Error message for a model that has no layer to take features from."""
     name = type(model).__name__
     return f"the method needs features, and the model {name} has no linear layer to take them from"
 

@@ -7,7 +7,7 @@ from dsenv.tasks.dataset import Dataset, Split
 
 
 class ResidentSplit:
-    """One split on the device, as uint8 where the data set is; row N is a blank for padding.
+    """One split on the device, as uint8 where the data set is; row N is a zero sample for padding.
 
     Args:
         split: the samples.
@@ -20,6 +20,7 @@ class ResidentSplit:
         self.images = torch.cat([split.images, torch.zeros_like(split.images[:1])]).to(device)
         self.labels = split.labels.to(device)
         self.is_bytes = split.images.dtype == torch.uint8
+
         shape = (-1, *[1] * (split.images.ndim - 2))
         self._scale = (1 / (255 * torch.tensor(dataset.std, device=device))).view(shape)
         self._shift = (
@@ -35,5 +36,5 @@ class ResidentSplit:
         return self.normalise(self.raw(index))
 
     def normalise(self, samples: Tensor) -> Tensor:
-        """Samples (..., *sample_shape) as the model sees them; floats are left as they are."""
+        """Samples (..., *sample_shape) as inputs of the model; floats are left as they are."""
         return torch.addcmul(self._shift, samples, self._scale) if self.is_bytes else samples

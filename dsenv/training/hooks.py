@@ -16,7 +16,7 @@ from dsenv.signals import SampleSignals
 
 
 class BatchHooks:
-    """Augments every batch and hands every batch's outputs to those who learn from them.
+    """Augments every batch, and gives its outputs to the selectors and controllers that learn from them.
 
     Args:
         signals: (K, N) signals of all replicas.
@@ -39,6 +39,7 @@ class BatchHooks:
         self._selectors, self._controllers = selectors, controllers
         self._of = [signals.of_replica(k) for k in range(signals.replicas or 0)] if controllers else []
         self._positions = positions
+
         learners: list[Selector | AugmentationController] = [*(selectors or ()), *(controllers or ())]
         self.needs_features = any(learner.needs_features for learner in learners)
 
@@ -62,7 +63,7 @@ class BatchHooks:
         sizes: Sequence[int],
         controllers: Sequence[AugmentationController],
     ) -> Tensor:
-        """Replica by replica: what `_augment_at_once` must equal, and the form for any controller."""
+        """Replica by replica: works for any controller, and `_augment_at_once` must give the same."""
         augmented = samples.clone()
         for k, (controller, size) in enumerate(zip(controllers, sizes, strict=True)):
             if size:
@@ -86,22 +87,27 @@ class BatchHooks:
         ]
         if not draws:
             return samples
+
+        # Augment all samples as one batch; rows of padding are left out
         batch, flat = index.shape[1], samples.flatten(0, 1)  # (K * B, C, H, W)
         is_full = all(size == batch for size in sizes)
         starts = [torch.arange(size, device=index.device) + k * batch for k, size in enumerate(sizes)]
         where = None if is_full else torch.cat(starts)
         chosen = flat if where is None else flat[where]
+
         for of_one_op in zip(*draws, strict=True):
             draw = Draw(*(torch.cat(parts) for parts in zip(*of_one_op, strict=True)))
             chosen = apply_drawn(chosen, draw, controllers[0].magnitudes)
         return (chosen if where is None else flat.index_copy(0, where, chosen)).view_as(samples)
 
     def observe(self, outputs: ModelOutputs, sizes: Sequence[int]) -> None:
-        """Show what K replicas said about a training batch (K, B) to their selectors and controllers."""
+        """Give the outputs of K replicas for a training batch (K, B) to their selectors and controllers."""
         for k, size in enumerate(sizes):
             if not size:
                 continue
             own = outputs.of_replica(k, size)
+
+            # A selector counts samples within its pool
             if self._selectors is not None:
                 place = torch.searchsorted(self._positions[k], own.index)
                 self._selectors[k].observe(replace(own, index=place))

@@ -30,12 +30,12 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 class LoopReplicas(Replicas):
     """One module and one optimiser a replica, stepped one after another: any `nn.Module`.
 
-    With `threads` that many replicas run at the same time. A step of a replica is the same sequence of
-    operations either way, so the numbers are too.
+    `threads` replicas run at the same time. A step of a replica is the same sequence of operations for any
+    number of threads, so its numbers are the same.
 
     Raises:
-        ValueError: several threads are asked for, and the model has dropout: it draws from torch's global
-            stream, which threads cannot share, or the device is no CPU.
+        ValueError: `threads` is above 1, and the device is no CPU or the model has dropout, which draws from
+            torch's global stream that threads cannot share.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class LoopReplicas(Replicas):
         super().__init__(task, replicas, device, autocast)
         self._threads = threads
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self.lr_device = torch.device(
-            "cpu"
-        )  # plain optimisers take numbers; reading them must not wait for a GPU
+        self.lr_device = torch.device("cpu")  # plain optimisers read numbers; that must not wait for a GPU
+
         self._models: list[nn.Module] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._noise: list[Tensor] = []  # states of the replicas' random streams, for dropout
@@ -83,7 +82,7 @@ class LoopReplicas(Replicas):
             raise ValueError(f"threads = {self._threads} does not fit {reason}; leave it at 1")
 
     def _each(self, work: Callable[[int], Found], replicas: Sequence[int]) -> list[Found]:
-        """What `work` gives for each of the replicas."""
+        """Result of `work` for each of the replicas, in their order."""
         count = min(self._threads, len(replicas))
         if count <= 1:
             return [work(replica) for replica in replicas]
@@ -124,10 +123,11 @@ class LoopReplicas(Replicas):
         finally:
             if hook is not None:
                 hook.remove()
+
         return logits.float(), caught[-1].detach() if caught else None
 
     def _catch_features(self, replica: int, caught: list[Tensor]) -> RemovableHandle:
-        """Note what the last linear layer of a replica is given, until the handle is removed."""
+        """Keep the inputs of the last linear layer of a replica, until the handle is removed."""
         linear = [layer for layer in self._models[replica].modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise ValueError(no_features(self._models[replica]))
@@ -180,7 +180,7 @@ class LoopReplicas(Replicas):
         for model in self._models:
             model.eval()
 
-        @torch.no_grad()  # every thread has a mode of its own
+        @torch.no_grad()  # every thread has its own gradient mode
         def one(replica: int) -> tuple[Tensor, Tensor | None]:
             return self._call(replica, samples[replica])
 

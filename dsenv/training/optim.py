@@ -1,9 +1,9 @@
 """torch.optim's SGD and AdamW with a replica axis.
 
 The parameters of K replicas are stacked, so one tensor holds K networks' worth of a weight. Replicas
-may be at different learning rates, have taken different numbers of steps, or stand still in this step
-because their interval is over. torch.optim knows one learning rate and one step count for each tensor;
-these subclasses keep its settings and state and widen the update rule.
+may have different learning rates and different numbers of steps, or take no part in this step because
+their interval is over. torch.optim knows one learning rate and one step count for each tensor;
+these subclasses keep its settings and state, and extend the update rule to K of them.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class StackedOptimizer(torch.optim.Optimizer):
                 value[replica] = 0
 
     def _parameters(self) -> Iterable[tuple[dict[str, Any], Tensor, Tensor]]:
-        """Settings, parameter and gradient of every tensor, held replicas' gradients zeroed."""
+        """Settings, parameter and gradient of every tensor; zero gradients where a replica takes no step."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 grad = parameter.grad
@@ -61,6 +61,7 @@ class StackedSGD(StackedOptimizer, torch.optim.SGD):
             if group["momentum"]:
                 momentum = self._momentum(parameter, group["momentum"], grad)
                 grad = grad.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
+
             if self.active_K is None:
                 parameter.addcmul_(grad, _along(-self.lr_K, grad))
             else:
@@ -91,10 +92,14 @@ class StackedAdamW(StackedOptimizer, torch.optim.AdamW):
                 state["step"] = torch.zeros_like(self.lr_K)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-            mean, square, lr = state["exp_avg"], state["exp_avg_sq"], _along(self.lr_K, grad)
+
+            mean = state["exp_avg"]
+            square = state["exp_avg_sq"]
+            lr = _along(self.lr_K, grad)
             state["step"].copy_(self._hold(state["step"] + 1, state["step"]))
             mean.copy_(self._hold(mean.lerp(grad, 1 - beta1), mean))
             square.copy_(self._hold(square * beta2 + (1 - beta2) * grad * grad, square))
+
             steps = _along(state["step"], grad).clamp(min=1)
             denominator = (square / (1 - beta2**steps)).sqrt_().add_(group["eps"])
             moved = parameter * (1 - lr * group["weight_decay"])

@@ -1,4 +1,4 @@
-"""Which form K replicas of a model run in: the one place where it is chosen."""
+"""The form in which K replicas of a model run: it is chosen here, and nowhere else."""
 
 import torch
 from torch import nn
@@ -18,8 +18,8 @@ def choose_form(model: nn.Module, replicas: int, device: torch.device) -> str:
     """The fastest form by measurement (docs/benchmarks.md, benchmarks/forms.py).
 
     Linear networks stack everywhere. Convolutions on a CPU run fastest in a loop; on a GPU they are
-    grouped, or mapped where a layer has no grouped form. Batch statistics tie a sample to the rest of
-    its batch, padding included, so such models keep a loop.
+    grouped, or mapped where a layer has no grouped form. With batch statistics a sample depends on the
+    rest of its batch, padding included, so such models run in a loop.
     """
     if replicas == 1 or any(isinstance(part, BATCH_STATISTICS) for part in model.modules()):
         return "loop"
@@ -60,9 +60,12 @@ def make_replicas(
     _check_outputs(model, task, device)
     pick("form", form, ("auto", *FORMS))
     chosen = choose_form(model, replicas, device) if form == "auto" else form
+
     if chosen == "loop":
         settings = {"channels_last": channels_last, "compile": compile}
         return LoopReplicas(task, replicas, device, autocast, **settings, threads=threads)
+
+    # The other forms do not take every model
     bad = [type(part).__name__ for part in model.modules() if isinstance(part, BATCH_STATISTICS)]
     if chosen == "stacked" and not can_stack(model):
         bad += [type(layer).__name__ for _, layer in layers(model) if not can_stack_layer(layer)]
@@ -70,4 +73,5 @@ def make_replicas(
         raise ValueError(
             f"form {chosen!r} does not fit a model with {', '.join(sorted(set(bad)))}; use form = 'loop'"
         )
+
     return StackedReplicas(task, replicas, device, autocast, by_vmap=chosen == "vmap")

@@ -1,7 +1,7 @@
 """Layers with a replica axis: K networks of one `nn.Sequential` as one tensor program.
 
-Linear layers become batched matrix products, convolutions become grouped convolutions. Features
-travel as (K, B, F), images as (B, K * C, H, W).
+Linear layers become batched matrix products, convolutions become grouped convolutions. Between
+layers, features are (K, B, F) and images (B, K * C, H, W).
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ def stacked_forward(
     Args:
         model: the network's structure; its own parameters are not used.
         parameters: by name, the parameters of all K networks, (K, ...).
-        samples: (K, B, ...) float inputs, each network its own.
+        samples: (K, B, ...) float inputs, different ones for each network.
 
     Returns:
         outputs: (K, B, C).
@@ -54,6 +54,8 @@ def stacked_forward(
     replicas, batch = samples.shape[:2]
     is_image = samples.ndim == 5
     features = None
+
+    # Images of all networks lie side by side along the channels
     x = samples.transpose(0, 1).flatten(1, 2) if is_image else samples
     for prefix, layer in layers(model):
         weight, bias = parameters.get(f"{prefix}weight"), parameters.get(f"{prefix}bias")
@@ -79,6 +81,7 @@ def stacked_forward(
             x = functional.group_norm(x, replicas * layer.num_groups, scale, shift, layer.eps)
         else:
             x = layer(x)
+
     return x, features
 
 

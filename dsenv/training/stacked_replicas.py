@@ -30,6 +30,7 @@ class StackedReplicas(Replicas):
             name: nn.Parameter(value.detach().expand(replicas, *value.shape).clone())
             for name, value in self._model.named_parameters()
         }
+
         optimizer = make_optimizer(task.recipe, self._parameters.values(), stacked=True)
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
@@ -55,7 +56,7 @@ class StackedReplicas(Replicas):
                 return logits
 
             if self.features_wanted:
-                raise ValueError("features are not to be had in form 'vmap'; use form = 'loop' or 'stacked'")
+                raise ValueError("form 'vmap' gives no features; use form = 'loop' or 'stacked'")
             return torch.vmap(call)(dict(self._parameters), samples).float(), None
 
     def step(
@@ -83,11 +84,13 @@ class StackedReplicas(Replicas):
         return ModelOutputs(index, labels, loss.detach(), logits.detach(), seen)
 
     def _objective(self, loss: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Sum over replicas of the weighted mean loss of their batches, and who takes the step."""
+        """Sum over replicas of the weighted mean loss of their batches, and which replicas take the step."""
         batch = loss.shape[1]
         if all(size == batch for size in sizes):
             return (loss * weight).sum() / batch, None
-        is_on_gpu = self.device.type == "cuda"  # pinned numbers get there without a wait
+
+        # Padding counts neither in a sum nor in the size that divides it
+        is_on_gpu = self.device.type == "cuda"  # a copy from pinned memory does not wait
         size = torch.tensor(sizes, pin_memory=is_on_gpu).to(self.device, non_blocking=True)
         is_sample = torch.arange(batch, device=self.device) < size[:, None]
         weighted = torch.where(is_sample, loss * weight, torch.zeros_like(loss)).sum(1)

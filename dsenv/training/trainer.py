@@ -18,7 +18,7 @@ from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
 
 PRECISIONS = ("fp32", "bf16")
-FLUSH_ELEMENTS = 1 << 24  # logits kept before the signals take them in, per interval
+FLUSH_ELEMENTS = 1 << 24  # logits kept in an interval before the signals are updated with them
 PREDICT_ELEMENTS = 1 << 22  # input values of one evaluation forward
 
 
@@ -58,7 +58,7 @@ class Totals:
 
 
 class Trainer:
-    """K trainings of one task, side by side, each with its own labels and initial parameters.
+    """K training runs of one task, side by side, each with its own labels and initial parameters.
 
     Args:
         task: what to train.
@@ -85,6 +85,7 @@ class Trainer:
     ) -> None:
         if replicas < 1:
             raise ValueError(f"a trainer needs at least one replica, got {replicas}")
+
         self.task, self.device = task, torch.device(device)
         pick("precision", precision, PRECISIONS)
         self.replicas = make_replicas(
@@ -99,6 +100,7 @@ class Trainer:
         )
         self.size = len(task.dataset.train)
         """N, the number of training samples."""
+
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
         self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
@@ -129,7 +131,7 @@ class Trainer:
         width: float = 1.0,
         lr: float = 1.0,
     ) -> None:
-        """Begin a new training in one replica.
+        """Begin a new training run in one replica.
 
         Args:
             replica: which one, 0..K-1.
@@ -144,6 +146,7 @@ class Trainer:
         self._lr_factors[replica] = lr
         self._labels[replica, : self.size] = labels.to(self.device)
         self.signals.reset([replica])
+
         if validation_labels is not None:
             if self._validation_labels is None:
                 self._validation_labels = self.split("validation").labels.repeat(self.replicas.count, 1)
@@ -168,9 +171,9 @@ class Trainer:
         Args:
             selection: the samples and their weights; a replica that selects none is left untouched.
             step: number of this interval, for the signals; (K,) where replicas are at different ones.
-            spent: sample presentations each replica has spent before.
-            budget: sample presentations of each replica's whole training, for the learning-rate schedule.
-            hooks: augments every batch before the forward pass and sees what the models said.
+            spent: samples that each replica has seen before.
+            budget: samples that each replica sees in its whole training run, for the learning-rate schedule.
+            hooks: augments every batch before the forward pass and receives the outputs of the models.
         """
         batch = self.task.recipe.batch_size
         starts = range(0, selection.index.shape[1], batch)
@@ -188,12 +191,12 @@ class Trainer:
             weight = selection.weight[:, start : start + batch]
             inputs = self._inputs(index, sizes, hooks)
 
-            # One optimiser step; the hooks see what the models said before it
+            # One optimiser step; the hooks get the outputs from before it
             found = self.replicas.step(inputs, index, labels, weight, sizes, rates[number])
             if hooks is not None:
                 hooks.observe(found, sizes)
 
-            # The signals take in an interval at once, or earlier where its logits are many
+            # The signals are updated once an interval, or earlier where its logits are many
             assert found.logits is not None
             parts.append((index, found.loss, found.logits))
             pending += found.logits.numel()
@@ -205,7 +208,7 @@ class Trainer:
         return Interval(total.loss / total.count, total.correct / total.count)
 
     def _inputs(self, index: Tensor, sizes: Sequence[int], hooks: BatchHooks | None) -> Tensor:
-        """(K, B, ...) inputs, augmented where the hooks does that."""
+        """(K, B, ...) inputs, augmented where the hooks do that."""
         train = self.split("train")
         if hooks is None or not hooks.augments:
             return train.gather(index)
@@ -226,9 +229,10 @@ class Trainer:
         return torch.tensor(rows, device=self.replicas.lr_device)
 
     def _take_in(self, parts: list[tuple[Tensor, Tensor, Tensor]], step: int | Tensor, total: Totals) -> None:
-        """Let the signals and the totals see what the training forward said."""
+        """Update the signals and the totals with the outputs of the training forward."""
         if not parts:
             return
+
         index, loss, logits = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
         labels = self._labels.gather(1, index)
         self.signals.update(index, loss, logits, labels, step)
@@ -236,9 +240,10 @@ class Trainer:
 
     def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""
-        # A loop on a GPU sees one replica at a time; everywhere else the batch of all is what must fit.
+        # A loop on a GPU runs one replica at a time; elsewhere the batches of all must fit into memory.
         together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
         chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
+
         for start in range(0, split.size, chunk):
             stop = min(start + chunk, split.size)
             samples = split.normalise(split.images[start:stop])
@@ -249,13 +254,14 @@ class Trainer:
     def evaluate(self, split: str) -> Score:
         """Score every replica on a split, in evaluation mode.
 
-        The environment reads "train" and "validation" alone; "test" is for evaluation. Labels are those of
-        the data set, but for a validation split with labels of its own: see `start`.
+        The environment reads only "train" and "validation"; "test" is for evaluation. Labels are those of
+        the data set, except for a validation split with its own labels: see `start`.
         """
         data, labels = self.split(split), self._labels_of(split)
         self.replicas.features_wanted = False
         correct = torch.zeros(self.replicas.count, device=self.device)
         likelihood = torch.zeros_like(correct)
+
         for where, logits, _ in self._predictions(data):
             wanted = labels[:, where].expand(len(correct), -1)
             correct += (logits.argmax(-1) == wanted).sum(1)
@@ -264,10 +270,10 @@ class Trainer:
 
     @torch.no_grad()
     def scoring_pass(self, split: str) -> list[ModelOutputs]:
-        """One forward pass over a split: what each replica says about every sample, with features.
+        """One forward pass over a split: the outputs of each replica for every sample, with features.
 
         The labels for "train" are those each replica trains on, else those it is scored on. The pass costs
-        a forward a sample.
+        one extra forward a sample.
         """
         data = self.split(split)
         self.replicas.features_wanted = True
@@ -288,10 +294,10 @@ class Trainer:
 
         Args:
             index: (K, M) int64 positions; N is padding.
-            features: whether to bring the inputs of the last linear layer.
+            features: whether to return the inputs of the last linear layer too.
 
         Returns:
-            What the models say; the (K, M) labels are those they are trained on.
+            Outputs of the models; the (K, M) labels are those they are trained on.
         """
         self.replicas.features_wanted = features
         logits, seen = self.replicas.predict(self.split("train").gather(index))
@@ -300,7 +306,7 @@ class Trainer:
         return ModelOutputs(index, labels, loss, logits, seen)
 
     def state_dict(self) -> State:
-        """Everything needed to continue all trainings."""
+        """Everything needed to continue all training runs."""
         return {
             "replicas": self.replicas.state_dict(),
             "signals": self.signals.state_dict(),

@@ -12,7 +12,7 @@ class VolumeSchedule(ABC):
     """How much of the training set each epoch trains on.
 
     A schedule is a pure function of the epoch it is asked for: it counts nothing itself, so that it can
-    be asked twice, out of order, or after a restart. Over a whole training its ratios add up to
+    be asked twice, out of order, or after a restart. Over a whole training run its ratios add up to
     `target * total`, the budget of the constant schedule.
 
     Use::
@@ -29,7 +29,7 @@ class VolumeSchedule(ABC):
         plan = DataPlan(data, epochs=10, batch_size=20, volume=Falling(0.5))
 
     Args:
-        target: mean selection ratio over the training, (0, 1].
+        target: mean selection ratio over the training run, (0, 1].
     """
 
     def __init__(self, target: float) -> None:
@@ -40,24 +40,25 @@ class VolumeSchedule(ABC):
 
         Args:
             step: number of the epoch (or interval), 0..total-1.
-            total: number of epochs of the training.
+            total: number of epochs of the training run.
 
         Raises:
-            ValueError: `step` is outside the training.
+            ValueError: `step` is outside the training run.
         """
         if not 0 <= step < total:
             raise ValueError(f"step must be in 0..{total - 1} for total {total}, got {step}; count from 0")
+
         value = min(1.0, self._ratio(step, total))
         assert value > 0, (self, step, total, value)
         return value
 
     @abstractmethod
     def _ratio(self, step: int, total: int) -> float:
-        """`ratio` for a step that lies in the training."""
+        """`ratio` for a step inside the training run."""
 
 
 class SwingSchedule(VolumeSchedule):
-    """A schedule that goes from one end of a swing about the target to the other.
+    """A schedule that moves from one end of a range around the target to the other.
 
     Args:
         target: mean ratio, (0, 1].
@@ -70,7 +71,7 @@ class SwingSchedule(VolumeSchedule):
 
     @abstractmethod
     def shape(self, progress: float) -> float:
-        """Where the swing is, from -1 at progress 0 to 1 at progress 1, odd about the middle."""
+        """Position in the range, from -1 at progress 0 to 1 at progress 1; odd about the middle."""
 
     def _ratio(self, step: int, total: int) -> float:
         return self.target + self.swing * self.shape(step / (total - 1) if total > 1 else 0.5)
@@ -79,7 +80,7 @@ class SwingSchedule(VolumeSchedule):
 def counts(schedule: VolumeSchedule, size: int, total: int) -> list[int]:
     """Samples that each epoch trains on.
 
-    Rounding is carried along: after each epoch the sum is within one sample of the sum of the ratios,
+    Rounding errors are carried over: after each epoch the sum is within one sample of the sum of the ratios,
     and after the last it is `budget(schedule.target, size, total)` exactly. Every epoch gets 1..size.
 
     Args:
@@ -96,21 +97,25 @@ def counts(schedule: VolumeSchedule, size: int, total: int) -> list[int]:
             f"a target ratio of {schedule.target} of {size} samples is less than one sample in each "
             f"of {total} epochs; raise the target to at least {1 / size:.3g}"
         )
+
     ratios = [schedule.ratio(step, total) for step in range(total)]
     chosen: list[int] = []
     due, spent = 0.0, 0
     for later, ratio in zip(range(total - 1, -1, -1), ratios, strict=True):
         due += ratio * size
+
+        # What this epoch may take so that every later one can have between 1 and `size` samples
         most = min(size, samples - spent - later)
         least = max(1, samples - spent - later * size)
         count = max(least, min(most, round(due) - spent))
         chosen.append(count)
         spent += count
+
     return chosen
 
 
 def budget(target: float, size: int, total: int) -> int:
-    """Sample presentations of a whole training: the target share of `size` samples in `total` epochs."""
+    """Samples seen in a whole training run: the target share of `size` samples in each of `total` epochs."""
     return round(target * size * total)
 
 
@@ -131,6 +136,7 @@ def check_swing(target: float, swing: float | None) -> float:
     """
     if swing is None:
         return default_swing(target)
+
     room = min(target, 1 - target)
     if math.isfinite(swing) and abs(swing) <= room and abs(swing) < target:
         return swing

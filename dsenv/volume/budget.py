@@ -1,4 +1,4 @@
-"""Budget: the samples that a training run may see, kept exactly."""
+"""Budget: the number of samples that a training run may see, met exactly."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,20 +7,20 @@ from dsenv.errors import check_share
 
 Counts = NDArray[np.int64]
 
-FORWARD_COST = 1 / 3  # a forward pass in units of training on a sample: forward, and twice that backward
+FORWARD_COST = 1 / 3  # of a forward pass, where training on a sample (forward and backward) costs 1
 
 
 class Budget:
-    """Cumulative budgets of K training runs of T intervals each.
+    """Cumulative budgets of K training runs of T intervals each, counted in samples seen.
 
     Whatever is asked for, `grant` gives each interval at least its floor and at most its capacity,
-    never overspends, and leaves nothing over: after the last interval exactly `total` is spent. Without
-    `spend_all` it may leave what is above the floors.
+    never overspends, and leaves nothing unspent: after the last interval exactly `total` is spent. Without
+    `spend_all` only the floors have to be spent.
 
     Args:
-        capacity: (K,) samples that one interval can hold.
+        capacity: (K,) most samples that one interval can train on.
         intervals: T.
-        ratio: target share of the capacity over the whole run, (0, 1].
+        ratio: target share of the capacity over the whole training run, (0, 1].
         minimum: share of the capacity that every interval gets at least, (0, ratio].
         spend_all: whether all of the total has to be spent; else it is an upper bound.
 
@@ -34,6 +34,7 @@ class Budget:
         check_share("ratio", ratio)
         if not 0 < minimum <= ratio:
             raise ValueError(f"minimum ratio must be in (0, {ratio}] (the target ratio), got {minimum}")
+
         self.intervals, self.spend_all = intervals, spend_all
         self.capacity = np.asarray(capacity, np.int64)
         self.total = np.rint(ratio * self.capacity * intervals).astype(np.int64)
@@ -47,12 +48,12 @@ class Budget:
 
     @property
     def left(self) -> Counts:
-        """(K,) samples not yet spent."""
+        """(K,) samples that each run may still see."""
         left: Counts = self.total - self.spent
         return left
 
     def grant(self, wanted: Counts, interval: Counts) -> Counts:
-        """What each run may see in `interval`, as close to `wanted` as the budget allows.
+        """How many samples each run may train on in `interval`, as close to `wanted` as the budget allows.
 
         Args:
             wanted: (K,) samples asked for.
@@ -64,11 +65,12 @@ class Budget:
         later = self.intervals - interval - 1
         most = np.minimum(self.capacity, self.left - self.floor * later)
         least = np.maximum(self.floor, self.left - self.capacity * later) if self.spend_all else self.floor
+
         granted: Counts = np.clip(wanted, least, most)
         return granted
 
     def spend(self, counts: Counts) -> None:
-        """Book samples (K,) as spent."""
+        """Count these samples as seen."""
         self.spent = self.spent + counts
         assert (self.spent <= self.total).all(), (self.spent, self.total)
 
@@ -87,6 +89,6 @@ class Budget:
         return (interval * counts).tolist(), (self.intervals * counts).tolist()
 
     def put(self, replica: int, other: "Budget") -> None:
-        """Let one run start anew under the budget of `other`, which is of a single run."""
+        """Restart one run under the budget of `other`, which has a single run."""
         for name in ("capacity", "total", "spent", "floor"):
             getattr(self, name)[replica] = getattr(other, name)[0]

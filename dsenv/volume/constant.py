@@ -15,7 +15,7 @@ class Constant(VolumeSchedule):
 
     Source: the fixed-ratio protocol of dynamic selection, for example InfoBatch (arXiv 2303.04947).
     Differences from published code: published runs add epochs on full data at the start or the end and
-    still name the ratio of the epochs between; here `target` is the mean over the whole training.
+    still name the ratio of the epochs between; here `target` is the mean over the whole training run.
 
     Args:
         target: selection ratio, (0, 1].

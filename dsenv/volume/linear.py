@@ -11,13 +11,13 @@ class Linear(SwingSchedule):
 
     When it helps: rising where the model should first settle on what a selector picks and then see
     everything, as full-data tails do; falling where early epochs must cover the data. It is the
-    control for PODS: the same budget and levels without the alternation. When not: a target near 0 or
+    baseline for PODS: the same budget and levels without the alternation. When not: a target near 0 or
     1 leaves little room to swing.
 
     Settings: `swing` in ratio points; positive rises, negative falls, 0 is the constant schedule.
     Cost: none.
 
-    Source: own; proposed as a control of PODS (arXiv 2605.14773). No published code to differ from.
+    Source: own; proposed as a baseline for PODS (arXiv 2605.14773). No published code to differ from.
 
     Args:
         target: mean ratio, (0, 1].

@@ -11,12 +11,13 @@ class Pods(VolumeSchedule):
 
     What it does: a low phase at ratio `low` is followed by a high phase at `high`, over and over, low
     first. With the levels and `high_length` given, the equal budget leaves one length for the low
-    phase: `high_length * (high - target) / (target - low)`. Phases follow a real clock; an epoch
-    belongs to the phase in which its middle lies. One shift of both levels, the same for the whole
-    training, pays for the warm-up, for the tail and for the phase that the end cuts off, so that the
-    budget is met and no epoch at the end has to repair it (0.25/0.75 becomes 0.249/0.749 over 200
-    epochs). Where a short training would push a level out of (0, 1], both move towards their mean.
-    It works on top of any selector, static ones too: those give the high phase more of their ranking.
+    phase: `high_length * (high - target) / (target - low)`. Phases need not be whole epochs;
+    an epoch belongs to the phase in which its middle lies. Both levels are shifted by one number, the same
+    for the whole training run. It pays for the warm-up, for the tail and for the phase that the end cuts
+    off, so that the budget is met without a correction in the last epochs (0.25/0.75 becomes 0.249/0.749
+    over 200 epochs). Where a short training run would push a level out of (0, 1], both move towards their
+    mean. It works on top of any selector, static ones too: those give the high phase more of their
+    ranking.
 
     When it helps: the paper reports gains for selectors at a fixed ratio of 30 to 70 %, most for static
     ones. The low phase is meant to regularise, the high phase to recover, and a high phase at 75 to 90 %
@@ -41,7 +42,7 @@ class Pods(VolumeSchedule):
         high: ratio of the high phase, [target, 1]; None for as far above.
         high_length: epochs of a high phase; None for the shortest at which both phases last an epoch.
         warmup: epochs on all data at the start, paid from the budget.
-        tail: share of the training on all data at the end, [0, 1), paid from the budget.
+        tail: share of the training run on all data at the end, [0, 1), paid from the budget.
 
     Raises:
         ValueError: a level is on the wrong side of the target, or a phase is shorter than an epoch.
@@ -60,6 +61,7 @@ class Pods(VolumeSchedule):
         swing = default_swing(target)
         self.low = check_share("low", target - swing if low is None else low)
         self.high = check_share("high", target + swing if high is None else high)
+
         self.off = self.low == self.high == target
         if not self.off and not self.low < target < self.high:
             raise ValueError(
@@ -68,6 +70,7 @@ class Pods(VolumeSchedule):
             )
         if warmup < 0 or not 0 <= tail < 1:
             raise ValueError(f"warmup must be at least 0 and tail in [0, 1), got {warmup} and {tail}")
+
         self.warmup, self.tail = warmup, tail
         self.high_length, self.low_length = self._lengths(high_length)
 
@@ -76,12 +79,14 @@ class Pods(VolumeSchedule):
         low_per_high = 1.0 if self.off else (self.high - self.target) / (self.target - self.low)
         if high_length is None:
             high_length = max(1.0, 1 / low_per_high)
+
         shortest = min(high_length, high_length * low_per_high)
         if not shortest >= 1 - 1e-9:
             raise ValueError(
                 f"with high_length {high_length} a phase would last {shortest:.3g} epochs; "
                 f"high_length must be at least {max(1.0, 1 / low_per_high):.4g}"
             )
+
         return high_length, high_length * low_per_high
 
     def phase(self, step: int, total: int) -> str:
@@ -104,7 +109,7 @@ class Pods(VolumeSchedule):
         return low if phase == "low" else high
 
     def levels(self, total: int) -> tuple[float, float]:
-        """Ratios of the low and the high phase in a training of `total` epochs.
+        """Ratios of the low and the high phase in a training run of `total` epochs.
 
         Raises:
             ValueError: the budget does not pay for the warm-up and the tail.
@@ -116,6 +121,7 @@ class Pods(VolumeSchedule):
                 f"{self.target} of {total} epochs does not pay for {self.warmup} epochs of warm-up and a "
                 f"tail of {self.tail}; train longer, or lower warmup or tail"
             )
+
         lows = _low_epochs(epochs, self.low_length, self.high_length)
         return _fit_levels(self.low, self.high, lows / epochs, left / epochs)
 

@@ -6,24 +6,24 @@ from dsenv.volume.base import VolumeSchedule, check_swing
 
 
 class Step(VolumeSchedule):
-    """A ratio that climbs, or descends, a staircase.
+    """A ratio that rises, or falls, in steps.
 
-    What it does: cuts the training into equally long stages, whose ratios lie evenly between
-    `target - swing` and `target + swing`. Stages are as many below the target as above it, so the
+    What it does: cuts the training run into equally long stages, whose ratios lie evenly between
+    `target - swing` and `target + swing`. As many stages are below the target as above it, so the
     budget is the constant one. An epoch in which the stage changes gets the mean over that epoch.
 
     When it helps: where the amount of data should change together with a stepwise learning rate; the
-    model has time to settle at each level. When not: with few epochs the stages blur into `Linear`.
+    model has time to settle at each level. When not: with few epochs it is nearly `Linear`.
 
-    Settings: `stages`; `swing` in ratio points, positive climbs, negative descends, 0 is the constant
+    Settings: `stages`; `swing` in ratio points, positive rises, negative falls, 0 is the constant
     schedule. Cost: none.
 
-    Source: own; a staircase as in stepwise learning rates. No published code to differ from.
+    Source: own; steps as in stepwise learning rates. No published code to differ from.
 
     Args:
         target: mean ratio, (0, 1].
         swing: distance of the first and the last stage from the target; None for
-            `default_swing(target)`, climbing.
+            `default_swing(target)`, rising.
         stages: number of stages, at least 2.
 
     Raises:

@@ -52,7 +52,7 @@ class ToyCandidates(VecEnv):
     def close(self):
         pass
 
-    def get_attr(self, attr_name, indices=None):  # noqa: ARG002
+    def get_attr(self, attr_name, indices=None):
         return [getattr(self, attr_name)] * self.num_envs
 
     def set_attr(self, attr_name, value, indices=None):
@@ -61,7 +61,7 @@ class ToyCandidates(VecEnv):
     def env_method(self, method_name, *args, indices=None, **kwargs):
         raise NotImplementedError
 
-    def env_is_wrapped(self, wrapper_class, indices=None):  # noqa: ARG002
+    def env_is_wrapped(self, wrapper_class, indices=None):
         return [False] * self.num_envs
 
 

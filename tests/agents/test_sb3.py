@@ -86,7 +86,7 @@ class Counting:
     def __init__(self, size):
         self.size, self.starts, self.counts = size, [], []
 
-    def predict(self, observation, state=None, episode_start=None, deterministic=False):  # noqa: ARG002
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
         before = np.zeros(len(observation)) if state is None else state
         count = np.where(episode_start, 0, before) + 1
         self.starts.append(episode_start.tolist())

@@ -241,7 +241,7 @@ def test_ent_loss_is_cross_entropy_plus_entropy() -> None:
         ("rand_augment", {"ops_per_sample": 0}, "NoAugmentation"),
         ("ent_augment", {"warm_up": -1}, "warm_up"),
         ("ada_augment", {}, "needs the setting 'features'"),
-        ("none", {"strength": 1.0}, "setting of none"),
+        ("none", {"strength": 1.0}, "setting of augment none"),
         ("trivial", {"ops": ["rotat"]}, "Did you mean 'rotate'"),
         ("trivial", {"ops": []}, "at least one op"),
     ],

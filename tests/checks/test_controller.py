@@ -1,6 +1,6 @@
 """check_controller passes the controllers of the package and good ones of one's own, and names faults."""
 
-# ruff: noqa: ARG002, ARG005 -- the parts take what the contract gives them
+# ruff: noqa: ARG005 -- the parts take what the contract gives them
 
 import numpy as np
 import pytest

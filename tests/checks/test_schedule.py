@@ -1,6 +1,6 @@
 """check_schedule passes the schedules of the package and good ones of one's own, and names what is wrong."""
 
-# ruff: noqa: ARG002, ARG005 -- the parts take what the contract gives them
+# ruff: noqa: ARG005 -- the parts take what the contract gives them
 
 import pytest
 import torch

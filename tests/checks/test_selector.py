@@ -1,6 +1,6 @@
 """check_selector passes the selectors of the package and good ones of one's own, and names what is wrong."""
 
-# ruff: noqa: ARG002, ARG005 -- the parts take what the contract gives them
+# ruff: noqa: ARG005 -- the parts take what the contract gives them
 
 import random
 import sys
@@ -269,7 +269,7 @@ class Uncopied(LargestLoss):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (3, "a selector must be of a class derived from dsenv.Selector, got int; give such"),
+        (3, "a selector must be of a class derived from dsenv.Selector, got int; give such an"),
         (VolumeSchedule, "a selector must be of a class derived from dsenv.Selector, got VolumeSchedule"),
         ([LargestLoss], "a selector must be of a class derived from dsenv.Selector, got list"),
         ("ifobatch", "Did you mean 'infobatch'"),

@@ -100,7 +100,7 @@ def test_missing_features_say_how_to_get_them() -> None:
 def test_missing_views_are_named() -> None:
     plan = new_plan(augment={"name": "ada_augment", "features": HIDDEN})
     batch = first_batch(plan)
-    with pytest.raises(ValueError, match=r"three views: .*forward=forward"):
+    with pytest.raises(ValueError, match=r"AdaAugment compares the losses of 3 views: .*forward=forward"):
         plan.loss(batch, torch.rand(64), features=torch.rand(64, HIDDEN))
 
 

@@ -118,7 +118,7 @@ def test_loss_is_the_mean_of_weighted_losses() -> None:
     batch = next(iter(plan.batches()))
     losses = torch.rand(len(batch.index))
     torch.testing.assert_close(plan.loss(batch, losses), (losses * batch.weight).mean())
-    assert plan.cost.presentations == len(losses)
+    assert plan.cost.compute == len(losses)
 
 
 @pytest.mark.fast
@@ -177,7 +177,7 @@ def test_infobatch_sets_its_own_count() -> None:
     used = []
     loop = Loop(plan)
     for epoch in plan.epochs_left():
-        expected = InfoBatch(keep=0.5).count(plan.signals) if epoch < 7 else SIZE
+        expected = InfoBatch(keep=0.5).own_count(plan.signals) if epoch < 7 else SIZE
         steps = plan.steps_in_epoch()
         batches = list(plan.batches())
         assert len(batches) == steps

@@ -90,12 +90,15 @@ def test_at_any_step_of_the_epoch_and_after_its_last(stop: int, tmp_path: Any) -
     assert later.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_sampler_carries_the_state() -> None:
+def test_the_sampler_keeps_no_state_and_has_the_length_of_the_epoch() -> None:
     plan, other = (DataPlan(Digits(), epochs=2, batch_size=64, ratio=0.5) for _ in range(2))
     for batch in list(plan.loader())[:3]:
         plan.loss(batch, torch.rand(64))
-    other.sampler.load_state_dict(plan.sampler.state_dict())
-    assert list(other.sampler) == list(plan.sampler) and len(other.sampler) == 500 - 192
+    assert not hasattr(plan.sampler, "state_dict")
+    other.load_state_dict(plan.state_dict())
+    assert list(other.sampler) == list(plan.sampler) and len(list(other.sampler)) == 500 - 192
+    assert len(other.sampler) == len(plan.sampler) == 500
+    assert len(plan.loader()) == len(other.loader()) == 8
 
 
 @pytest.mark.fast

@@ -1,0 +1,3 @@
+"""The version of dsenv."""
+
+VERSION = "0.1.0"
