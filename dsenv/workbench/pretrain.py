@@ -19,7 +19,7 @@ from dsenv.errors import check_keywords, pick
 if TYPE_CHECKING:
     from dsenv.workbench.run import Run
 
-FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
+FOLDER = Path(__file__).resolve().parents[1] / "_policies"
 
 
 @dataclass(frozen=True, kw_only=True)
