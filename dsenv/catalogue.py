@@ -7,7 +7,7 @@ A definition names an entry point, `module:attribute`, and the keyword arguments
     [kwargs]
     control = "curriculum"
 
-Defaults live in the Python signature alone; a definition holds what differs from them.
+Defaults stand only in the Python signature; a definition holds what differs from them.
 """
 
 import copy
@@ -29,7 +29,7 @@ KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
 
 Choice = str | Mapping[str, Any] | Callable[..., Any]
-"""How a part is chosen: by a name, a table of its name and settings, a class or a factory; or by itself."""
+"""How a part is chosen: a name, a table of its name and settings, a class, a factory, or the part itself."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Definition:
         return self._call(self.resolve(), further)
 
     def build_vector(self, num_envs: int, **further: Any) -> Any:
-        """Build `num_envs` copies of an environment as one stacked training.
+        """Build `num_envs` copies of an environment, stacked into one.
 
         Raises:
             ValueError: a setting is unknown, or the entry point is no class with a vector form.
@@ -94,10 +94,12 @@ def import_entry_point(entry_point: str) -> Any:
     module_name, _, attribute = entry_point.partition(":")
     if not module_name or not attribute:
         raise ValueError(f"an entry point has the form 'module:attribute', got {entry_point!r}")
+
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"entry point {entry_point!r}: {error}; is its folder on PYTHONPATH?") from error
+
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         pick(f"attribute of {module_name}", attribute, public)
@@ -120,7 +122,7 @@ def as_table(kind: str, choice: Choice) -> dict[str, Any]:
 
 
 def part_source(kind: str, known: Mapping[str, Any], name: Any) -> Callable[..., Any]:
-    """The class or function behind the name of a part; a class or function is its own.
+    """The class or function behind the name of a part; a class or function is returned as it is.
 
     Raises:
         ValueError: the name is unknown; the message names the nearest one.
@@ -130,6 +132,7 @@ def part_source(kind: str, known: Mapping[str, Any], name: Any) -> Callable[...,
         return source
     if not isinstance(name, str):
         raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
+
     found = name if ":" in name else known[pick(kind, name, known)]
     source = import_entry_point(found) if isinstance(found, str) else found
     return source
@@ -167,23 +170,33 @@ def build_part(
     """
     if not isinstance(choice, str | Mapping | type) and isinstance(choice, expected):
         return copy.deepcopy(choice) if fresh else choice
-    given = given or {}
-    settings = as_table(kind, choice)
-    name = settings.pop("name")
+    table = as_table(kind, choice)
+    name = table.pop("name")
     source, words = part_source(kind, known, name), part_words(name)
-
-    # What the caller knows is filled in; what is then missing or unknown is named
-    takes = inspect.signature(source).parameters
-    settings = {key: given[key] for key in takes if given.get(key) is not None} | settings
-    for key in missing_keywords(source, settings):
-        where = f"{key}=..." if key in given else f"{kind}={{'name': {words!r}, {key!r}: ...}}"
-        raise ValueError(f"{kind} {words!r} needs the setting {key!r}; give {where}")
-    check_keywords(f"{kind} {words}", source, settings)
+    settings = _filled(kind, words, source, table, given or {})
 
     part = source(**settings)
     if not isinstance(part, expected):
         raise ValueError(f"{kind} {words!r} must be a {expected.__name__}, got {type(part).__name__}")
     return part
+
+
+def _filled(
+    kind: str, words: str, source: Callable[..., Any], own: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A part's own settings, and those of `given` that it takes.
+
+    Raises:
+        ValueError: a setting is missing or unknown.
+    """
+    takes = inspect.signature(source).parameters
+    settings = {key: given[key] for key in takes if given.get(key) is not None} | dict(own)
+
+    for key in missing_keywords(source, settings):
+        where = f"{key}=..." if key in given else f"{kind}={{'name': {words!r}, {key!r}: ...}}"
+        raise ValueError(f"{kind} {words!r} needs the setting {key!r}; give {where}")
+    check_keywords(f"{kind} {words}", source, settings)
+    return settings
 
 
 def part_words(name: Any) -> str:
@@ -197,6 +210,7 @@ def describe_part(choice: Any) -> str:
         return "none"
     if not isinstance(choice, str | Mapping) and not callable(choice):
         return type(choice).__name__
+
     table = as_table("part", choice)
     name = part_words(table.pop("name") or "")
     plain = {key: value for key, value in table.items() if isinstance(value, str | int | float)}
@@ -217,6 +231,7 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
             merged[key] = merge(old, value) if same_part else dict(value)
         else:
             merged[key] = value
+
     return merged
 
 
@@ -265,6 +280,7 @@ def definition(kind: str, name_or_path: str) -> Definition:
     else:
         name = pick(kind.removesuffix("s"), name_or_path.removeprefix(f"{NAMESPACE}/"), names(kind))
         path = _folder(kind) / f"{name}.toml"
+
     return _parse(kind, name, path.read_text(encoding="utf-8"))
 
 
@@ -279,6 +295,7 @@ def _parse(kind: str, name: str, text: str) -> Definition:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{kind}/{name}.toml is not valid TOML: {error}") from error
+
     for key in content:
         pick(f"key of {kind}/{name}.toml", key, ("entry_point", "kwargs"))
     if not isinstance(content.get("entry_point"), str):
@@ -314,12 +331,12 @@ def make_env(definition_name: str, **overrides: Any) -> Any:
 
 
 def load_vector(name_or_path: str, num_envs: int = 1, **overrides: Any) -> Any:
-    """Build `num_envs` copies of an environment as one stacked training; see `load`."""
+    """Build `num_envs` copies of an environment, stacked into one; see `load`."""
     return definition("envs", name_or_path).with_overrides(overrides).build_vector(num_envs)
 
 
 def make_vector(definition_name: str, num_envs: int = 1, **overrides: Any) -> Any:
-    """Vector entry point of every registered id: `num_envs` environments as one stacked training."""
+    """Vector entry point of every registered id: `num_envs` environments stacked into one."""
     return load_vector(definition_name, num_envs, **overrides)
 
 

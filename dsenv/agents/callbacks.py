@@ -14,10 +14,10 @@ SCALARS = ("val_accuracy", "train_accuracy", "ratio", "wrong_labels", "strength"
 
 
 class EnvScalars(BaseCallback):
-    """Log the inner trainings beside SB3's own scalars, as means over all steps since the last log.
+    """Log the environment's training runs beside SB3's scalars, as means over all steps since the last log.
 
     Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., `env/strength` where the control decides
-    it, and `env/final_val_accuracy` over the last hundred finished trainings.
+    it, and `env/final_val_accuracy` over the last hundred finished training runs.
 
     Use::
 
@@ -40,11 +40,14 @@ class EnvScalars(BaseCallback):
             values = [float(info[name]) for info in infos if name in info]
             if values:
                 self.logger.record_mean(f"env/{name}", float(np.mean(values)))
+
         for bin_, share in enumerate(np.mean([info["selected_bins"] for info in infos], axis=0)):
             self.logger.record_mean(f"env/selected_bin_{bin_}", float(share))
+
         self.finals.extend(float(i["val_accuracy"]) for i in infos if "terminal_observation" in i)
         if self.finals:
             self.logger.record("env/final_val_accuracy", float(np.mean(self.finals)))
+
         return True
 
 
@@ -52,8 +55,8 @@ class ProgressBar(BaseCallback):
     """A bar over the environment steps, with the numbers that matter.
 
     Args:
-        total: environment steps at the end of the training.
-        scalars: where finished trainings are collected.
+        total: environment steps at the end of the agent's training.
+        scalars: where finished training runs are collected.
     """
 
     def __init__(self, total: int, scalars: EnvScalars) -> None:
@@ -85,26 +88,27 @@ class ProgressBar(BaseCallback):
 
 
 def past_evaluations(path: Path) -> dict[str, list[Any]]:
-    """What SB3's EvalCallback wrote so far: timesteps, results and ep_lengths; empty before the first look.
+    """What SB3's EvalCallback wrote so far: timesteps, results and ep_lengths; empty if nothing yet.
 
     Raises:
         ValueError: the file is damaged.
     """
     if not path.is_file():
         return {}
+
     try:
         with np.load(path) as file:
             return {name: file[name].tolist() for name in ("timesteps", "results", "ep_lengths")}
     except (KeyError, EOFError, OSError, ValueError, BadZipFile) as error:
         raise ValueError(
-            f"{path} is damaged ({error}); delete it to go on: the best policy is then looked for anew"
+            f"{path} is damaged ({error}); delete it to go on: the search for the best policy starts again"
         ) from error
 
 
 class SeededEval(EvalCallback):
     """SB3's EvalCallback, on the same episodes each time, so that a better score is a better policy.
 
-    It reads validation rewards alone; the best model is saved as `best_model.zip`.
+    It reads validation rewards only; the best model is saved as `best_model.zip`.
     """
 
     def __init__(self, eval_env: Any, seed: int, **settings: Any) -> None:
@@ -127,7 +131,7 @@ class SeededEval(EvalCallback):
 
 
 class SaveLast(BaseCallback):
-    """Save the model as `last_model.zip` now and then, and at the end.
+    """Save the model as `last_model.zip` at regular intervals, and at the end.
 
     Args:
         folder: the run's folder.

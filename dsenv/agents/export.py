@@ -42,9 +42,11 @@ def export(model: Any, env: Any, **trained: Any) -> Policy:
             "the model was trained behind VecNormalize, whose statistics a policy file does not hold; "
             "train it without: observations of dsenv are in [-1, 1] already"
         )
+
     description, weights = exported(model.policy)
     description = {**description, "head": _head(description.get("head", ""), model.action_space)}
     actor = build_actor(description, weights)
+
     episodes = episodes_of(env)
     algorithm = {"algorithm": type(model).__name__, "steps": int(model.num_timesteps)}
     return Policy(actor, make_card(actor, episodes, {**algorithm, **trained}))
@@ -58,17 +60,20 @@ def episodes_of(env: Any) -> Episodes:
     """
     below, seen = env, 0
     while not hasattr(below, "episodes") and seen < 32:
+        # Each wrapper keeps what it wraps under one of these names
         for name in ("unwrapped", "venv", "env", "envs"):
             inner = getattr(below, name, None)
             if inner is not None and inner is not below:
                 below = inner[0] if isinstance(inner, list) else inner
                 break
         seen += 1
+
     if not hasattr(below, "episodes"):
         raise ValueError(
             f"{type(env).__name__} is not an environment of dsenv: its policy has no card; pass the "
             "TrainingEnv, TrainingVectorEnv or StackedVecEnv that the model was trained in"
         )
+
     found: Episodes = below.episodes
     return found
 
@@ -82,6 +87,7 @@ def make_card(actor: Actor, episodes: Episodes, trained: Mapping[str, Any]) -> P
     config, sessions = episodes.config, [session for session, _ in episodes.parts()]
     control = {"name": config.control} if isinstance(config.control, str) else dict(config.control)
     context = config.context or {}
+
     return PolicyCard(
         network=describe_network(actor),
         control=control,
@@ -112,15 +118,18 @@ def exported(policy: Any) -> Exported:
     """
     if getattr(policy, "use_sde", False) or getattr(getattr(policy, "actor", None), "use_sde", False):
         raise ValueError("a policy with use_sde does not travel; train it with use_sde = False")
+
     extractor = getattr(policy, "features_extractor_class", None)
     if extractor is not None and extractor.__name__ != "FlattenExtractor":
         raise ValueError(
             f"a policy with the features extractor {extractor.__name__} does not travel; use none"
         )
+
     for (module, name), function in EXPORTERS.items():
         kind = type(policy)  # a subclass may act otherwise
         if kind.__name__ == name and kind.__module__ == module:
             return function(policy)
+
     raise ValueError(
         f"{type(policy).__module__}.{type(policy).__name__} does not travel: there is no plain network for "
         "it (recurrent and custom policies); policies that do: "
@@ -141,7 +150,7 @@ def _actor_critic(policy: Any) -> Exported:
 
 def _beta(policy: Any) -> Exported:
     if not bool((policy.low == -1).all() and (policy.width == 2).all()):
-        raise ValueError(f"BetaPolicy travels for actions in [-1, 1] alone, got {policy.action_space}")
+        raise ValueError(f"BetaPolicy travels only for actions in [-1, 1], got {policy.action_space}")
     return _mlp([*policy.mlp_extractor.policy_net, policy.action_net], "beta")
 
 
@@ -169,17 +178,19 @@ def _set(policy: Any) -> Exported:
         "hidden": hidden,
         "head": head,
     }
+
     return description, copied(policy.network.state_dict())
 
 
 def _mlp(modules: list[Any], head: str) -> Exported:
-    """Linear layers with one activation between them, as a network of one's own."""
+    """Linear layers with one activation between them, as the network of an `MlpActor`."""
     layers = [module for module in modules if isinstance(module, nn.Linear)]
     between = {type(module) for module in modules if not isinstance(module, nn.Linear)}
     names: dict[type, str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
     if len(between) > 1 or not between <= names.keys() or len(modules) != 2 * len(layers) - 1:
         found = [type(module).__name__ for module in modules]
         raise ValueError(f"an MlpPolicy travels with Tanh or ReLU between linear layers, got {found}")
+
     description = {
         "kind": MlpActor.kind,
         "inputs": layers[0].in_features,
@@ -193,6 +204,7 @@ def _mlp(modules: list[Any], head: str) -> Exported:
         for number, layer in enumerate(layers)
         for name, value in layer.state_dict().items()
     }
+
     return description, copied(weights)
 
 

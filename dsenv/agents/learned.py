@@ -1,4 +1,4 @@
-"""An agent that was trained before: a policy from its file, or one that comes with the package."""
+"""An agent that is already trained: a policy from its file, or one that comes with the package."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ SIZES = ("size", "candidates", "stability_bins", "decides_what", "decides_how_mu
 
 
 class LearnedAgent:
-    """A trained policy beside the fixed rules: it does not learn any more, and acts at once.
+    """A trained policy beside the fixed rules: it no longer learns, and can act at once.
 
     Its environment asks the question that the policy answers: control, actions, bins and ranking are laid
     over those of the environment it is run in; data, contexts and budget stay. A policy that never saw the
@@ -32,18 +32,20 @@ class LearnedAgent:
     def __init__(self, policy: PolicyChoice, env: Mapping[str, Any] | None = None) -> None:
         self.policy: Policy = resolve(policy)
         card = self.policy.card
+
         own = {
             "control": dict(card.control),
             "actions": card.actions,
             "bins": card.bins,
             "rank_by": card.rank_by,
         }
+
         if card.is_blind:
             own["validation_shown"] = 0.0  # what it never saw would mislead it
         self.env: Mapping[str, Any] = {**own, **(env or {})}
 
     def check(self) -> None:
-        """Nothing is read later."""
+        """Do nothing: no setting is read later."""
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> Policy:
         """The policy, for an environment with this control.
@@ -53,6 +55,7 @@ class LearnedAgent:
         """
         own, card = self.policy.control, self.policy.card
         kinds = {"box": spaces.Box, "discrete": spaces.Discrete, "binary": spaces.MultiBinary}
+
         differing = [name for name in SIZES if getattr(own, name) != getattr(control, name)]
         if type(own) is not type(control) or differing or not isinstance(action_space, kinds[card.actions]):
             raise ValueError(
@@ -61,4 +64,5 @@ class LearnedAgent:
                 f"components and {action_space}; lay the agent's settings over it: "
                 "definition.with_overrides(agent.env)"
             )
+
         return self.policy

@@ -39,7 +39,7 @@ class Rule(ABC):
         self._control: Control | None = None
 
     def check(self) -> None:  # noqa: B027  # the other agents have something to check
-        """Nothing is read later."""
+        """Do nothing: no setting is read later."""
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
         """The rule for an environment with this control.
@@ -55,6 +55,7 @@ class Rule(ABC):
             )
         if not isinstance(action_space, spaces.Box):
             raise ValueError(f"the rule {name} needs an environment with actions = 'box', got {action_space}")
+
         self._control = control
         return self
 
@@ -71,6 +72,7 @@ class Rule(ABC):
             raise RuntimeError(
                 "bind the rule to an environment's control first: rule.bind(env.control, env.action_space)"
             )
+
         rows = np.atleast_2d(observation)
         actions = np.stack([self.action(self._control, row) for row in rows]).astype(np.float32)
         return (actions if observation.ndim == 2 else actions[0]), state
@@ -149,7 +151,7 @@ class LossRankRule(Rule):
 class EasyFirstRule(Rule):
     """Small losses at first, then gradually everything alike (curriculum learning, Bengio et al., 2009).
 
-    The preference for small losses falls linearly and is gone at three quarters of the training.
+    The preference for small losses falls linearly and is gone at three quarters of the training run.
     """
 
     controls = (CurriculumControl, JointControl)

@@ -28,13 +28,13 @@ POLICIES = {
 
 
 class LinearSchedule:
-    """A value that falls linearly to a twentieth of its start over the agent's training."""
+    """A value that falls linearly to a twentieth of its start over the agent's training run."""
 
     def __init__(self, start: float) -> None:
         self.start = start
 
     def __call__(self, progress_remaining: float) -> float:
-        """The value when the share `progress_remaining` (1..0) of the training is left."""
+        """The value when the share `progress_remaining` (1..0) of the training run is left."""
         return self.start * max(progress_remaining, 0.05)
 
 
@@ -47,7 +47,7 @@ class SB3Agent:
         policy: SB3's policy name, "SetPolicy", "BetaPolicy", "SetBetaPolicy", or the "module:Class" of a
             custom policy. One that takes `candidates` (M, F) is given the environment's `candidate_shape`.
         steps: environment steps to train for.
-        num_envs: K, trainings that run side by side.
+        num_envs: K, training runs side by side.
         hyperparameters: further arguments of the algorithm. A learning rate "lin_1e-3" falls linearly.
         env: environment settings that the agent needs.
     """
@@ -67,7 +67,9 @@ class SB3Agent:
             raise ValueError(f"an agent needs steps >= 1 and num_envs >= 1, got {steps} and {num_envs}")
         is_custom = ":" in algorithm
         self._entry_point = algorithm if is_custom else ALGORITHMS[pick("algorithm", algorithm, ALGORITHMS)]
-        self.policy, self.steps, self.num_envs = policy, steps, num_envs
+        self.policy = policy
+        self.steps = steps
+        self.num_envs = num_envs
         self.hyperparameters = dict(hyperparameters or {})
         self.env: Mapping[str, Any] = env or {}
 
@@ -126,10 +128,12 @@ class SB3Agent:
         self.check()
         settings: dict[str, Any] = {"device": device, "seed": seed, "verbose": 0}
         settings |= {name: _value(value) for name, value in self.hyperparameters.items()}
+
         policy = self._policy()
         own = settings.get("policy_kwargs") or {}
         if "candidates" in inspect.signature(policy).parameters and "candidates" not in own:
             settings["policy_kwargs"] = {**own, "candidates": _candidates(env, self.policy)}
+
         return self.algorithm(policy=policy, env=env, **settings)
 
     def load(self, path: Path, env: "VecEnv | None" = None, device: str = "cpu") -> "BaseAlgorithm":
@@ -155,11 +159,13 @@ def _candidates(env: "VecEnv", policy: str) -> tuple[int, int]:
         shape = env.get_attr("candidate_shape")[0]
     except AttributeError:
         shape = None
+
     if shape is None:
         raise ValueError(
             f"{policy} acts on candidates, and this environment shows none (it has no candidate_shape): use "
             "an environment whose action is a score or mask for each candidate, or policy = 'MlpPolicy'"
         )
+
     number, features = shape
     return int(number), int(features)
 

@@ -16,7 +16,7 @@ from dsenv.env.vector_env import TrainingVectorEnv
 class StackedVecEnv(VecEnv):
     """Stable-Baselines3's view of a `TrainingVectorEnv`.
 
-    A training that reaches its budget is over: `TimeLimit.truncated` is False, so the value of the last
+    A training run that reaches its budget is over: `TimeLimit.truncated` is False, so the value of the last
     observation is not bootstrapped. `infos[k]["terminal_observation"]` holds it, `infos[k]["episode"]`
     the return and length that SB3 logs.
 
@@ -40,6 +40,7 @@ class StackedVecEnv(VecEnv):
     def __init__(self, env: TrainingVectorEnv) -> None:
         if env.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
             raise ValueError("StackedVecEnv needs an environment made with autoreset_mode='SameStep'")
+
         self.env = env
         self.render_mode = env.render_mode
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -48,11 +49,13 @@ class StackedVecEnv(VecEnv):
         self._length = np.zeros(env.num_envs, np.int64)
 
     def reset(self) -> Floats:
-        """Begin new trainings in all environments, with the contexts of `set_options`."""
+        """Begin new training runs in all environments, with the contexts of `set_options`."""
         seeds: Any = self._seeds if any(seed is not None for seed in self._seeds) else None
         contexts = [check_options(options, ("context",)).get("context") for options in self._options]
+
         observation, info = self.env.reset(seed=seeds, options={"context": contexts})
         self.reset_infos = [self._row(info, k) for k in range(self.num_envs)]
+
         self._reset_seeds()
         self._reset_options()
         self._return[:], self._length[:] = 0, 0
@@ -74,14 +77,18 @@ class StackedVecEnv(VecEnv):
         observation, reward, terminated, _, info = self.env.step(self._actions)
         self._return += reward
         self._length += 1
+
         infos = [self._row(info, k) for k in range(self.num_envs)]
+        # A finished run: its totals and its last observation, as SB3 wants them
         for k in np.flatnonzero(terminated).tolist():
             end = self._row(info["final_info"], k)
             episode = {"r": float(self._return[k]), "l": int(self._length[k])}
             infos[k] = end | {"terminal_observation": info["final_obs"][k], "episode": episode}
             self._return[k], self._length[k] = 0, 0
+
         for row in infos:
             row["TimeLimit.truncated"] = False
+
         return observation, reward.astype(np.float32), terminated, infos
 
     @staticmethod
@@ -126,6 +133,6 @@ class StackedVecEnv(VecEnv):
         return [issubclass(wrapper_class, Monitor)] * self._count(indices)
 
     def get_images(self) -> Sequence[Any]:
-        """A figure of each training so far, where render_mode is "rgb_array"."""
+        """A figure of each training run so far, where render_mode is "rgb_array"."""
         images: Sequence[Any] = self.env.render() or [None] * self.num_envs
         return images

@@ -1,4 +1,4 @@
-"""The contracts of selectors, schedules, controllers and rewards, as checks of a part of one's own."""
+"""The contracts of selectors, schedules, controllers and rewards, as checks of your own parts."""
 
 from dsenv.checks.controller import check_controller
 from dsenv.checks.reward import check_reward

@@ -65,16 +65,19 @@ def maker(kind: str, part: Any, expected: type, known: Mapping[str, Any], given:
     """
     if isinstance(part, str) and ":" in part:
         part = import_entry_point(part)
+
     if isinstance(part, expected):
         return lambda: _copied(part)
     if isinstance(part, str | Mapping):
         return lambda: build_part(kind, known, part, given, expected)
+
     if not callable(part) or (inspect.isclass(part) and not issubclass(part, expected)):
         name = part.__name__ if inspect.isclass(part) else type(part).__name__
         raise ValueError(
             f"a {kind} must be of a class derived from dsenv.{expected.__name__}, got {name}; give such an "
             "object or class, or its 'module:Class'"
         )
+
     name = str(getattr(part, "__name__", type(part).__name__))
     return lambda: _built(kind, name, part, expected, given)
 
@@ -93,9 +96,10 @@ def _built(kind: str, name: str, build: Callable[..., Any], expected: type, give
     """A part from its class or from a function, called with what it takes of `given`."""
     for key in missing_keywords(build, given):
         raise ValueError(
-            f"{name} needs the argument {key!r}, and a check gives {', '.join(given)} alone; pass an object: "
+            f"{name} needs the argument {key!r}, and a check gives only {', '.join(given)}; pass an object: "
             f"check_{kind}({name}({key}=...))"
         )
+
     before = _global_streams()
     try:
         part = build_part(kind, {name: build}, name, given, expected)

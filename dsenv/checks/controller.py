@@ -60,6 +60,13 @@ def check_controller(
     """
     data = MadeUp(signals, classes, features, seed)
     make = maker("controller", part, AugmentationController, CONTROLLERS, data.given())
+    first = _check_runs(make, data)
+    _check_images(first, data)
+    _check_state(first, make, data)
+
+
+def _check_runs(make: Make, data: MadeUp) -> Any:
+    """Check that two runs of fresh controllers augment alike; the controller after the first one."""
     controller = make()
     name = type(controller).__name__
     if not hasattr(controller, "epoch"):
@@ -70,17 +77,17 @@ def check_controller(
     again = _run(make(), data, declared_needs(controller, NEEDS))[1]
     if not same(made, again):
         raise ValueError(
-            f"{name} augments otherwise with an equal generator and equal data; draw from the generator "
-            "alone, and take parameters from a seed"
+            f"{name} augments otherwise with an equal generator and equal data; draw only from the "
+            "generator, and take parameters from a seed"
         )
-
-    _check_images(first, data)
-    _check_state(first, make, data)
+    return first
 
 
 def _run(controller: Any, data: MadeUp, needs: Needs) -> tuple[Any, list[Tensor]]:
     """A training run of some epochs; the controller after it, and the strengths and images it made."""
-    signals, made, start = data.signals(), [], controller.epoch
+    signals = data.signals()
+    start = controller.epoch
+    made: list[Tensor] = []
     for epoch in range(EPOCHS):
         made += _epoch(controller, signals, data, epoch, needs)
         data.update(signals, data.everything(), epoch)
@@ -89,6 +96,7 @@ def _run(controller: Any, data: MadeUp, needs: Needs) -> tuple[Any, list[Tensor]
                 f"{type(controller).__name__}.end_epoch must count the epoch, which it left at "
                 f"{controller.epoch}; call super().end_epoch() in it"
             )
+
     return controller, made
 
 
@@ -103,6 +111,7 @@ def _epoch(controller: Any, signals: SampleSignals, data: MadeUp, epoch: int, ne
         if number == 0:
             made.append(_augmented(controller, _images(data, index), signals, index, data, step))
         _show(controller, signals, index, data, epoch, needs)
+
     call(controller, "end_epoch")
     return made
 
@@ -117,6 +126,7 @@ def _show(
             f"{type(controller).__name__}.extra_views must be a whole number of views, 0 or more, got "
             f"{extra!r}"
         )
+
     if extra:
         views = call(controller, "views", _images(data, index), signals, index, data.generator(epoch))
         _check_views(controller, views, _images(data, index), extra)
@@ -124,6 +134,7 @@ def _show(
         call(controller, "observe_views", trained, told, data.generator(epoch))
     elif getattr(controller, "observes", True):
         call(controller, "observe", trained)
+
     if getattr(controller, "needs_parameters", False):
         call(controller, "record", index, data.uniform(epoch, len(index)))
 
@@ -136,6 +147,7 @@ def _check_views(controller: Any, views: Any, images: Tensor, extra: int) -> Non
             f"{where} must return a tuple of 1 + extra_views = {1 + extra} views, the one to train on first, "
             f"got {found}"
         )
+
     for view in views:
         _check_augmented(where, view, images)
 
@@ -150,6 +162,7 @@ def _strengths(controller: Any, signals: SampleSignals, index: Tensor, data: Mad
     """The strengths of a batch, checked."""
     where = f"{type(controller).__name__}.strengths"
     found = call(controller, "strengths", signals, index, data.generator(step))
+
     if not isinstance(found, Tensor) or found.dtype != torch.float32:
         kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"{where} must return a float32 tensor, got {kind}; use strength.float()")
@@ -163,6 +176,7 @@ def _strengths(controller: Any, signals: SampleSignals, index: Tensor, data: Mad
     low, high = float(found.min()), float(found.max())
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{where} must be in [0, 1], got {low} to {high}; use strength.clamp(0, 1)")
+
     return found
 
 
@@ -188,6 +202,7 @@ def _check_augmented(where: str, found: Any, images: Tensor) -> None:
                 f"{where} changed the {what} of the images from {was} to {now}; it must stay: crops and "
                 "normalisation are the transform's business"
             )
+
     if images.is_floating_point() and not bool(((found >= -EDGE) & (found <= 1 + EDGE)).all()):
         low, high = float(found.min()), float(found.max())
         raise ValueError(

@@ -40,9 +40,11 @@ class MadeUp:
                 f"parts see the signals (N,) of one training run, got those of {self._begin.replicas}; give "
                 "signals.of_replica(0)"
             )
+
         self.size, self.classes = self._begin.size, self._begin.classes
         self.device = self._begin.loss.device  # with its number, which the signals' own may lack
         self.seed, self.width = seed, features
+
         self._labels = torch.randint(
             self.classes, (self.size,), generator=self.generator(1), device=self.device
         )
@@ -78,7 +80,7 @@ class MadeUp:
         return signals
 
     def everything(self) -> Tensor:
-        """Positions (N,) of all samples, in an order that is not the plain one."""
+        """Positions (N,) of all samples, in a random order."""
         return torch.randperm(self.size, generator=self.generator(3), device=self.device)
 
     def outputs(self, index: Tensor, step: int, needs: Needs) -> ModelOutputs:
@@ -127,6 +129,7 @@ def run_as_declared(part: Any, names: tuple[str, ...], run: Callable[[Needs], An
         ValueError: the part fails, or needs more than it declares.
     """
     declared = declared_needs(part, names)
+
     try:
         return run(declared)
     except RaisedError as error:
@@ -165,6 +168,8 @@ def reloaded(part: Any, fresh: Any) -> tuple[Mapping[str, Any], Mapping[str, Any
     name, state = type(part).__name__, call(part, "state_dict")
     if not isinstance(state, Mapping):
         raise ValueError(f"{name}.state_dict must return a table, got {type(state).__name__}; return a dict")
+
+    # Through a file, as in a checkpoint
     file = io.BytesIO()
     try:
         torch.save(dict(state), file)
@@ -175,12 +180,14 @@ def reloaded(part: Any, fresh: Any) -> tuple[Mapping[str, Any], Mapping[str, Any
             f"{name}.state_dict gives what torch.load(weights_only=True) does not read "
             f"({str(error).splitlines()[0]}); return tensors, numbers and text, in dicts and lists"
         ) from error
+
     try:
         call(fresh, "load_state_dict", copy.deepcopy(saved))
     except RaisedError as error:
         raise ValueError(
             f"{error}: a fresh {name} cannot load what state_dict gave; write load_state_dict(state) for it"
         ) from error
+
     return state, saved
 
 

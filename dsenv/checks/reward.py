@@ -49,28 +49,42 @@ def check_reward(part: Any, *, classes: int = 4, seed: int = 0) -> None:
     given = {"size": SIZE, "classes": classes, "device": torch.device("cpu"), "seed": seed}
     make = maker("reward", part, Reward, REWARDS, given)
     reward = make()
-    name = type(reward).__name__
     check_flags(reward, "prices_samples")
     stages = _stages(classes, seed)
 
     measured = [_measure(reward, inputs, REPLICAS) for inputs in stages]
     paid = _pay(reward, measured)
+    _check_again(reward, stages, measured, paid)
+    for replica in range(REPLICAS):
+        _check_replica(reward, replica, stages, measured, paid)
+
+
+def _check_again(
+    reward: Any, stages: Sequence[RewardInputs], measured: Sequence[Tensor], paid: Sequence[Tensor]
+) -> None:
+    """Check that a reward measures and pays the same when it is asked again."""
     again = [_measure(reward, inputs, REPLICAS) for inputs in stages]
     if not same((measured, paid), (again, _pay(reward, again))):
         raise ValueError(
-            f"{name} pays otherwise when it is asked again; a reward keeps and draws nothing: what it needs "
-            "of earlier intervals is in transition.start and transition.before"
+            f"{type(reward).__name__} pays otherwise when it is asked again; a reward keeps and draws "
+            "nothing: what it needs of earlier intervals is in transition.start and transition.before"
         )
 
-    for replica in range(REPLICAS):
-        alone = [_measure(reward, _of_replica(inputs, replica), 1) for inputs in stages]
-        _check_alone(
-            name, replica, [each[replica] for each in measured], [each[0] for each in alone], "measures"
-        )
-        payments = _pay(reward, alone)
-        _check_alone(
-            name, replica, [each[replica] for each in paid], [each[0] for each in payments], "is paid"
-        )
+
+def _check_replica(
+    reward: Any,
+    replica: int,
+    stages: Sequence[RewardInputs],
+    measured: Sequence[Tensor],
+    paid: Sequence[Tensor],
+) -> None:
+    """Check that one training run alone is measured and paid as beside the others."""
+    name = type(reward).__name__
+    alone = [_measure(reward, _of_replica(inputs, replica), 1) for inputs in stages]
+    _check_alone(name, replica, [each[replica] for each in measured], [each[0] for each in alone], "measures")
+
+    payments = _pay(reward, alone)
+    _check_alone(name, replica, [each[replica] for each in paid], [each[0] for each in payments], "is paid")
 
 
 def _stages(classes: int, seed: int) -> list[RewardInputs]:
@@ -79,6 +93,7 @@ def _stages(classes: int, seed: int) -> list[RewardInputs]:
     pool = torch.rand(REPLICAS, SIZE, generator=generator) < 0.8
     labels = torch.randint(classes, (REPLICAS, SIZE), generator=generator)
     signals, stages = SampleSignals(SIZE, classes, REPLICAS), []
+
     for interval in range(INTERVALS + 1):
         score = Score(
             accuracy=torch.rand(REPLICAS, generator=generator),
@@ -87,10 +102,12 @@ def _stages(classes: int, seed: int) -> list[RewardInputs]:
         seen = SampleSignals(SIZE, classes, REPLICAS)
         seen.load_state_dict(signals.state_dict())
         stages.append(RewardInputs(validation=score, signals=seen, pool=pool))
+
         index = torch.rand(REPLICAS, SIZE, generator=generator).argsort(1)[:, : SIZE // 2]
         logits, given = 2 * torch.randn(*index.shape, classes, generator=generator), labels.gather(1, index)
         loss = F.cross_entropy(logits.transpose(1, 2), given, reduction="none")
         signals.update(index, loss, logits, given, interval)
+
     return stages
 
 
@@ -107,6 +124,7 @@ def _of_replica(inputs: RewardInputs, replica: int) -> RewardInputs:
 def _measure(reward: Any, inputs: RewardInputs, replicas: int) -> Tensor:
     where = f"{type(reward).__name__}.measure"
     found = call(reward, "measure", inputs)
+
     if not isinstance(found, Tensor) or found.dtype != torch.float32:
         kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"{where} must return a float32 tensor (K, M), got {kind}")
@@ -115,6 +133,7 @@ def _measure(reward: Any, inputs: RewardInputs, replicas: int) -> Tensor:
             f"{where} must return (K, M) for K = {replicas} training runs, got {tuple(found.shape)}; one "
             "row for each run: values[:, None] for one value"
         )
+
     _check_finite(where, found)
     return found
 
@@ -133,12 +152,14 @@ def _pay(reward: Any, measured: Sequence[Tensor]) -> list[Tensor]:
             is_last=is_last,
         )
         paid.append(_payment(reward, transition, replicas))
+
     return paid
 
 
 def _payment(reward: Any, transition: Transition, replicas: int) -> Tensor:
     where = f"{type(reward).__name__}.compute"
     found = call(reward, "compute", transition)
+
     if not isinstance(found, Tensor) or found.dtype != torch.float32:
         kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"{where} must return a float32 tensor (K,), got {kind}")
@@ -147,6 +168,7 @@ def _payment(reward: Any, transition: Transition, replicas: int) -> Tensor:
             f"{where} must return one payment for each training run, (K,) = ({replicas},), got "
             f"{tuple(found.shape)}; what was measured is (K, M): take a column, transition.after[:, 0]"
         )
+
     _check_finite(where, found)
     return found
 

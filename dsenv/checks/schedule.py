@@ -47,6 +47,7 @@ def check_schedule(part: Any, *, total: int = 12) -> None:
             f"{name}.target must be a number in (0, 1], the mean ratio, got {target!r}; set it by "
             "super().__init__(target)"
         )
+
     for epochs in (total, 5 * total):
         _check_ratios(schedule, epochs)
         if round(target * SIZE * epochs) >= epochs:
@@ -62,7 +63,7 @@ def _check_ratios(schedule: Any, total: int) -> None:
         if one != other:
             raise ValueError(
                 f"{name} gave the ratio {one} for step {step} of {total}, and {other} when it was asked "
-                "again; a schedule is a function of step and total alone: count and draw nothing in it"
+                "again; a schedule is a function of step and total only: count and draw nothing in it"
             )
 
     mean, target = math.fsum(ratios) / total, schedule.target
@@ -78,6 +79,7 @@ def _ratio(schedule: Any, step: int, total: int) -> float:
     own = "_ratio" if type(schedule).ratio is VolumeSchedule.ratio else "ratio"
     value = call(schedule, own, step, total)
     where = f"{type(schedule).__name__}.{own}({step}, {total})"
+
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where} must give a number, got {type(value).__name__}; use float(...)")
     if not 0 < value <= 1 + 1e-9:

@@ -52,20 +52,24 @@ def check_selector(
     """
     data = MadeUp(signals, classes, features, seed)
     make = maker("selector", part, Selector, SELECTORS, data.given())
-    selector = make()
-    name = type(selector).__name__
-    check_flags(selector, "needs_pass", "needs_logits", "needs_features", "observes")
+    first = _check_runs(make, data)
+    _check_state(first, make, data)
 
+
+def _check_runs(make: Make, data: MadeUp) -> Any:
+    """Check that two runs of fresh selectors choose alike; the selector after the first one."""
+    selector = make()
+    check_flags(selector, "needs_pass", "needs_logits", "needs_features", "observes")
     first, chosen = run_as_declared(selector, NEEDS, lambda needs: _run(make(), data, needs))
+
     again = _run(make(), data, declared_needs(selector, NEEDS))[1]
     for epoch, (one, other) in enumerate(zip(chosen, again, strict=True)):
         if not _alike(one, other):
             raise ValueError(
-                f"{name}.select chose otherwise in epoch {epoch} with an equal generator and equal data; "
-                "draw from the generator alone, and take parameters from a seed"
+                f"{type(selector).__name__}.select chose otherwise in epoch {epoch} with an equal generator "
+                "and equal data; draw only from the generator, and take parameters from a seed"
             )
-
-    _check_state(first, make, data)
+    return first
 
 
 def _run(selector: Any, data: MadeUp, needs: Needs) -> tuple[Any, list[Selection]]:
@@ -73,11 +77,14 @@ def _run(selector: Any, data: MadeUp, needs: Needs) -> tuple[Any, list[Selection
     signals, chosen = data.signals(), []
     if "pass" in needs:
         call(selector, "prepare", data.outputs(data.everything(), 0, needs), data.validation(needs))
+
     counts = (data.size // 2, data.size, 1, data.size // 3)
     for epoch, count in enumerate(counts):
         chosen.append(_select(selector, signals, max(1, count), data, epoch))
         _show(selector, chosen[-1], data, epoch, needs)
         data.update(signals, chosen[-1].index, epoch)
+
+    # As many as the selector asks for itself
     own = call(selector, "own_count", signals) if hasattr(selector, "own_count") else None
     if own is not None:
         if isinstance(own, bool) or not isinstance(own, int) or not 1 <= own <= data.size:
@@ -86,6 +93,7 @@ def _run(selector: Any, data: MadeUp, needs: Needs) -> tuple[Any, list[Selection
                 f"{data.size}, got {own!r}"
             )
         chosen.append(_select(selector, signals, own, data, len(counts)))
+
     return selector, chosen
 
 
@@ -104,11 +112,13 @@ def _select(selector: Any, signals: SampleSignals, count: int, data: MadeUp, epo
     except RaisedError as error:
         _explain_shapes(where, count, error.__cause__)
         raise
+
     if not isinstance(found, Selection):
         raise ValueError(
             f"{where} must return a Selection, got {type(found).__name__}; return "
             "dsenv.Selection(index, weight)"
         )
+
     _check_index(where, found.index, count, data)
     _check_weight(where, found.weight, count, data)
     return found
@@ -121,6 +131,7 @@ def _explain_shapes(where: str, count: int, error: BaseException | None) -> None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if frame.f_code is not Selection.__post_init__.__code__:
         return
+
     made = frame.f_locals["self"]
     raise ValueError(
         f"{where} made a Selection of index {tuple(made.index.shape)} and weight {tuple(made.weight.shape)}; "
@@ -137,6 +148,7 @@ def _check_index(where: str, index: Any, count: int, data: MadeUp) -> None:
         )
     if index.device != data.device:
         raise ValueError(f"{where}: index must be on the signals' device {data.device}, got {index.device}")
+
     if index.dim() != 1:
         raise ValueError(
             f"{where}: index must have shape (M,), got {tuple(index.shape)}; use index.flatten()"
@@ -145,6 +157,7 @@ def _check_index(where: str, index: Any, count: int, data: MadeUp) -> None:
         raise ValueError(
             f"{where} was asked for count={count} samples and chose {len(index)}; choose exactly count"
         )
+
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= data.size:
         raise ValueError(f"{where}: positions must be in 0..N-1 = 0..{data.size - 1}, got {low}..{high}")
@@ -166,6 +179,7 @@ def _check_weight(where: str, weight: Any, count: int, data: MadeUp) -> None:
         raise ValueError(
             f"{where}: weight must have the shape (M,) = ({count},) of index, got {tuple(weight.shape)}"
         )
+
     if not bool(weight.isfinite().all()) or float(weight.min()) < 0:
         raise ValueError(
             f"{where}: weights must be finite and not negative, got {float(weight.min())} to "
@@ -179,7 +193,9 @@ def _alike(one: Selection, other: Selection) -> bool:
 
 def _check_state(selector: Any, make: Make, data: MadeUp) -> None:
     """Check that a fresh selector with this one's state goes on as this one does."""
-    needs, signals, other = declared_needs(selector, NEEDS), data.signals(), make()
+    needs = declared_needs(selector, NEEDS)
+    signals = data.signals()
+    other = make()
     data.update(signals, data.everything(), 0)
     state, saved = reloaded(selector, other)
 

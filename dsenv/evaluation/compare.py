@@ -23,7 +23,7 @@ from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
-REFERENCE = "all_data"  # gains are over this agent, seed by seed
+REFERENCE = "all_data"  # gains are measured against this agent, seed by seed
 MOST_REPLICAS = 64  # training runs side by side
 
 Accuracies = NDArray[np.float64]
@@ -47,9 +47,9 @@ class Row:
     agent: str
     context: dict[str, Any]
     ratio: float
-    """Samples seen over those of all data."""
+    """Samples seen, as a share of those seen with all data."""
     compute: float
-    """The same with forward passes that do not train, at a third of a sample seen each."""
+    """The same, where a forward pass without training counts as a third of a sample seen."""
     accuracy_mean: float
     """Test accuracy at the end of training, mean over seeds."""
     accuracy_low: float
@@ -60,7 +60,7 @@ class Row:
     """Samples seen in one training run, mean over seeds."""
     seeds: int
     gain_mean: float | None = None
-    """Accuracy less that of all data on the same seed, mean; None where all data was not run."""
+    """Accuracy minus that of all data on the same seed, mean over seeds; None where all data was not run."""
     gain_low: float | None = None
     gain_high: float | None = None
     diverged: int = 0
@@ -95,7 +95,7 @@ class Evaluation:
 
 
 def interval(values: Accuracies) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of (S,) values; a point where they are all the same."""
+    """95 % bootstrap interval of the mean of (S,) values; of length 0 where they are all the same."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ class Runs:
     def of(
         cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
     ) -> "Runs":
-        """What the finished runs of an environment came to; a diverged one is as good as a guess."""
+        """Results of an environment's finished runs; the accuracy of a diverged one is that of a guess."""
         parts, order = [], []
         for session, rows in env.episodes.parts():
             score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
@@ -144,6 +144,8 @@ class Runs:
             )
             parts.append(part)
             order.append(rows)
+
+        # In the order of the environment's replicas
         whole, place = _joined(parts), np.argsort(np.concatenate(order))
         return cls(**{name: values[place] for name, values in vars(whole).items()})
 
@@ -162,11 +164,13 @@ def run_episodes(
     observation, _ = env.reset(seed=list(seeds), options={"context": context})
     diverged = np.zeros(env.num_envs, np.bool_)
     state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
+
     while not env.episodes.finished.all():
         actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
         start = np.zeros_like(start)
         observation, _, _, _, info = env.step(actions)
         diverged |= info["diverged"]
+
     return Runs.of(env, diverged, info["extra_forwards"])
 
 
@@ -192,25 +196,50 @@ def evaluate(
     Raises:
         ValueError: an agent does not fit the environment.
     """
-    runs: dict[tuple[str, int], Runs] = {}
     contexts, shared = _contexts(env), _share_task(env)
-    bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="training", disable=not progress)
+    bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
+
+    runs: dict[tuple[str, int], Runs] = {}
     for entry in entries:
         bar.set_description(f"evaluating {entry.name}")
         settings = (env if "task" in entry.agent.env else shared).with_overrides(entry.agent.env)
-        sizes = [min(MOST_REPLICAS, seeds - start) for start in range(0, seeds, MOST_REPLICAS)]
-        parts: dict[int, list[Runs]] = {number: [] for number in range(len(contexts))}
-        for chunk, size in enumerate(sizes):
-            vector = settings.build_vector(size, autoreset_mode="Disabled", device=device)
-            agent = entry.model or entry.agent.bind(vector.control, vector.single_action_space)
-            first = FIRST_SEED + chunk * MOST_REPLICAS
-            for number, context in enumerate(contexts):
-                parts[number].append(run_episodes(vector, agent, range(first, first + size), context))
-                bar.update(size)
-        for number, found in parts.items():
-            runs[entry.name, number] = _joined(found)
+        for number, found in enumerate(_runs_of(entry, settings, contexts, seeds, device, bar)):
+            runs[entry.name, number] = found
     bar.close()
-    names = [entry.name for entry in entries]
+
+    return _evaluation(env, about, [entry.name for entry in entries], contexts, runs)
+
+
+def _runs_of(
+    entry: Entry,
+    settings: Definition,
+    contexts: Sequence[Mapping[str, Any]],
+    seeds: int,
+    device: str,
+    bar: Any,
+) -> list[Runs]:
+    """What an agent did in each context, over all seeds; at most `MOST_REPLICAS` runs side by side."""
+    parts: list[list[Runs]] = [[] for _ in contexts]
+    for start in range(0, seeds, MOST_REPLICAS):
+        size = min(MOST_REPLICAS, seeds - start)
+        vector = settings.build_vector(size, autoreset_mode="Disabled", device=device)
+        agent = entry.model or entry.agent.bind(vector.control, vector.single_action_space)
+
+        first = FIRST_SEED + start
+        for found, context in zip(parts, contexts, strict=True):
+            found.append(run_episodes(vector, agent, range(first, first + size), context))
+            bar.update(size)
+    return [_joined(found) for found in parts]
+
+
+def _evaluation(
+    env: Definition,
+    about: str,
+    names: Sequence[str],
+    contexts: list[dict[str, Any]],
+    runs: Mapping[tuple[str, int], Runs],
+) -> Evaluation:
+    """All runs as the rows of a table, and as means over time."""
     return Evaluation(
         env=f"{NAMESPACE}/{env.name}" if env.name in names_of("envs") else env.name,
         agent=about,
@@ -253,7 +282,7 @@ def _means(runs: Mapping[tuple[str, int], Runs], name: str, what: str, contexts:
 
 
 def _wrong_late(found: Runs) -> float | None:
-    """Share of wrong labels in the last third of the intervals; None where no training got that far."""
+    """Share of wrong labels in the last third of the intervals; None where no run got that far."""
     last = found.wrong[:, -max(1, found.wrong.shape[1] // 3) :]
     return float(np.nanmean(last)) if np.isfinite(last).any() else None
 
@@ -261,10 +290,12 @@ def _wrong_late(found: Runs) -> float | None:
 def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: Mapping[str, Any]) -> Row:
     found = runs[name, number]
     low, high = interval(found.accuracy)
+
     reference = runs.get((REFERENCE, number))
     gain = None if reference is None else found.accuracy - reference.accuracy
     gain_low, gain_high = (None, None) if gain is None else interval(gain)
     own_full = (reference or found).full
+
     return Row(
         agent=name,
         context=dict(context),

@@ -36,14 +36,16 @@ def markdown_table(evaluation: Evaluation) -> str:
     """Test accuracy in percent and half its 95 % interval: a row an agent, a column a context."""
     table = _by_context(evaluation)
     labels = [context_label(context) for context in evaluation.contexts]
-    costs = any(row.compute != row.ratio for row in evaluation.rows)  # somebody looked without training
+    costs = any(row.compute != row.ratio for row in evaluation.rows)  # forwards without training
     heads = ["agent", "data used", *(["compute"] if costs else []), *labels]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+
     for agent, rows in table.items():
         first = rows[labels[0]]
         spent = [f"{first.ratio:.0%}", *([f"{first.compute:.0%}"] if costs else [])]
         name = f"**{agent}**" if agent == evaluation.agent else agent
         lines.append(f"| {' | '.join([name, *spent, *(_cell(rows[label]) for label in labels)])} |")
+
     return "\n".join(lines)
 
 
@@ -73,6 +75,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
     table = _by_context(evaluation)
     labels = [context_label(context) for context in evaluation.contexts]
     place = np.arange(len(labels))
+
     for number, (agent, rows) in enumerate(table.items()):
         mean = np.array([100 * rows[label].accuracy_mean for label in labels])
         low = np.array([100 * rows[label].accuracy_low for label in labels])
@@ -89,6 +92,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
             color="black" if is_subject else f"C{number % 10}",
             zorder=3 if is_subject else 2,
         )
+
     axis.set_xticks(place, labels)
     best = max(100 * row.accuracy_high for row in evaluation.rows)
     worst = sorted(min(100 * row.accuracy_low for row in rows.values()) for rows in table.values())
@@ -110,6 +114,7 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
     axes = figure.subplots(1, contexts, sharey=True, squeeze=False)[0]
     time = np.arange(1, intervals + 1)
     colors = bin_colors(bins)
+
     for axis, share, ratio, context in zip(axes, shares, ratios, evaluation.contexts, strict=True):
         bottom = np.zeros(intervals)
         for b in range(bins):
@@ -120,6 +125,7 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
         axis.plot(time, ratio, "k--", linewidth=1.2, label="ratio")
         axis.set(title=context_label(context), xlabel="interval", ylim=(0, 1), xlim=(0.4, intervals + 0.6))
         axis.xaxis.get_major_locator().set_params(integer=True)
+
     axes[0].set_ylabel("share of the selected samples")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="loss rank\n(0: smallest)")
@@ -144,10 +150,12 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
     noisy = [n for n, rate in enumerate(rates) if rate > 0]
     if not noisy:
         return None
+
     wrong, ratio = evaluation.wrong[evaluation.agent], evaluation.ratios[evaluation.agent]
     figure = Figure(figsize=(3.1 * len(noisy) + 1.4, 3.2), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(noisy), sharey=True, squeeze=False)[0]
     time = np.arange(1, wrong.shape[1] + 1)
+
     for axis, number in zip(axes, noisy, strict=True):
         rate = rates[number]
         if rate < 1:
@@ -157,6 +165,7 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
         axis.set(title=context_label(evaluation.contexts[number]), xlabel="interval", ylim=(0, 1.02))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
+
     axes[0].set_ylabel("chance of being trained on")
     axes[-1].legend(fontsize=8)
     figure.suptitle(f"{evaluation.env}: what {evaluation.agent} makes of wrong labels")
@@ -170,16 +179,19 @@ def strength_figure(evaluation: Evaluation) -> "Figure | None":
     strengths = evaluation.strengths.get(evaluation.agent)
     if strengths is None:
         return None
+
     contexts, intervals, bins = strengths.shape
     figure = Figure(figsize=(3.1 * contexts + 1.4, 3.2), dpi=120, layout="constrained")
     axes = figure.subplots(1, contexts, sharey=True, squeeze=False)[0]
     time, colors = np.arange(1, intervals + 1), bin_colors(bins)
+
     for axis, strength, context in zip(axes, strengths, evaluation.contexts, strict=True):
         for b in range(bins):
             axis.plot(time, strength[:, b], color=colors[b], label=f"bin {b}")
         axis.set(title=context_label(context), xlabel="interval", ylim=(-0.02, 1.02))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
+
     axes[0].set_ylabel("augmentation strength")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="stability\n(0: steadiest)")
@@ -192,6 +204,7 @@ def wrong_label_table(evaluation: Evaluation) -> str:
     noisy = [context for context in evaluation.contexts if wrong_share(context) > 0]
     if not noisy:
         return ""
+
     labels = [context_label(context) for context in noisy]
     lines = [f"| agent | {' | '.join(labels)} |", "|" + "---|" * (1 + len(labels))]
     for agent, rows in _by_context(evaluation).items():
@@ -199,6 +212,7 @@ def wrong_label_table(evaluation: Evaluation) -> str:
         cells = ["-" if share is None else f"{100 * share:.1f}" for share in late]
         name = f"**{agent}**" if agent == evaluation.agent else agent
         lines.append(f"| {' | '.join([name, *cells])} |")
+
     return "\n".join(lines)
 
 
@@ -221,10 +235,12 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
         "strength": strength_figure(evaluation),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
+
     json_path = folder / f"{prefix}evaluation.json"
     evaluation.save(json_path)
     written = [json_path]
     tag = f"evaluation/{prefix}"
+
     with SummaryWriter(str(folder)) as writer:
         writer.add_text(f"{tag}table", markdown_table(evaluation), step)
         writer.add_text(f"{tag}wrong_labels", wrong_label_table(evaluation), step)
@@ -237,4 +253,5 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
             figure.savefig(path)
             written.append(path)
             writer.add_figure(f"{tag}{name}", figure, step, close=False)
+
     return written

@@ -1,4 +1,4 @@
-"""The plan: the parts of dsenv in a training loop of one's own."""
+"""The plan: the parts of dsenv in your own training loop."""
 
 from dsenv.plan.data import Batch, IndexedCollate, IndexedDataset
 from dsenv.plan.data_plan import DataPlan

@@ -1,6 +1,6 @@
 """The parts of a plan from names, tables, classes or objects, made to fit each other and one budget."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ KNOWN: dict[str, Mapping[str, Any]] = {
     "volume": VOLUMES,
     "augment": {**CONTROLLERS, "learned": "dsenv.policy.parts:LearnedAugmentation"},
 }
-"""The parts by name: those of the registries, and the learned ones, which plans alone can run."""
+"""The parts by name: those of the registries, and the learned ones, which only a plan can run."""
 
 VolumeChoice = Choice | VolumeSchedule | LearnedVolume | None
 Chosen = dict[str, Any]
@@ -47,7 +47,7 @@ def apply_policy(choice: PolicyChoice | None, chosen: Chosen) -> Chosen:
 
     found = dict(chosen)
     for part in decided:
-        # Ops may be given all the same, by a controller that leaves strengths open
+        # A controller that leaves strengths open may be given too: it brings the ops
         own = chosen[part]
         is_open = part == "augment" and own is not None and _takes_strengths(own)
         if own is not None and not (is_open and isinstance(own, Mapping)):
@@ -89,12 +89,51 @@ def make_volume(choice: VolumeChoice) -> LearnedVolume | None:
     return learned
 
 
+@dataclass(frozen=True)
+class PlanParts:
+    """The parts of a plan."""
+
+    selector: Selector
+    volume: LearnedVolume | None
+    """A learned one; None where the volume is a schedule."""
+    controller: AugmentationController | None
+    """None where nothing is augmented."""
+    volume_choice: VolumeChoice
+    """What was chosen for the volume."""
+    words: Mapping[str, str]
+    """The parts in words, see `describe`."""
+
+    def __iter__(self) -> Iterator[Selector | LearnedVolume | AugmentationController | None]:
+        """Selector, learned volume and controller."""
+        return iter((self.selector, self.volume, self.controller))
+
+
+def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, Any]) -> PlanParts:
+    """Build the parts.
+
+    Args:
+        policy: decides the parts that its control is about; None for no such policy.
+        chosen: what the user gave for "selector", "volume" and "augment".
+        given: settings that a part may take.
+
+    Raises:
+        ValueError: a name or setting is unknown, or a choice contradicts another one.
+    """
+    chosen = apply_policy(policy, chosen)
+    selector = make_selector(chosen["selector"], given)
+    controller = make_controller(chosen["augment"], given)
+    volume = make_volume(chosen["volume"])
+
+    words = describe(chosen, {"selector": selector, "volume": volume, "augment": controller})
+    return PlanParts(selector, volume, controller, chosen["volume"], words)
+
+
 def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts in words, so that a state is not continued with others: names and plain settings.
 
     Args:
         chosen: what the user gave.
-        parts: what was made of it; None for a volume that is a schedule, of which the counts tell.
+        parts: what was made of it; None for a volume that is a schedule, whose counts a state holds.
     """
     words = {}
     for name, choice in chosen.items():
@@ -105,6 +144,7 @@ def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
             words[name] = "fixed"
         else:
             words[name] = describe_part(choice or ("random" if name == "selector" else None))
+
     return words
 
 
@@ -120,19 +160,13 @@ class Budgeted:
 
 
 def plan_epochs(
-    said: Budgeted,
-    parts: tuple[Selector, LearnedVolume | None, AugmentationController | None],
-    volume_choice: VolumeChoice,
-    signals: SampleSignals,
-    classes: int | None,
-    seed: int,
+    said: Budgeted, parts: PlanParts, signals: SampleSignals, classes: int | None, seed: int
 ) -> tuple[EpochSchedule, PlanPolicies | None]:
     """How many samples each epoch has, and what runs the policies behind learned parts.
 
     Args:
         said: length, ratio and scoring passes.
-        parts: selector, learned volume and controller.
-        volume_choice: what the user gave for the volume.
+        parts: of the plan.
         signals: of the plan, before training.
         classes: C, where known.
         seed: of the plan.
@@ -140,45 +174,44 @@ def plan_epochs(
     Raises:
         ValueError: a choice contradicts another one, or the budget is too small.
     """
-    epochs, ratio = said.epochs, said.ratio
-    selector, volume, _ = parts
-    is_schedule = isinstance(volume_choice, VolumeSchedule)
-
     # What the budget is, and what passes without training leave of it
-    learned = [part for part in (volume, selector) if isinstance(part, LearnedPart)]
-    if ratio is None and learned and not is_schedule:
-        ratio = learned[0].policy.card.ratio
-    passes = int(selector.needs_pass) if said.scoring_passes is None else said.scoring_passes
+    ratio = _ratio(said.ratio, parts)
+    passes = int(parts.selector.needs_pass) if said.scoring_passes is None else said.scoring_passes
     numbers: tuple[int, ...] | None = None
-    if volume is None:
-        assert not isinstance(volume_choice, LearnedVolume)
-        numbers = make_counts(volume_choice, ratio, selector, signals, epochs, passes)
+    if parts.volume is None:
+        assert not isinstance(parts.volume_choice, LearnedVolume)
+        numbers = make_counts(parts.volume_choice, ratio, parts.selector, signals, said.epochs, passes)
 
     # The policies under that budget
-    if isinstance(volume_choice, VolumeSchedule):
-        target: float | None = volume_choice.target
-        budget = volume_choice.target
-    else:
-        target = 1.0 if ratio is None and numbers is not None else ratio
-        budget = 1.0 if target is None else paid_ratio(target, epochs, passes)
-    policies = None
-    if any(isinstance(part, LearnedPart) for part in parts):
-        policies = make_policies(
-            parts,
-            size=signals.size,
-            classes=classes,
-            epochs=epochs,
-            ratio=target,
-            budget=budget,
-            seed=seed,
-            device=signals.device,
-        )
+    target, budget = _budget(parts.volume_choice, ratio, numbers, said.epochs, passes)
+    policies = make_policies(
+        parts, signals, classes=classes, epochs=said.epochs, ratio=target, budget=budget, seed=seed
+    )
 
     # Where a policy says how many, only the total is known
-    decides = policies is not None and policies.decides_count
-    total, least = (policies.total, policies.least) if policies is not None and decides else (None, 1)
-    schedule = EpochSchedule(signals.size, epochs, said.batch_size, said.drop_last, numbers, total, least)
-    return schedule, policies
+    total, least = None, 1
+    if policies is not None and policies.decides_count:
+        total, least = policies.total, policies.least
+    lengths = (signals.size, said.epochs, said.batch_size, said.drop_last)
+    return EpochSchedule(*lengths, numbers, total, least), policies
+
+
+def _ratio(ratio: float | None, parts: PlanParts) -> float | None:
+    """The ratio that was given, else that of a policy that decides what or how much; None for neither."""
+    learned = [part for part in (parts.volume, parts.selector) if isinstance(part, LearnedPart)]
+    if ratio is None and learned and not isinstance(parts.volume_choice, VolumeSchedule):
+        return learned[0].policy.card.ratio
+    return ratio
+
+
+def _budget(
+    choice: VolumeChoice, ratio: float | None, numbers: Sequence[int] | None, epochs: int, passes: int
+) -> tuple[float | None, float]:
+    """The target ratio, None where none is known, and the share that is left of it for training."""
+    if isinstance(choice, VolumeSchedule):
+        return choice.target, choice.target
+    target = 1.0 if ratio is None and numbers is not None else ratio
+    return target, 1.0 if target is None else paid_ratio(target, epochs, passes)
 
 
 def paid_ratio(ratio: float, epochs: int, scoring_passes: int) -> float:
@@ -226,6 +259,7 @@ def make_counts(
         if ratio is not None and ratio != choice.target:
             raise ValueError(f"ratio {ratio} differs from the schedule's target {choice.target}; give one")
         return tuple(counts(choice, size, epochs))
+
     if ratio is None:
         if choice is not None:
             words = describe_part(choice)
@@ -233,6 +267,7 @@ def make_counts(
         if selector.own_count(signals) is not None:
             return None
         ratio = 1.0
+
     known = {"target": paid_ratio(ratio, epochs, scoring_passes)}
     schedule: VolumeSchedule = build_part("volume", VOLUMES, choice or "constant", known, VolumeSchedule)
     return tuple(counts(schedule, size, epochs))

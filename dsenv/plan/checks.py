@@ -1,7 +1,7 @@
 """What a training loop hands to a plan, checked; each message says what to pass instead."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ def check_epoch(epoch: int, done: int, end: int | None) -> None:
             "framework spends less than the budget, and its learning rate does not end where it should",
             stacklevel=4,
         )
+
     if not done:
         warnings.warn(
             f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
@@ -65,16 +66,33 @@ def check_losses(losses: Any, size: int, device: torch.device) -> None:
             "plan.loss needs the loss of each sample, got a scalar; compute it with reduction='none', for "
             "example F.cross_entropy(logits, labels, reduction='none'), and let plan.loss take the mean"
         )
+
     if losses.shape != (size,):
         raise ValueError(
             f"plan.loss needs losses of shape ({size},), one value a sample, got {tuple(losses.shape)}; "
             "take the mean over the other dimensions first, for example losses.flatten(1).mean(1)"
         )
+
     if losses.device != device:
         raise ValueError(
             f"the losses are on {losses.device}, the plan's batches on {device}; give "
             f"DataPlan(device={str(losses.device)!r}), and the plan puts batches there"
         )
+
+
+def _check_needed(
+    parts: Sequence[Selector | AugmentationController | LearnedVolume | None],
+    outputs: Mapping[str, Tensor | None],
+) -> None:
+    for part in parts:
+        if part is None or getattr(part, "needs_pass", False):
+            continue  # a static selector learns only from the scoring pass
+        for name, given in outputs.items():
+            if given is None and getattr(part, f"needs_{name}"):
+                raise ValueError(
+                    f"{type(part).__name__} needs the {name} of every training batch: "
+                    f"plan.loss(batch, losses, {name}=...); {HINTS[name]}"
+                )
 
 
 def check_outputs(
@@ -90,17 +108,10 @@ def check_outputs(
     Raises:
         ValueError: logits, features or labels are missing or of another shape.
     """
-    for part in parts:
-        if part is None or getattr(part, "needs_pass", False):
-            continue  # a static selector learns from the scoring pass alone
-        for name, given in (("logits", logits), ("features", features)):
-            if given is None and getattr(part, f"needs_{name}"):
-                raise ValueError(
-                    f"{type(part).__name__} needs the {name} of every training batch: "
-                    f"plan.loss(batch, losses, {name}=...); {HINTS[name]}"
-                )
+    _check_needed(parts, {"logits": logits, "features": features})
     if features is not None and (features.dim() != 2 or len(features) != size):
         raise ValueError(f"features must have shape ({size}, D), got {tuple(features.shape)}; flatten them")
+
     if logits is None:
         return
     if classes is None:
@@ -152,6 +163,7 @@ def check_forward(controller: AugmentationController, batch: Batch, forward: Any
             f"{name} compares the losses of {1 + controller.extra_views} views: plan.loss(batch, losses, "
             "features=features, forward=forward), with forward(inputs) -> (logits, features)"
         )
+
     if len(batch.views) != controller.extra_views:
         raise ValueError(f"{name} needs the batch as the plan made it, with its views")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 LABEL_KEYS = ("labels", "label", "target")  # of samples that are mappings
-READ = 1024  # samples read at a time, where nobody says otherwise
+READ = 1024  # samples read at a time by default
 
 
 # Batches
@@ -80,7 +80,7 @@ def split_sample(sample: Any) -> tuple[Any, Any]:
     """Inputs and labels of a collated batch.
 
     A pair is (inputs, labels); a mapping stays whole and its labels are found by key; anything else is
-    inputs alone.
+    only inputs.
     """
     if isinstance(sample, Mapping):
         return sample, next((sample[key] for key in LABEL_KEYS if key in sample), None)
@@ -101,7 +101,7 @@ def to_device(value: Any, device: Any) -> Any:
     return value
 
 
-# Arrays that stay on disk, read batch by batch ahead of the training
+# Arrays that stay on disk, read batch by batch, ahead of the training loop
 
 
 class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
@@ -119,6 +119,7 @@ class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, inputs: NDArray[Any], labels: NDArray[Any] | Sequence[Any] | Tensor) -> None:
         if len(inputs) != len(labels):
             raise ValueError(f"data has {len(inputs)} inputs and {len(labels)} labels")
+
         self.inputs = np.asarray(inputs)  # a plain view: np.memmap is slow to index
         self.labels = labels if isinstance(labels, Tensor) else in_memory(labels)
         try:
@@ -186,7 +187,7 @@ class Source:
     dataset: Any
     """Has `__len__` and `__getitem__`."""
     tensors: tuple[Tensor, ...]
-    """(inputs, labels) on the device, or nothing. Of an `ArrayPair` the labels alone."""
+    """(inputs, labels) on the device, or nothing. Of an `ArrayPair` only the labels."""
     device: torch.device
     """Where batches are to live."""
     classes: int | None
@@ -234,7 +235,7 @@ class Source:
 
 
 def open_source(data: Any, device: torch.device | str | None) -> Source:
-    """Look at what a user calls data.
+    """The source behind what a user gives as data.
 
     Args:
         data: (inputs, labels) as tensors or NumPy arrays, a `TensorDataset` of two tensors, or a map-style
@@ -248,17 +249,23 @@ def open_source(data: Any, device: torch.device | str | None) -> Source:
     is_pair = isinstance(pair, tuple | list) and len(pair) == 2
     if is_pair and isinstance(pair[0], Tensor) and isinstance(pair[1], np.ndarray):
         pair = (pair[0], in_memory(pair[1]))
+
+    # Arrays stay where they are
     if is_pair and isinstance(pair[0], np.ndarray):
         arrays = ArrayPair(*pair)
         target = torch.device(device or "cpu")
         labels = arrays.labels.to(target)
         return Source(arrays, (labels,), target, _classes_of(labels))
+
+    # Tensors go to the device
     if is_pair and all(isinstance(part, Tensor) for part in pair):
         if len(pair[0]) != len(pair[1]):
             raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
         target = torch.device(device or pair[0].device)
         tensors = tuple(part.to(target) for part in pair)
         return Source(TensorDataset(*tensors), tensors, target, _classes_of(tensors[1]))
+
+    # Any map-style data set
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, tuple):
         raise ValueError(
             "data must be a pair (inputs, labels) of tensors or arrays, or a map-style data set with __len__ "

@@ -1,4 +1,4 @@
-"""DataPlan: selector x volume schedule x augmentation in a training loop of one's own."""
+"""DataPlan: selector x volume schedule x augmentation in your own training loop."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
-_NUMBERS = itertools.count()  # of the plans of this process, with which batches are stamped
+_NUMBERS = itertools.count()  # of the plans of this process; batches carry them
 
 
 class DataPlan:
@@ -111,23 +111,19 @@ class DataPlan:
         self.classes = self._source.classes if classes is None else classes
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
         self.dataset = IndexedDataset(self._source.dataset)
-        """Gives (position, sample), for a DataLoader of one's own with `sampler`."""
+        """Gives (position, sample), for your own DataLoader with `sampler`."""
 
         # What, how much, how strong
-        chosen = build.apply_policy(policy, {"selector": selector, "volume": volume, "augment": augment})
+        chosen = {"selector": selector, "volume": volume, "augment": augment}
         given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
-        self.selector = build.make_selector(chosen["selector"], given)
-        self.controller = build.make_controller(chosen["augment"], given)
-        learned_volume = build.make_volume(chosen["volume"])
-        parts = (self.selector, learned_volume, self.controller)
-        self._described = build.describe(chosen, dict(zip(chosen, parts, strict=True)))
+        parts = build.make_parts(policy, chosen, given)
+        self.selector = parts.selector
+        self.controller = parts.controller
+        self._words = parts.words
 
         # How many samples each epoch has, and which
-        budget = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
-        self.epoch_schedule, policies = build.plan_epochs(
-            budget, parts, chosen["volume"], self.signals, self.classes, seed
-        )
-        tail = check_share("tail", tail, zero=True)
+        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
+        self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
         self.epoch_sampler = EpochSampler(
             self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies
         )
@@ -139,7 +135,7 @@ class DataPlan:
         self._transform_batch = BatchTransform(
             self._number, self.controller, transform, self.epoch_sampler, self.cost
         )
-        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, learned_volume)
+        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
 
     # Epochs, steps, progress
 
@@ -155,7 +151,7 @@ class DataPlan:
 
     @property
     def epoch(self) -> int:
-        """Number of the present epoch, as many as there are after the last."""
+        """Number of the current epoch, as many as there are after the last."""
         return self.epoch_sampler.epoch
 
     @property
@@ -168,19 +164,19 @@ class DataPlan:
         """Optimiser steps of the whole plan.
 
         Raises:
-            ValueError: numbers of samples are decided as the training run goes.
+            ValueError: numbers of samples are decided during the training run.
         """
         return self.epoch_schedule.total_steps
 
     def steps_in_epoch(self, epoch: int | None = None) -> int:
-        """Optimiser steps of an epoch; None for the present one."""
+        """Optimiser steps of an epoch; None for the current one."""
         epoch = self.epoch_sampler.epoch if epoch is None else epoch
         if epoch == self.epoch_sampler.epoch and self.epoch_schedule.counts is None:
             return self.epoch_schedule.steps(len(self.epoch_sampler.chosen.index))
         return self.epoch_schedule.steps_in(epoch)
 
     def epochs_left(self) -> Iterator[int]:
-        """Numbers of the epochs to train, from the present one on; each is ended after its loop body."""
+        """Numbers of the epochs to train, from the current one on; each is ended after its loop body."""
         if self.epoch_sampler.is_done:  # the state was saved after an epoch's last batch
             self._end_epoch()
         while self.epoch_sampler.epoch < self.epochs:
@@ -190,14 +186,15 @@ class DataPlan:
                 self._end_epoch()
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to epoch `epoch`, the present or the next one: for loops that count epochs themselves."""
-        present = self.epoch_sampler.epoch
-        if epoch not in (present, present + 1):
+        """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
+        current = self.epoch_sampler.epoch
+        if epoch not in (current, current + 1):
             raise ValueError(
-                f"the plan is in epoch {present} and can go on to {present + 1}, not to {epoch}; signals "
+                f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals "
                 "come from training, so epochs cannot be skipped: load a state of that epoch"
             )
-        if epoch > present:
+
+        if epoch > current:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
@@ -220,7 +217,7 @@ class DataPlan:
     # Batches
 
     def batches(self) -> Iterator[Batch]:
-        """What is left of the present epoch, as batches; a map-style data set is read in this process."""
+        """What is left of the current epoch, as batches; a map-style data set is read in this process."""
         if not self._source.gathers:
             return iter(self.loader())
         with self.cost.timed("select"):
@@ -243,11 +240,11 @@ class DataPlan:
         return PlanLoader(self.dataset, self.sampler, self.epoch_sampler, self.batch, settings)
 
     def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch:
-        """The batch made of what a DataLoader of one's own gave, over `plan.dataset` with `plan.sampler`.
+        """The batch made of what your own DataLoader gave, over `plan.dataset` with `plan.sampler`.
 
         Args:
             index: (B,) int64 positions.
-            sample: the collated samples: (inputs, labels), a mapping, or inputs alone.
+            sample: the collated samples: (inputs, labels), a mapping, or only inputs.
             number: of the batch in its epoch; None for the next one to be trained on.
 
         Raises:
@@ -368,7 +365,7 @@ class DataPlan:
     def report_validation(self, accuracy: float) -> None:
         """Report the accuracy in [0, 1] on a trusted validation split, for policies trained with it in sight.
 
-        Call it at the end of each epoch, before the loop goes on. Plans without such a policy take no notice.
+        Call it at the end of each epoch, before the loop goes on. Plans without such a policy ignore it.
         """
         check_share("validation accuracy", float(accuracy), zero=True)
         if self.epoch_sampler.policies is not None:
@@ -395,9 +392,9 @@ class DataPlan:
         self._feedback.load_state_dict(state["feedback"])
 
     def _settings(self) -> dict[str, Any]:
-        """What a state can be continued under."""
-        return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._described}
+        """The settings that a continued state must share."""
+        return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._words}
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {self._described[name]}" for name in ("selector", "augment"))
+        parts = ", ".join(f"{name} {self._words[name]}" for name in ("selector", "augment"))
         return f"DataPlan({self.epoch_schedule}; {parts}; in epoch {self.epoch}, {self.progress:.0%} done)"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from dsenv.errors import check_share
 from dsenv.kernels import sent
 from dsenv.plan.data import Batch, IndexedCollate
 from dsenv.plan.epoch_schedule import EpochSchedule
@@ -30,11 +31,12 @@ def check_world() -> None:
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return
+
     ranks = distributed.get_world_size()
     if ranks > 1:
         raise ValueError(
             f"this process is rank {distributed.get_rank()} of {ranks} of a torch.distributed group, and a "
-            "plan works in one process alone: every rank would train the same samples, at several times the "
+            "plan works in one process only: every rank would train the same samples, at several times the "
             "cost and for no gain. Train in one process, or without a plan until plans know of ranks"
         )
 
@@ -62,29 +64,38 @@ class EpochSampler:
         seed: int,
         policies: PlanPolicies | None = None,
     ) -> None:
+        check_share("tail", tail, zero=True)
         if seed < 0 or uniform_epochs < 0:
             raise ValueError(f"seed and uniform_epochs must be at least 0, got {seed} and {uniform_epochs}")
-        self.selector, self.signals, self.epoch_schedule = selector, signals, epoch_schedule
-        self.uniform_epochs, self.tail, self.seed, self.policies = uniform_epochs, tail, seed, policies
+
+        self.selector = selector
+        self.signals = signals
+        self.epoch_schedule = epoch_schedule
+        self.uniform_epochs = uniform_epochs
+        self.tail = tail
+        self.seed = seed
+        self.policies = policies
+
         self.epoch = 0
-        """Number of the present epoch; as many as there are after the last."""
+        """Number of the current epoch; as many as there are after the last."""
         self.done = 0
-        """Samples of the present epoch that are trained on."""
+        """Samples of the current epoch that are trained on."""
         self.scoring_passes = 0
-        """Passes that the selector was given."""
+        """Scoring passes that the selector was given."""
+
         self._chosen: Selection | None = None
-        self._end = 0  # samples that the present epoch trains on, once they are chosen
+        self._end = 0  # samples that the current epoch trains on, once they are chosen
         self._before = 0  # samples chosen in the epochs before
         self._generator = torch.Generator(signals.device).manual_seed(seed)
         self._weights = torch.zeros(signals.size, device=signals.device)  # 0: not in this epoch
-        self._host_weights: Tensor | None = None  # a copy, to look at without waiting for the device
+        self._host_weights: Tensor | None = None  # a copy, to read without waiting for the device
 
     @property
     def chosen(self) -> Selection:
-        """The present epoch's samples in training order; the first call chooses them.
+        """The current epoch's samples in training order; the first call chooses them.
 
         Raises:
-            ValueError: the training is over.
+            ValueError: the training run is over.
         """
         if self._chosen is None:
             self._begin_epoch()
@@ -92,7 +103,7 @@ class EpochSampler:
         return self._chosen
 
     def _begin_epoch(self) -> None:
-        """Choose the samples of the present epoch and put them into random order."""
+        """Choose the samples of the current epoch and put them into random order."""
         if self.epoch >= self.epoch_schedule.epochs:
             raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
         check_world()
@@ -119,7 +130,7 @@ class EpochSampler:
         self._host_weights = None
 
     def _count(self) -> int:
-        """How many samples the present epoch is to have."""
+        """How many samples the current epoch is to have."""
         size, table = self.epoch_schedule.size, self.epoch_schedule
         if table.counts is not None:
             return table.counts[self.epoch]
@@ -127,6 +138,7 @@ class EpochSampler:
             return self.policies.count(self.signals)
         if not pruning_is_on(self.epoch, table.epochs, 1 - self.tail):
             return size
+
         count = self.selector.own_count(self.signals)
         assert count is not None, self.selector  # else the schedule had counts
         return count
@@ -135,9 +147,11 @@ class EpochSampler:
         """Selection of `count` samples, unshuffled."""
         if self.epoch < self.uniform_epochs:
             return UniformRandom().select(self.signals, count, self._generator)
+
         unready = self.selector.needs_pass and not self.scoring_passes
         if unready and count == self.signals.size:  # nothing to choose, so nothing to rank
             return UniformRandom().select(self.signals, count, self._generator)
+
         try:
             return self.selector.select(self.signals, count, self._generator)
         except ValueError as error:
@@ -151,26 +165,26 @@ class EpochSampler:
 
     @property
     def end(self) -> int:
-        """Samples that the present epoch trains on."""
+        """Samples that the current epoch trains on."""
         if self._chosen is None:
             self._begin_epoch()
         return self._end
 
     @property
     def is_done(self) -> bool:
-        """All samples of the present epoch are trained on."""
+        """All samples of the current epoch are trained on."""
         return self._chosen is not None and self.done >= self._end
 
     @property
     def batches_done(self) -> int:
-        """Batches of the present epoch that are trained on: the number of the next one."""
+        """Batches of the current epoch that are trained on: the number of the next one."""
         return self.done // self.epoch_schedule.batch_size
 
     def left(self) -> Selection:
-        """What is left of the present epoch, in training order.
+        """What is left of the current epoch, in training order.
 
         Raises:
-            ValueError: nothing is.
+            ValueError: nothing is left.
         """
         chosen = self.chosen
         if self.is_done:
@@ -181,23 +195,23 @@ class EpochSampler:
         return Selection(chosen.index[self.done : self.end], chosen.weight[self.done : self.end])
 
     def check_room(self, size: int) -> None:
-        """Check that `size` more samples can be trained on in the present epoch.
+        """Check that `size` more samples can be trained on in the current epoch.
 
         Raises:
-            ValueError: it is not begun, or has fewer samples left.
+            ValueError: it has not begun, or has fewer samples left.
         """
         if self._chosen is None or self.done + size > self._end:
             raise ValueError(
                 f"plan.loss was given {size} samples, more than epoch {self.epoch} has left; call it once "
-                "for each batch of the present epoch (for gradient accumulation too)"
+                "for each batch of the current epoch (for gradient accumulation too)"
             )
 
     def weights_of(self, index: Tensor) -> Tensor:
-        """Weights (B,) of samples (B,) of the present epoch.
+        """Weights (B,) of samples (B,) of the current epoch.
 
         Raises:
-            ValueError: one of them was not chosen (looked at where the positions are on the CPU, as from a
-                DataLoader; elsewhere looking would wait for the device).
+            ValueError: one of them was not chosen. The check is made where the positions are on the CPU, as
+                from a DataLoader; elsewhere it would wait for the device.
         """
         if index.device.type == "cpu":
             strange = index[self._weights_on_host()[index] <= 0]
@@ -207,6 +221,7 @@ class EpochSampler:
                     f"{self.epoch}: another sampler made it, or it is left over from another epoch; some "
                     "frameworks replace samplers"
                 )
+
         return self._weights[sent(index, self._weights.device)]
 
     def _weights_on_host(self) -> Tensor:
@@ -216,25 +231,27 @@ class EpochSampler:
         return self._host_weights
 
     def settings(self) -> dict[str, Any]:
-        """What a state of the course can be continued under."""
+        """The settings that a continued state must share."""
         return {"seed": self.seed, "uniform_epochs": self.uniform_epochs, "tail": self.tail}
 
     def finish(self) -> None:
         """Go to the next epoch."""
         if self.policies is not None:  # an epoch without training counts for a policy too
             self._before += len(self.chosen.index)
-        self.epoch, self.done, self._chosen = self.epoch + 1, 0, None
+        self.epoch += 1
+        self.done = 0
+        self._chosen = None
 
     @property
     def progress(self) -> float:
-        """Share of the training that is over, see `EpochSchedule.progress`."""
+        """Share of the training run that is over, see `EpochSchedule.progress`."""
         count = self.epoch_schedule.size if self._chosen is None else len(self._chosen.index)
         return self.epoch_schedule.progress(self.epoch, self.done, count, self._before)
 
     def seed_for(self, stream: str, number: int = 0) -> int:
-        """Seed of a stream of random numbers in batch `number` of the present epoch.
+        """Seed of a stream of random numbers in batch `number` of the current epoch.
 
-        Streams start anew with each batch, so that they do not depend on what was fetched ahead.
+        Streams start again with each batch, so that they do not depend on what was fetched ahead.
         """
         key = (self.seed, self.epoch, STREAMS.index(stream), number)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
@@ -244,7 +261,7 @@ class EpochSampler:
         return torch.Generator(self.signals.device).manual_seed(self.seed_for(stream, number))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training stands, and the present epoch's samples."""
+        """Where the training run stands, and the current epoch's samples."""
         chosen = self._chosen
         return {
             "epoch": self.epoch,
@@ -259,11 +276,15 @@ class EpochSampler:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.epoch, self.done, self.scoring_passes = state["epoch"], state["done"], state["scoring_passes"]
+        self.epoch = state["epoch"]
+        self.done = state["done"]
+        self.scoring_passes = state["scoring_passes"]
         self._before = state["before"]
+
         if self.policies is not None:
             self.policies.load_state_dict(state["policies"])
         self._generator.set_state(state["generator"].cpu())
+
         self._chosen = None
         if state["index"] is not None:
             device = self.signals.device
@@ -271,11 +292,11 @@ class EpochSampler:
 
 
 class PlanSampler(Sampler[int]):
-    """Positions of the present epoch's samples, for a DataLoader over `plan.dataset`.
+    """Positions of the current epoch's samples, for a DataLoader over `plan.dataset`.
 
     Every `iter` gives a fresh iterator over what is left of the epoch; `len` is that of the whole epoch. It
-    keeps nothing of its own: save the plan's state, which says how far the training came, and not how far a
-    loader has fetched ahead.
+    keeps nothing of its own: save the plan's state, which says how far the training run came, not how far
+    a loader has fetched ahead.
 
     Args:
         epoch_sampler: chooses the samples.
@@ -289,11 +310,11 @@ class PlanSampler(Sampler[int]):
         return iter(self._epoch_sampler.left().index.tolist())
 
     def __len__(self) -> int:
-        """Samples of the whole present epoch."""
+        """Samples of the whole current epoch."""
         return self._epoch_sampler.end
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the next epoch, or stay in the present one; frameworks call this."""
+        """Go to the next epoch, or stay in the current one; frameworks call this."""
         self._start_epoch(epoch)
 
 
@@ -322,6 +343,7 @@ class PlanLoader:
         for name in OWNED:
             if name in settings:
                 raise ValueError(f"the plan decides {name}; set it in DataPlan(...), not in the loader")
+
         self._epoch_sampler, self._make_batch = epoch_sampler, make_batch
         # Without a generator of its own, torch's loader draws from the global stream.
         self._generator = torch.Generator()
@@ -339,5 +361,5 @@ class PlanLoader:
         return (self._make_batch(index, sample, number) for number, (index, sample) in enumerate(raw, first))
 
     def __len__(self) -> int:
-        """Batches of the whole present epoch."""
+        """Batches of the whole current epoch."""
         return len(self.loader)

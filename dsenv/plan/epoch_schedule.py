@@ -1,4 +1,4 @@
-"""How many samples and steps every epoch has, and how far a training has come."""
+"""How many samples and steps every epoch has, and how far a training run has come."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ class EpochSchedule:
         epochs: number of epochs.
         batch_size: samples a step.
         drop_last: leave out an epoch's last batch where it is smaller.
-        counts: samples chosen in each epoch; None where the number is set as the training goes.
-        total: samples chosen in the whole training where a policy sets the numbers under this budget.
+        counts: samples chosen in each epoch; None where the number is set during the training run.
+        total: samples chosen in the whole training run where a policy sets the numbers under this budget.
         least: fewest samples that it may give an epoch.
 
     Raises:
@@ -34,14 +34,20 @@ class EpochSchedule:
             raise ValueError(
                 f"samples, epochs and batch_size must be at least 1, got {size}, {epochs} and {batch_size}"
             )
-        self.size, self.epochs, self.batch_size, self.drop_last = size, epochs, batch_size, drop_last
+
+        self.size = size
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.drop_last = drop_last
         self.counts = None if counts is None else tuple(counts)
         self.total = total
-        """Samples chosen in the whole training, where a policy decides the numbers; else None."""
+        """Samples chosen in the whole training run, where a policy decides the numbers; else None."""
+
         if counts is not None:
             least = min(counts)
         elif total is None:
             least = size
+
         if self.steps(least) == 0:
             raise ValueError(
                 f"an epoch of {least} samples has no full batch of {batch_size}; lower batch_size, raise "
@@ -64,16 +70,16 @@ class EpochSchedule:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole training.
+        """Optimiser steps of the whole training run.
 
         Raises:
-            ValueError: numbers of samples are set as the training goes.
+            ValueError: numbers of samples are set during the training run.
         """
         return sum(map(self.steps, self._known()))
 
     @property
     def most_steps(self) -> int:
-        """Most optimiser steps that the training can have: exact where `total_steps` is known."""
+        """Most optimiser steps that the training run can have: exact where `total_steps` is known."""
         if self.counts is not None:
             return self.total_steps
         if self.total is None:
@@ -84,25 +90,26 @@ class EpochSchedule:
 
     @property
     def total_samples(self) -> int:
-        """Samples trained on in the whole training; errors as for `total_steps`, but a budget is known."""
+        """Samples trained on in the whole run; errors as for `total_steps`, but a budget is known."""
         if self.total is not None and not self.drop_last:
             return self.total
         return sum(map(self.trained, self._known()))
 
     def progress(self, epoch: int, done: int, count: int, before: int = 0) -> float:
-        """Share of the training that is over, in [0, 1].
+        """Share of the training run that is over, in [0, 1].
 
-        It is the share of the budget of sample presentations; where the selector sets its own count,
-        and the budget is not known beforehand, it is the share of the epochs.
+        It is the share of the budget of samples seen. Where the selector sets its own count, the budget is
+        not known beforehand: then it is the share of the epochs.
 
         Args:
-            epoch: number of the present epoch, `epochs` after the last.
+            epoch: number of the current epoch, `epochs` after the last.
             done: samples trained on in it.
             count: samples chosen for it, at least 1.
             before: samples chosen in the epochs before, where a policy sets the numbers.
         """
         if epoch >= self.epochs:
             return 1.0
+
         share = min(1.0, done / self.trained(count))
         if self.total is not None:
             return (before + share * count) / self.total

@@ -30,7 +30,7 @@ PARTS = ("select", "augment", "observe", "score")
 
 @dataclass
 class Cost:
-    """What a training spent so far, and what the plan's own work took of it."""
+    """What a training run has cost so far, and the time that the plan's own work took."""
 
     trained: int = 0
     """Samples trained on (forward and backward)."""
@@ -59,15 +59,13 @@ class Cost:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.trained, self.extra_forwards, self.seconds = (
-            state["trained"],
-            state["extra_forwards"],
-            dict(state["seconds"]),
-        )
+        self.trained = state["trained"]
+        self.extra_forwards = state["extra_forwards"]
+        self.seconds = dict(state["seconds"])
 
 
 class PlanSignals(SampleSignals):
-    """Signals of a loop that may keep its logits to itself.
+    """Signals of a training loop that may give no logits.
 
     Without logits the signals made of them stay as they were before training, and reading them is an
     error once samples were trained on.
@@ -91,10 +89,10 @@ class PlanSignals(SampleSignals):
 
 
 class EpochBuffer:
-    """One epoch's training forwards, until the signals take them in together.
+    """Outputs of one epoch's training batches, kept until the signals take them in together.
 
-    A sample comes once an epoch and is chosen between epochs, so nobody needs them earlier; ranks are
-    then those of the whole epoch, and a step costs next to nothing.
+    A sample comes once an epoch and is chosen between epochs, so they are not needed earlier; ranks
+    are then those of the whole epoch, and a step costs almost nothing.
     """
 
     def __init__(self) -> None:
@@ -115,12 +113,14 @@ class EpochBuffer:
         """Let the signals take in what is kept."""
         if not self._parts:
             return
+
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         if more:
             signals.blind = False
             signals.update(index, loss, more[0], more[1], step)
         else:
             signals.update_losses(index, loss, step)
+
         self._parts, self._elements = [], 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class BatchTransform:
         controller: augments; None for no augmentation.
         transform: applied after it; None for none.
         epoch_sampler: gives signals, random streams and the epoch.
-        cost: where the time is written down.
+        cost: records the time.
     """
 
     def __init__(
@@ -152,8 +152,11 @@ class BatchTransform:
         epoch_sampler: EpochSampler,
         cost: "Cost",
     ) -> None:
-        self.plan, self.controller, self.transform = plan, controller, transform or _same
-        self.epoch_sampler, self.cost = epoch_sampler, cost
+        self.plan = plan
+        self.controller = controller
+        self.transform = transform or _same
+        self.epoch_sampler = epoch_sampler
+        self.cost = cost
 
     def __call__(self, index: Tensor, inputs: Any, labels: Any, weight: Tensor, number: int) -> Batch:
         """Batch `number` of the epoch, from raw inputs (B, ...)."""
@@ -182,7 +185,7 @@ class Feedback:
         selector: sees every batch.
         controller: sees every batch; None where nothing is augmented.
         signals: take in an epoch's batches at its end.
-        cost: where time and further forwards are written down.
+        cost: records time and further forwards.
         volume: a learned one, which needs logits; None for any other.
     """
 
@@ -194,7 +197,10 @@ class Feedback:
         cost: Cost,
         volume: LearnedVolume | None = None,
     ) -> None:
-        self.selector, self.controller, self.signals, self.cost = selector, controller, signals, cost
+        self.selector = selector
+        self.controller = controller
+        self.signals = signals
+        self.cost = cost
         self._needing = (selector, controller, volume)
         self._buffer = EpochBuffer()
 
@@ -243,6 +249,7 @@ class Feedback:
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
         with self.cost.timed("observe"), full:
             more = () if seen.logits is None else (seen.logits, seen.labels)
             self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)

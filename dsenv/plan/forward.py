@@ -21,6 +21,7 @@ def outputs(forward: ForwardFunction, inputs: Any) -> tuple[Tensor, Tensor | Non
     """Logits (B, C) and, where the function gives them, features (B, D), without a graph."""
     with torch.no_grad():
         found = forward(inputs)
+
     if isinstance(found, Tensor):
         return found, None
     if isinstance(found, tuple) and len(found) == 2 and all(isinstance(value, Tensor) for value in found):
@@ -44,7 +45,11 @@ def full_pass(
         sample_loss: per-sample loss; None for cross-entropy.
     """
     model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
-    logits, features, labels, losses = [], [], [], []
+    logits = []
+    features = []
+    labels = []
+    losses = []
+
     with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
         for inputs, given in batches:
             logit, feature = outputs(forward, inputs)
@@ -53,6 +58,7 @@ def full_pass(
             losses.append((sample_loss or _cross_entropy)(logit.float(), labels[-1]))
             if feature is not None:
                 features.append(feature)
+
     all_labels = torch.cat(labels)
     index = torch.arange(len(all_labels), device=all_labels.device)
     joined = torch.cat(features) if features else None
@@ -71,7 +77,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 class FeatureForward:
     """Calls a model and gives (logits, features), where features are what its head was given.
 
-    The model is left as it is: a hook stands on the head during the call alone.
+    The model is left as it is: a hook is on the head only during the call.
 
     Args:
         model: gives logits (B, C).

@@ -1,9 +1,8 @@
 """Learned parts of a plan: the policies behind them, each run by one runner."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
@@ -14,17 +13,17 @@ from dsenv.signals import SampleSignals
 
 
 class PlanPolicies:
-    """Asks the policies of a plan's learned parts at the begin of each epoch.
+    """Asks the policies of a plan's learned parts at the start of each epoch.
 
-    Parts of the same policy share one runner, so that the policy sees one training and its answers fit each
-    other. Every runner is told which samples an epoch trains on, whoever chose them.
+    Parts of the same policy share one runner, so that the policy sees one training run and its answers
+    fit each other. Every runner is told which samples an epoch trains on, whoever chose them.
 
     Args:
         parts: the plan's selector, volume and controller, learned ones among others.
         settings: `size`, `classes`, `intervals`, `ratio`, `budget`, `seed` and `device` of the runners.
 
     Raises:
-        ValueError: a runner that was built before the plan is of another training.
+        ValueError: a runner that was built before the plan is of another training run.
     """
 
     def __init__(
@@ -36,12 +35,14 @@ class PlanPolicies:
             if part.is_connected:
                 raise ValueError(
                     f"{type(part).__name__} has a runner already, and a plan "
-                    "brings its own: build the part from the policy, and anew for each plan"
+                    "brings its own: build the part from the policy, once for each plan"
                 )
+
             digest = part.policy.digest
             if digest not in runners:
                 runners[digest] = PolicyRunner(part.policy, **settings)
             part.connect(runners[digest])
+
         self.runners = list(runners.values())
         self._volume = next((part for part in self.learned if isinstance(part, LearnedVolume)), None)
 
@@ -52,7 +53,7 @@ class PlanPolicies:
 
     @property
     def total(self) -> int:
-        """Samples chosen in the whole training."""
+        """Samples chosen in the whole training run."""
         return int(self.runners[0].budget.total[0])
 
     @property
@@ -95,31 +96,33 @@ class PlanPolicies:
 
 
 def make_policies(
-    parts: Sequence[Any],
+    parts: Iterable[Selector | LearnedVolume | AugmentationController | None],
+    signals: SampleSignals,
     *,
-    size: int,
     classes: int | None,
     epochs: int,
     ratio: float | None,
     budget: float,
     seed: int,
-    device: torch.device,
-) -> PlanPolicies:
-    """The policies behind the learned parts of a plan.
+) -> PlanPolicies | None:
+    """The policies behind the learned parts of a plan; None where no part is learned.
 
     Args:
         parts: selector, volume and controller.
-        size: N.
+        signals: of the plan.
         classes: C, where known.
         epochs: length of the plan.
         ratio: target ratio as the user set it; None where the selector sets its own count.
         budget: what is left of it after passes without training.
         seed: of the plan.
-        device: where signals live.
 
     Raises:
         ValueError: the classes or the budget are not known.
     """
+    parts = tuple(parts)
+    if not any(isinstance(part, LearnedPart) for part in parts):
+        return None
+
     if classes is None:
         raise ValueError(
             "a learned part needs the number of classes; give DataPlan(classes=...), or labels that tell: "
@@ -130,5 +133,5 @@ def make_policies(
             "a learned part needs a known budget, and the selector sets the number of samples of each "
             "epoch as it goes; give DataPlan(ratio=...)"
         )
-    settings = {"size": size, "classes": classes, "intervals": epochs, "ratio": ratio, "budget": budget}
-    return PlanPolicies(parts, **settings, seed=seed, device=device)
+    settings = {"classes": classes, "intervals": epochs, "ratio": ratio, "budget": budget, "seed": seed}
+    return PlanPolicies(parts, size=signals.size, device=signals.device, **settings)

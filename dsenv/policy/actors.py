@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dsenv.errors import check_keywords, pick
 from dsenv.policy.networks import MlpNetwork, SetBetaNetwork, SetNetwork, beta_parameters, exists
 
-LARGEST = 1 << 16  # of a layer; a card that asks for more is no card
-LAYERS = 64  # hidden ones
+LARGEST = 1 << 16  # size of a layer; a card that asks for more is refused
+LAYERS = 64  # most hidden layers
 
 
 class Actor(nn.Module):
@@ -86,6 +86,7 @@ class MlpActor(Actor):
 
     def forward(self, observation: Tensor) -> Tensor:
         raw: Tensor = self.network(observation)
+
         if self.head == "categorical":
             return raw.argmax(1)
         if self.head == "binary":
@@ -132,6 +133,7 @@ class SetActor(Actor):
                 f"the network takes {state} entries and {features} for each candidate, the observation has "
                 f"{observation}"
             )
+
         return number
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -139,6 +141,7 @@ class SetActor(Actor):
         candidates = observation[:, state:].reshape(len(observation), -1, features)  # (K, M, F)
         here = exists(candidates)
         raw, _ = self.network.heads(observation[:, :state], candidates)
+
         if self.head == "binary":
             return (here & (raw.squeeze(-1) > 0)).float()
         scores = mean_of_beta(raw) if self.head == "beta" else self.network.scores(raw)
@@ -171,8 +174,11 @@ def build_actor(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     found = ACTORS[pick("kind of network", kind, ACTORS)]
     check_keywords(f"network {kind}", found, settings)
     _check_sizes(found, settings)
-    with torch.device("meta"):  # shapes alone: nothing is drawn, and nothing is allocated for a wrong card
+
+    with torch.device("meta"):  # only shapes: nothing is drawn, and nothing is allocated for a wrong card
         actor = found(**settings)
+
+    # The weights fit
     expected = {name: tuple(value.shape) for name, value in actor.network.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | given.keys()):
@@ -181,11 +187,13 @@ def build_actor(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -
                 f"tensor {name!r} has shape {given.get(name, 'none: it is missing')}, a network as the card "
                 f"describes it has {expected.get(name, 'no such tensor')}"
             )
+
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise ValueError(
-            f"tensor {broken[0]!r} holds numbers that are not finite; has the training diverged?"
+            f"tensor {broken[0]!r} holds numbers that are not finite; has the training run diverged?"
         )
+
     actor.network.load_state_dict(dict(weights), assign=True)
     return actor.requires_grad_(False).eval()
 
@@ -197,6 +205,7 @@ def _check_sizes(actor: type[Actor], settings: Mapping[str, Any]) -> None:
             if not isinstance(value, str):
                 raise ValueError(f"network.{name} must be text, got {value!r}")
             continue
+
         is_list = name == "hidden" and actor is MlpActor
         numbers = value if is_list and isinstance(value, list) else [value]
         is_right = isinstance(value, list) == is_list and len(numbers) <= LAYERS

@@ -18,8 +18,8 @@ from dsenv.signals import SampleSignals
 from dsenv.version import VERSION
 
 FORMAT = 1
-LARGEST = 4096  # number in a control's settings
-MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is no card
+LARGEST = 4096  # size of a number in a control's settings
+MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is refused
 MOST_INTERVALS = 1 << 31
 FOLLOWING = ("bins", "target", "binary")  # arguments of a control that follow from the rest of the card
 
@@ -43,7 +43,7 @@ class PolicyCard:
     rank_by: str
     """Signal that ranks the samples for them."""
     ratio: float
-    """Target ratio of the training."""
+    """Target ratio of the training run."""
     intervals: int
     """Intervals of an episode."""
     interval: float = 1.0
@@ -53,7 +53,7 @@ class PolicyCard:
     embedding: int = 0
     """Length of the model's features, where the policy saw them."""
     observation: Mapping[str, Any] = field(default_factory=dict)
-    """Version of the recipe, number of entries and SHA-256 of their names; left out, those of now."""
+    """Version of the recipe, number of entries and SHA-256 of their names; default: those of now."""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained: environment, contexts, algorithm, results. For people; nothing reads it."""
     dsenv: str = VERSION
@@ -70,16 +70,19 @@ class PolicyCard:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+
         control = self.make_control(self.ratio)
         if control.candidates * self.embedding > MOST_ENTRIES:
             raise ValueError(
                 f"{control.candidates} candidates with an embedding of {self.embedding} are more than "
                 f"{MOST_ENTRIES} entries of an observation"
             )
+
         own = recipe(control, self.bins, self.embedding)
         if not self.observation:
             object.__setattr__(self, "observation", own)
         self._check_observation(own)
+
         try:
             self.text()
         except (RecursionError, TypeError, ValueError) as error:
@@ -96,6 +99,7 @@ class PolicyCard:
             **dict.fromkeys(("bins", "intervals", "embedding"), (int,)),
             **dict.fromkeys(("ratio", "interval", "validation_shown"), (int, float)),
         }
+
         for name, types in wanted.items():
             value = getattr(self, name)
             if not isinstance(value, types) or isinstance(value, bool):
@@ -106,13 +110,14 @@ class PolicyCard:
         if saw.get("version") != OBSERVATION:
             raise ValueError(
                 f"the policy sees observations of version {saw.get('version')!r}, this dsenv makes version "
-                f"{OBSERVATION}; use dsenv {self.dsenv}, which wrote it, or train the policy anew"
+                f"{OBSERVATION}; use dsenv {self.dsenv}, which wrote it, or train the policy again"
             )
+
         if dict(saw) != dict(own):
             raise ValueError(
                 f"the policy saw {saw.get('entries')!r} entries by other names than the {own['entries']} "
                 f"that this dsenv makes for its control and bins; use dsenv {self.dsenv}, or train the "
-                "policy anew"
+                "policy again"
             )
 
     def make_control(self, target: float) -> Control:
@@ -128,6 +133,7 @@ class PolicyCard:
         for key, value in self.control.items():
             if key != "name":
                 _check_setting(name, key, value)
+
         control = make_control(dict(self.control), self.bins, target, binary=self.actions == "binary")
         if self.actions not in control.kinds:
             raise ValueError(f"control {name!r} has no {self.actions} actions")
@@ -161,6 +167,7 @@ class PolicyCard:
         missing = [name for name in names if name not in content]
         if missing:
             raise ValueError(f"the card has no {missing[0]!r}")
+
         return cls(**{name: content[name] for name in names})
 
 
@@ -174,6 +181,7 @@ def read_toml(text: str) -> dict[str, Any]:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"its card is not valid TOML ({error})") from error
+
     number = content.get("format")
     if type(number) is not int or number < 1:
         raise ValueError(f"its card names no format: expected format = {FORMAT}, got {number!r}")

@@ -12,7 +12,7 @@ from dsenv.errors import pick
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
-LIMIT = 0.5  # scores stay in (-LIMIT, LIMIT), so that exploration noise seldom leaves [-1, 1]
+LIMIT = 0.5  # scores stay in (-LIMIT, LIMIT), so that exploration noise rarely leaves [-1, 1]
 PADDING = -1.0  # the score of a row that holds no candidate
 
 
@@ -22,14 +22,14 @@ def exists(candidates: Tensor) -> Tensor:
 
 
 class SetNetwork(nn.Module):
-    """Scores each candidate of a set by its features, the whole set and the state of the training.
+    """Scores each candidate of a set by its features, the whole set and the state of the training run.
 
     One small network is shared by all candidates, after Deep Sets (Zaheer et al., 2017, arXiv 1703.06114):
     permuting the candidates permutes the scores, and rows of padding change nothing. The number of
     candidates M is that of each call. Parameters are drawn from torch's global stream.
 
     Args:
-        global_features: G, features of the training's state.
+        global_features: G, features of the training run's state.
         candidate_features: F, features of a candidate; the first is 1 where the row holds one, else 0.
         hidden: H, width of every layer.
 
@@ -45,6 +45,7 @@ class SetNetwork(nn.Module):
         sizes = (global_features, candidate_features, hidden)
         if min(sizes) < 1:
             raise ValueError(f"global_features, candidate_features and hidden must be >= 1, got {sizes}")
+
         self.sizes = sizes
         self.encode_global = nn.Linear(global_features, hidden)
         self.encode_candidate = nn.Linear(candidate_features, hidden)
@@ -54,6 +55,7 @@ class SetNetwork(nn.Module):
         self.score_head = nn.Linear(hidden, self.outputs)
         self.value = nn.Linear(3 * hidden, hidden)
         self.value_head = nn.Linear(hidden, 1)
+
         for layer in self.children():
             assert isinstance(layer, nn.Linear)
             gain = {self.score_head: 0.01, self.value_head: 1.0}.get(layer, 2**0.5)
@@ -73,12 +75,15 @@ class SetNetwork(nn.Module):
         """Raw outputs (K, M, P) and values (K,); see `forward`."""
         here = exists(candidates).unsqueeze(-1)  # (K, M, 1)
         candidates = candidates * here  # what stands in a padding row is never read
+
         state = self.encode_global(globals)  # (K, H)
         each = (self.encode_candidate(candidates) + state.unsqueeze(1)).tanh()  # (K, M, H)
         each = self.encode(each).tanh()
+
         mean = (each * here).sum(1) / here.sum(1).clamp(min=1)  # (K, H)
         most = each.masked_fill(~here, -1).amax(1)  # (K, H); -1 is the least a tanh can be
         pooled = torch.cat([mean, most, state.tanh()], -1)  # (K, 3H)
+
         context = self.context(pooled).tanh().unsqueeze(1).expand_as(each)
         raw = self.score_head(self.score(torch.cat([each, context], -1)).tanh())  # (K, M, P)
         return raw, self.value_head(self.value(pooled).tanh()).squeeze(-1)
@@ -91,7 +96,7 @@ class SetNetwork(nn.Module):
         """Scores, as the trained policy gives them without exploration, and values.
 
         Args:
-            globals: (K, G) state of each training.
+            globals: (K, G) state of each training run.
             candidates: (K, M, F) candidates of each, any M >= 1.
 
         Returns:

@@ -40,6 +40,7 @@ def resolve(choice: PolicyChoice) -> Policy:
             "a policy is a dsenv.Policy, the path of its file or the name of a pretrained one, got "
             f"{type(choice).__name__}"
         )
+
     if isinstance(choice, Path) or Path(choice).name != choice or Path(choice).suffix:
         return Policy.load(choice)
     return pretrained(choice)
@@ -62,6 +63,7 @@ class LearnedPart:
     def __init__(self, policy: PolicyChoice | PolicyRunner) -> None:
         self._runner = policy if isinstance(policy, PolicyRunner) else None
         self.policy = policy.policy if isinstance(policy, PolicyRunner) else resolve(policy)
+
         answers = [name for name in QUESTIONS if getattr(self.policy.control, f"decides_{name}")]
         if self.question not in answers:
             given = " and ".join(QUESTIONS[name][0] for name in answers) or "nothing"
@@ -80,7 +82,7 @@ class LearnedPart:
         """
         if self._runner is None:
             raise ValueError(
-                f"{type(self).__name__} decides within a training of known length: give it to a "
+                f"{type(self).__name__} decides within a training run of known length: give it to a "
                 "dsenv.DataPlan, or build it from a dsenv.policy.PolicyRunner; in an environment, use the "
                 "agent dsenv.agents.learned:LearnedAgent"
             )
@@ -101,7 +103,7 @@ class LearnedSelector(LearnedPart, Selector):
     """Draws samples by the weights that a trained policy gives them.
 
     A policy of the control "curriculum" or "joint" weighs loss-rank bins, one of "mask" scores every sample.
-    It is asked once an epoch, at its begin, and sees what it saw in its environment.
+    It is asked once an epoch, at its start, and sees what it saw in its environment.
 
     Helps: where the training run is like those the policy was trained on (data, label noise, length, ratio;
     its card says which). Does not help: far from them; compare with "random".
@@ -132,8 +134,8 @@ class LearnedSelector(LearnedPart, Selector):
 class LearnedVolume(LearnedPart):
     """The number of samples of each epoch as a trained policy decides it, under an exact budget.
 
-    Not a `VolumeSchedule`: those are functions of time, and this one looks at the training run. The total is
-    known beforehand, the numbers of the epochs to come are not.
+    Not a `VolumeSchedule`: those are functions of time, and this one depends on the training run. The total
+    is known beforehand, the numbers of the epochs to come are not.
 
     Helps: where the training run is like those the policy was trained on. Does not help: far from them;
     compare with "constant".

@@ -45,11 +45,13 @@ class Policy:
     def __init__(self, actor: Actor, card: PolicyCard) -> None:
         self.actor, self.card = actor, card
         self.control: Control = card.make_control(card.ratio)
+
         entries = card.observation["entries"]
         size = actor.size(entries)
         head = {"discrete": "categorical", "binary": "binary"}.get(card.actions)
         if (actor.head != head) if head else (actor.head in ("categorical", "binary")):
             raise ValueError(f"a network with the head {actor.head!r} gives no {card.actions} actions")
+
         wanted = len(self.control.choices()) if card.actions == "discrete" else self.control.size
         if size != wanted:
             raise ValueError(
@@ -112,12 +114,14 @@ class Policy:
             ValueError: the observation has another length or shape.
         """
         del episode_start, deterministic
-        # Copied: its place in memory decides last bits.
+
+        # A copy: the last bits of a result depend on where its input lies in memory
         rows = torch.tensor(np.asarray(observation, np.float32))
         if rows.dim() not in (1, 2):
             raise ValueError(f"expected observations (K, O) or one (O,), got shape {tuple(rows.shape)}")
         rows = rows.reshape(-1, rows.shape[-1])
         self._check_length(rows)
+
         actions: NDArray[Any] = self._forward(rows).numpy()
         if self.card.actions == "binary":
             actions = actions.astype(np.int8)
@@ -147,6 +151,7 @@ class Policy:
         entries = self.card.observation["entries"]
         if rows.shape[1] == entries:
             return
+
         name = self.card.control["name"]
         try:
             self.actor.size(rows.shape[1])

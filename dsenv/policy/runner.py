@@ -20,7 +20,7 @@ from dsenv.volume.budget import Budget
 class PolicyRunner:
     """Decides, interval by interval, what a training run is to see, as the policy did in its environment.
 
-    An interval is an epoch of a plan. Use, for a loop of one's own without `DataPlan`::
+    An interval is an epoch of a plan. Use, for your own loop without `DataPlan`::
 
         runner = PolicyRunner(policy, size=len(data), classes=10, intervals=epochs, ratio=0.5)
         for epoch in range(epochs):
@@ -44,7 +44,7 @@ class PolicyRunner:
         device: where the signals live.
 
     Raises:
-        ValueError: the policy looks at candidates by a forward pass, the budget is too small, or there are
+        ValueError: the policy scores its candidates by a forward pass, the budget is too small, or there are
             fewer than 2 classes.
     """
 
@@ -122,7 +122,7 @@ class PolicyRunner:
         self._reported = check_share("validation accuracy", float(accuracy), zero=True)
 
     def decide(self, signals: SampleSignals, planned: int | None = None) -> Decision:
-        """What the next interval is to train on; asked again before `chose`, the same.
+        """What the next interval is to train on; the same answer until `chose` is called.
 
         Args:
             signals: (N,) of the intervals before.
@@ -202,6 +202,7 @@ class PolicyRunner:
             return None if self.policy.card.is_blind else self._reported
         if self.interval == 0:
             return 1 / self.classes  # of a guess, which an untrained model comes near
+
         raise ValueError(
             "this policy was trained with the accuracy on a validation split in sight, and none was reported "
             f"after epoch {self.interval - 1}: call plan.report_validation(accuracy) (or runner.validated) "
@@ -211,7 +212,7 @@ class PolicyRunner:
     def _act_on_groups(self, signals: SampleSignals) -> Actions:
         """An action (1, P) for candidates (1, P) in groups as large as the policy knows them.
 
-        Scores become ranks within their group, since they were learned to be compared there alone.
+        Scores become ranks within their group, since the policy learned to compare them only there.
         """
         index = self._groups()  # (G, M)
         where = index.clamp(max=self.size - 1)
@@ -241,6 +242,7 @@ class PolicyRunner:
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((self.seed, self.interval)).generate_state(1, np.uint64)[0])
         )
+
         order = torch.randperm(self.size, generator=generator).to(self.device)
         groups = -(-self.size // most)
         padding = order.new_full((groups * most - self.size,), self.size)

@@ -57,6 +57,7 @@ class Pretrained:
                 "policy.safetensors that train_agent.py wrote, or make one: python -m "
                 f"dsenv.workbench.pretrain {name} (recipes: {', '.join(self.recipes())})"
             )
+
         pick("pretrained policy", name, known)
         with as_file(self.folder / f"{name}{SUFFIX}") as path:
             return Policy.load(path)

@@ -36,8 +36,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: str) -> None:
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"a policy's file is called NAME.safetensors, got {path}")
+
     metadata = {CARD: card, DIGEST: digest(tensors, card)}
     content = _ordered(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # two writers must not meet in one file
     try:
         partial.write_bytes(content)
@@ -61,7 +63,7 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
 
     Args:
         path: the file.
-        check: looks at the card before its digest is compared, since another format may have another one.
+        check: checks the card before its digest is compared, since another format may have another digest.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,23 +73,14 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
         raise ValueError("it is a folder; a run's policy is the file policy.safetensors in it")
     if not path.is_file():
         raise FileNotFoundError(f"no policy at {path} (looked from {Path.cwd()})")
-    try:
-        content = path.read_bytes()  # once: the file may be replaced meanwhile
-        tensors = load(content)
-        (length,) = struct.unpack_from("<Q", content)
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "
-            "pickled ones (.zip, .pt, .pkl) are never opened: load the model with Stable-Baselines3 "
-            "and export it by dsenv.export(model, env)"
-        ) from error
+    tensors, metadata = _content(path)
     if CARD not in metadata or DIGEST not in metadata:
         raise ValueError(
             f"it has no dsenv card: its metadata hold {', '.join(sorted(metadata)) or 'nothing'}, and a "
             f"policy's hold {CARD} and {DIGEST}; these are weights of something else"
         )
     check(metadata[CARD])
+
     wrong = [name for name, value in tensors.items() if value.dtype != torch.float32]
     if wrong:
         raise ValueError(f"tensor {wrong[0]!r} is {tensors[wrong[0]].dtype}, expected torch.float32")
@@ -98,3 +91,22 @@ def read(path: Path, check: Callable[[str], object]) -> tuple[dict[str, Tensor],
             f"{metadata[DIGEST][:12]}...; fetch it again"
         )
     return tensors, metadata[CARD]
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ValueError: it is something else, or not whole.
+    """
+    try:
+        content = path.read_bytes()  # once: the file may be replaced meanwhile
+        tensors = load(content)
+        (length,) = struct.unpack_from("<Q", content)
+        return tensors, json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "
+            "pickled ones (.zip, .pt, .pkl) are never opened: load the model with Stable-Baselines3 "
+            "and export it by dsenv.export(model, env)"
+        ) from error

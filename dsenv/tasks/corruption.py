@@ -73,6 +73,7 @@ def add_pair_flips(
     check_share("pair_flip", share, zero=True)
     if share == 0:
         return given
+
     right = (given == clean).nonzero().squeeze(1)
     where = right[torch.randperm(len(right), generator=generator)[: round(share * len(clean))]]
     flipped = given.clone()
@@ -98,9 +99,13 @@ def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.G
     check_share("imbalance", imbalance)
     if imbalance == 1:
         return torch.ones_like(labels, dtype=torch.bool)
+
+    # How many samples of each class are kept
     sizes = torch.bincount(labels, minlength=classes)
     share = imbalance ** (torch.arange(classes) / max(classes - 1, 1))
     keep = (sizes.min() * share).round().long().clamp(min=1)
+
+    # The first ones of each class in a random order
     order = torch.randperm(len(labels), generator=generator)
     by_class = order[labels[order].argsort(stable=True)]
     start = sizes.cumsum(0) - sizes

@@ -74,7 +74,7 @@ class Dataset:
     def with_validation_in_training(self) -> "Dataset":
         """The same data set with its validation split added to the training samples.
 
-        Used by the control that shows what the trusted labels are worth as training data: they get no
+        Used by the reference that shows what the trusted labels are worth as training data: they get no
         label noise, and none is left out. The validation split stays what it was, so it no longer
         measures generalisation.
         """
@@ -85,6 +85,7 @@ class Dataset:
             labels=torch.cat([split.labels for split in both]),
             source=(name, torch.cat([split.source[1] for split in both])),
         )
+
         return replace(self, train=joined, trusted=len(self.validation))
 
 
@@ -93,16 +94,19 @@ def _check_split(name: str, split: Split, classes: int) -> None:
         raise ValueError(f"{name} is empty: every split needs at least one sample")
     if len(split.images) != len(split.labels):
         raise ValueError(f"{name} has {len(split.images)} samples and {len(split.labels)} labels")
+
     if split.images.dtype not in (torch.uint8, torch.float32):
         raise ValueError(f"{name}: samples must be uint8 or float32, got {split.images.dtype}")
     if split.labels.dtype != torch.int64:
         raise ValueError(f"{name}: labels must be int64, got {split.labels.dtype}; use labels.long()")
+
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         raise ValueError(
             f"{name} has the label {wrong}; with {classes} classes labels are 0 to {classes - 1}"
         )
+
     if split.images.is_floating_point() and not bool(torch.isfinite(split.images).all()):
         where = int((~torch.isfinite(split.images.flatten(1))).any(1).nonzero()[0])
         raise ValueError(f"{name}: sample {where} has a NaN or infinite value; clean the data first")
@@ -131,6 +135,7 @@ def draw_positions(total: int, sizes: Sequence[int | None], seed: int, what: str
     rest = total - fixed
     if rest < (1 if None in sizes else 0):
         raise ValueError(f"{what} has {total} samples, too few for splits of {list(sizes)}; ask for fewer")
+
     order = torch.from_numpy(np.random.default_rng(seed).permutation(total))
     parts, start = [], 0
     for size in sizes:
@@ -161,10 +166,13 @@ def split_pools(
         parts = draw_positions(len(pool[1]), (train_size, validation_size, test_size), seed, name)
         train, validation, test = (subset(*pool, part, name) for part in parts)
         return train, validation, test
+
+    # Test samples of its own: pool samples that no split asks for are left out
     rest = () if train_size is None else (len(pool[1]) - train_size - validation_size,)
     wanted = [train_size, validation_size, *(size for size in rest if size > 0)]
     parts = draw_positions(len(pool[1]), wanted, seed, f"{name}'s training samples")
     test_part = draw_positions(len(test_pool[1]), (test_size,), seed, f"{name}'s test samples")[0]
+
     return (
         subset(*pool, parts[0], f"{name}-train"),
         subset(*pool, parts[1], f"{name}-train"),

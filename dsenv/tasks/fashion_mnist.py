@@ -29,8 +29,8 @@ def fashion_mnist(
 ) -> Dataset:
     """Load Fashion-MNIST (Xiao et al., 2017).
 
-    The files are looked for in `root`, then in dsenv's data folder, then where Debian's package
-    `dataset-fashion-mnist` puts them.
+    The files are read from the first folder that has them: `root`, dsenv's data folder, or the folder of
+    Debian's package `dataset-fashion-mnist`.
 
     Args:
         train: training samples; None for all that are left.
@@ -46,6 +46,7 @@ def fashion_mnist(
     folder = _find(root, download)
     pools = [tuple(read_idx(folder / name) for name in FILES[part]) for part in ("train", "test")]
     (images, labels), (test_images, test_labels) = pools
+
     splits = split_pools(
         "fashion_mnist",
         (images[:, None], labels.long()),
@@ -53,6 +54,7 @@ def fashion_mnist(
         (train, validation, test),
         split_seed,
     )
+
     return Dataset("fashion_mnist", *splits, classes=10, mean=(0.2860,), std=(0.3530,))
 
 
@@ -63,10 +65,11 @@ def _find(root: str | None, download: bool) -> Path:
     for folder in folders:
         if all((folder / name).is_file() for name in needed):
             return folder
+
     if not download:
-        looked = ", ".join(os.fspath(folder) for folder in folders)
+        searched = ", ".join(os.fspath(folder) for folder in folders)
         raise FileNotFoundError(
-            f"Fashion-MNIST's files ({', '.join(needed)}) are in none of: {looked}. Set dataset.download "
+            f"Fashion-MNIST's files ({', '.join(needed)}) are in none of: {searched}. Set dataset.download "
             "= true to fetch them, dataset.root to the folder that holds them, or on Debian run "
             "`apt-get install dataset-fashion-mnist`."
         )
@@ -86,8 +89,10 @@ def read_idx(path: Path) -> Tensor:
     zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
     if zeros != 0 or kind != 0x08:
         raise ValueError(f"{path} is not an idx file of unsigned bytes (magic number {content[:4].hex()})")
+
     shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
     if values.size != np.prod(shape):
         raise ValueError(f"{path} holds {values.size} values, its header promises {int(np.prod(shape))}")
+
     return torch.from_numpy(values.reshape(shape).copy())

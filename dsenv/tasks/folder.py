@@ -39,21 +39,23 @@ def image_folder(
         raise ValueError(
             "image_folder: give a number of samples for train or for test; one of them takes the rest"
         )
+
+    path = _existing(root)
+    images, labels, classes = _read(path, size, channels)
+    splits = split_pools(path.name, (images, labels), None, (train, validation, test), split_seed)
+
+    pixels = splits[0].images.float() / 255
+    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()
+    return Dataset(path.name, *splits, classes=classes, mean=tuple(mean), std=tuple(std))
+
+
+def _existing(root: str) -> Path:
     path = Path(root).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(
             f"no folder of images at {path}; dataset.root must hold one sub-folder a class"
         )
-    images, labels, classes = _read(path, size, channels)
-    splits = split_pools(path.name, (images, labels), None, (train, validation, test), split_seed)
-    pixels = splits[0].images.float() / 255
-    return Dataset(
-        path.name,
-        *splits,
-        classes=classes,
-        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()),
-    )
+    return path
 
 
 def _read(path: Path, size: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -69,6 +71,7 @@ def _read(path: Path, size: int, channels: int) -> tuple[torch.Tensor, torch.Ten
             v2.CenterCrop(size),
         ]
     )
+
     source = ImageFolder(str(path), transform)  # says which folders hold no image
     pairs = [pair for pair in tqdm(source, desc=f"reading {path.name}", disable=len(source) < 2000)]
     images = torch.stack([image for image, _ in pairs])

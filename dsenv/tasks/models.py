@@ -26,6 +26,7 @@ def mlp(
     inputs = 1
     for length in sample_shape:
         inputs *= length
+
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in pairwise((inputs, *hidden)):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -72,12 +73,14 @@ def small_cnn(
         )
     if width % 8:
         raise ValueError(f"small_cnn: width must be a multiple of 8, got {width}")
+
     make_norm = NORMS[pick("normalisation", norm, NORMS)]
     layers: list[nn.Module] = []
     channels = [narrowed(number, width_factor) for number in (width, 2 * width, 2 * width)]
     for fan_in, fan_out in pairwise((sample_shape[0], *channels)):
         convolution = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=norm != "batch")
         layers += [convolution, make_norm(fan_out), nn.ReLU(), nn.MaxPool2d(2)]
+
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes)]
     return nn.Sequential(*layers)
 

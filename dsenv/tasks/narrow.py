@@ -1,4 +1,4 @@
-"""Narrower models inside the parameters of a full one, so that trainings of several widths stack.
+"""Narrower models inside the parameters of a full one, so that training runs of several widths stack.
 
 A hidden unit whose incoming and outgoing weights are zero gives nothing and gets no gradient, where its
 activation maps 0 to 0 and no normalisation mixes units. Filled up with such units, a narrow model has the
@@ -49,15 +49,18 @@ def narrow_parameters(task: Task, seed: int, width: float) -> dict[str, Tensor]:
     full = seeded_model(task.model, seed)
     if width == 1:
         return full.state_dict()
+
     if "width_factor" not in inspect.signature(task.model).parameters:
         raise ValueError(
             f"context width = {width:g}: the model factory {_name(task.model)} takes no width_factor; "
             "give it this keyword, the share of the hidden units to build, or leave context.width out"
         )
+
     try:
         narrow = seeded_model(lambda: task.model(width_factor=width), seed)
     except ValueError as error:
         raise ValueError(f"context width = {width:g}: {error}") from error
+
     _check_layers(narrow)
     return _padded(narrow.state_dict(), full.state_dict())
 
@@ -73,6 +76,7 @@ def _check_layers(model: nn.Module) -> None:
         if not list(layer.children())
         and (not isinstance(layer, EXACT) or (isinstance(layer, nn.Conv2d) and layer.groups != 1))
     }
+
     if bad:
         raise ValueError(
             f"context width does not fit a model with {', '.join(sorted(bad))}: its extra units would not "
@@ -85,6 +89,7 @@ def _padded(narrow: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> dict[st
     """Parameters with zeros behind the last unit of every dimension."""
     if narrow.keys() != full.keys():
         raise ValueError("context width: with width_factor the model has other parameters, not narrower ones")
+
     padded = {}
     for name, value in full.items():
         own = narrow[name]
@@ -95,4 +100,5 @@ def _padded(narrow: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> dict[st
             )
         padded[name] = torch.zeros_like(value)
         padded[name][tuple(slice(length) for length in own.shape)] = own
+
     return padded

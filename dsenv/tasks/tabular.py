@@ -58,9 +58,12 @@ def _table(name: str, load: Callable[[], Any], sizes: Sizes, split_seed: int) ->
     values = torch.from_numpy(source.data).double()  # (N, D)
     labels = torch.from_numpy(source.target).long()
     splits = split_pools(name, (values, labels), None, sizes, split_seed)
+
+    # Standardised by the training split only
     own = splits[0].images
     mean, deviation = own.mean(0), own.std(0).clamp(min=1e-6)
     train, validation, test = (
         replace(split, images=((split.images - mean) / deviation).float()) for split in splits
     )
+
     return Dataset(name, train, validation, test, classes=len(source.target_names))

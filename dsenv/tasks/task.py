@@ -79,8 +79,10 @@ class Recipe:
             if not isinstance(value, (int, float) if number else type(item.default)):
                 wanted = "a number" if number else type(item.default).__name__
                 raise ValueError(f"recipe: {item.name} must be {wanted}, got {value!r}")
+
         pick("optimizer", self.optimizer, OPTIMIZERS)
         pick("learning-rate schedule", self.schedule, SCHEDULES)
+
         if self.lr <= 0 or self.batch_size < 1:
             raise ValueError(f"recipe needs lr > 0 and batch_size >= 1, got {self.lr} and {self.batch_size}")
         for name in ("momentum", "label_smoothing"):
@@ -134,8 +136,8 @@ class Task:
 
     Args:
         dataset: the three splits.
-        model: builds one model, without arguments; called for each training anew, with torch's CPU
-            stream seeded, so that its initial parameters follow from the training's seed. With the keyword
+        model: builds one model, without arguments; called once for each training run, with torch's
+            CPU stream seeded, so that its initial parameters follow from the run's seed. With the keyword
             `width_factor`, in (0, 1], it may build a narrower model: see `narrow_parameters`.
         recipe: optimiser, schedule and batch size.
         loss: maps logits (B, C) and labels (B,) to a loss for each sample (B,); None for cross-entropy
@@ -155,6 +157,7 @@ class Task:
         """
         if self.loss is None:
             return kernels.cross_entropy(logits, labels, self.recipe.label_smoothing)
+
         values = self.loss(logits, labels)
         if values.shape != labels.shape:
             raise ValueError(
@@ -206,6 +209,7 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
             f"model is a {type(choice).__name__} that is built already, and every training run begins with "
             "parameters of its own: give what builds one, for example lambda: nn.Linear(64, 10)"
         )
+
     if callable(choice) and not {"sample_shape", "classes"} & inspect.signature(choice).parameters.keys():
         return choice
     return partial(_build_model, dataset, as_table("model", choice))
@@ -219,7 +223,7 @@ def _build_model(dataset: Dataset, table: Mapping[str, Any], width_factor: float
 
 
 def seeded_model(factory: Callable[..., nn.Module], seed: int) -> nn.Module:
-    """Build a model on the CPU with initial parameters that follow from `seed` alone.
+    """Build a model on the CPU with initial parameters that follow from `seed` only.
 
     torch's initialisers draw from the global CPU stream; it is left as it was.
     """

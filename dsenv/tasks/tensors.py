@@ -37,6 +37,18 @@ def from_tensors(
     Raises:
         ValueError: see `Dataset`.
     """
+    _check_pair(name, images, labels)
+    own_test = _own_test(test_images, test_labels)
+    splits = split_pools(name, (images, labels.long()), own_test, (train, validation, test), split_seed)
+
+    count = int(labels.max()) + 1 if classes is None else classes
+    if images.dtype != torch.uint8:
+        return Dataset(name, *splits, classes=count)
+    mean, std = _statistics(splits[0].images)
+    return Dataset(name, *splits, classes=count, mean=mean, std=std)
+
+
+def _check_pair(name: str, images: Tensor, labels: Tensor) -> None:
     for what, values in (("images", images), ("labels", labels)):
         if not isinstance(values, Tensor):
             raise ValueError(
@@ -46,21 +58,17 @@ def from_tensors(
         raise ValueError(f"{name}: labels must be whole numbers, got {labels.dtype}; use labels.long()")
     if len(images) != len(labels):
         raise ValueError(f"{name} has {len(images)} samples and {len(labels)} labels")
-    if (test_images is None) != (test_labels is None):
+
+
+def _own_test(images: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Test samples of their own; None where they are to be drawn from the others."""
+    if (images is None) != (labels is None):
         raise ValueError("give test_images and test_labels together, or neither")
-    own_test = None
-    if test_images is not None and test_labels is not None:
-        own_test = (test_images, test_labels.long())
-    splits = split_pools(name, (images, labels.long()), own_test, (train, validation, test), split_seed)
-    count = int(labels.max()) + 1 if classes is None else classes
-    if images.dtype != torch.uint8:
-        return Dataset(name, *splits, classes=count)
-    pixels = splits[0].images.float() / 255
+    return None if images is None or labels is None else (images, labels.long())
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images, on the scale 0..1."""
+    pixels = images.float() / 255
     pixels = pixels.transpose(0, 1).flatten(1)  # (C, everything else)
-    return Dataset(
-        name,
-        *splits,
-        classes=count,
-        mean=tuple(pixels.mean(1).tolist()),
-        std=tuple(pixels.std(1).clamp(min=1e-3).tolist()),
-    )
+    return tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).clamp(min=1e-3).tolist())

@@ -47,8 +47,10 @@ def card(name: str, method: type) -> str:
     where = f"`{method.__module__}:{method.__name__}`"
     paragraphs = [_emphasised(paragraph) for paragraph in body.strip().split("\n\n")]
     lines = [f"### {name}", where, *paragraphs]
+
     for title, content in zip(sections[::2], sections[1::2], strict=True):
         lines.append(f"**{title}**\n\n" + _bullets(content))
+
     return "\n\n".join(lines)
 
 

@@ -16,11 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
+
     if args.list:
         _say(catalogue_text())
         return 0
     if args.threads < 1 or args.seeds < 1:
         parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
+
     try:
         return _run(args)
     except (ValueError, OSError) as error:
@@ -49,11 +51,14 @@ def _new(args: argparse.Namespace) -> int:
     if not agent.build().learns and (args.steps or args.num_envs):
         raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --steps and --num-envs")
     agent = agent.with_overrides(_agent_overrides(args))
-    built = agent.build()  # a mistake in the settings shows before a folder is made
+
+    # A mistake in the settings shows before a folder is made
+    built = agent.build()
     built.check()
     for name in args.compare:
         agent_definition(name)
     _check_fit(built, env.with_overrides(built.env), args.device)
+
     run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)
     _say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
     return _train_and_evaluate(run, built, args, resume=False)
@@ -75,6 +80,7 @@ def _check_fit(agent: Any, settings: Definition, device: str) -> None:
 def _resume(args: argparse.Namespace) -> int:
     from dsenv.workbench.run import Run
 
+    # A run keeps its environment, agent and seed; only steps and num_envs may change
     run = Run.open(args.resume)
     _check_same(run.env, "env", args.env)
     _check_same(run.agent, "agent", args.agent)
@@ -86,6 +92,8 @@ def _resume(args: argparse.Namespace) -> int:
         raise ValueError(
             f"a resumed policy keeps its {fixed[0]}: only steps and num_envs may change; start a new run"
         )
+
+    # There is something to go on with
     agent = run.agent.with_overrides(given)
     built = agent.build()
     if not built.learns:
@@ -96,6 +104,7 @@ def _resume(args: argparse.Namespace) -> int:
             f"{run.folder} has done its {done} steps; pass --steps with more to go on, "
             f"or --evaluate {run.folder}"
         )
+
     run = Run(run.folder, run.env, agent, run.seed)
     run.write_definitions()
     _say(f"going on with {run.folder} after {done} of {built.steps} steps")
@@ -134,11 +143,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     if args.evaluate.suffix == ".safetensors":
         return _evaluate_file(args)
+
     run = Run.open(args.evaluate)
     env = run.env if args.env is None else definition("envs", args.env)
+
     elsewhere = [] if env.name == run.env.name else [env.name]
     words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*elsewhere, *args.env_set)]
-    prefix = "".join(f"{word}-" for word in words)  # another setting must not replace the run's own result
+    prefix = "".join(f"{word}-" for word in words)  # the result elsewhere must not replace the run's own
     return _report(run, env.with_overrides(parse_overrides(args.env_set)), args, prefix)
 
 
@@ -160,12 +171,13 @@ def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "
     except KeyboardInterrupt:
         _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
         return 130
+
     _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
     _say(markdown_table(result))
     gained = gains(result)
     if gained:
         _say(f"\n{result.agent} against all data, same seeds:\n{gained}")
-    _say(f"\nwritten to {run.folder}; look at it with: tensorboard --logdir {run.folder.parent}")
+    _say(f"\nwritten to {run.folder}; see it with: tensorboard --logdir {run.folder.parent}")
     return 0
 
 

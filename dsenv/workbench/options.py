@@ -13,7 +13,7 @@ DESCRIPTION = """\
 Train an agent that controls the data a model trains on, then compare it with fixed rules on fresh seeds.
 
 Without arguments: PPO learns which samples of scikit-learn's digits to train on, under label noise that
-is drawn anew for every training. Needs no download; about three minutes on two CPU cores."""
+is drawn again for every training run. Needs no download; about three minutes on two CPU cores."""
 
 EXAMPLES = """\
 examples:
@@ -32,7 +32,7 @@ examples:
                                                                  against published methods
   python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
                                                                  a policy file, from anywhere
-  tensorboard --logdir runs                                      look at it
+  tensorboard --logdir runs                                      see the curves
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
 (versions, seed, command), TensorBoard events, best_model.zip (by validation reward), the same policy as
@@ -49,13 +49,14 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
     what = parser.add_argument_group("what to run")
     what.add_argument("--env", metavar="ID_OR_TOML", help=f"environment (default: {DEFAULT_ENV})")
     what.add_argument("--agent", metavar="NAME_OR_FILE", help=f"agent (default: {DEFAULT_AGENT})")
     what.add_argument(
         "--steps", type=int, help="environment steps to train the agent for (default: the agent's)"
     )
-    what.add_argument("--num-envs", type=int, help="trainings that run side by side (default: the agent's)")
+    what.add_argument("--num-envs", type=int, help="training runs side by side (default: the agent's)")
     what.add_argument("--seed", type=int, help="seed of the run (default: 0)")
     for part in ("env", "agent"):
         what.add_argument(
@@ -65,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
             default=[],
             help=f"override a setting of the {part}'s TOML, with dots into its tables; may be repeated",
         )
+
     how = parser.add_argument_group("how and where")
     how.add_argument(
         "--device", default="auto", help="where models train: auto, cpu, cuda, cuda:1 (default: auto)"
@@ -77,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--seeds",
         type=int,
         default=64,
-        help="trainings of each agent in each context at evaluation (default: 64)",
+        help="training runs of each agent in each context at evaluation (default: 64)",
     )
     how.add_argument(
         "--compare",
@@ -86,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
     )
+
     else_ = parser.add_argument_group("instead of a new run")
     instead = else_.add_mutually_exclusive_group()
     instead.add_argument(
@@ -98,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="evaluate the policy of a run, or a policy.safetensors; with --env elsewhere",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
+
     return parser
 
 
@@ -116,6 +120,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
             value: Any = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
+
         *tables, last = key.strip().split(".")
         place = overrides
         for table in tables:
@@ -125,4 +130,5 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
                     f"{item!r} sets a value inside {table}, which another override makes {place!r}"
                 )
         place[last] = value
+
     return overrides

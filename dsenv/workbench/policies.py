@@ -28,12 +28,13 @@ def agent_definition(name: str) -> Definition:
         return Definition("agents", name, LEARNED, {"policy": name})
     if not name.endswith(".safetensors"):
         return definition("agents", name)
+
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no policy at {name!r} (looked in {Path.cwd()})")
-    stem = (
-        path.stem if path.stem != Path(FILE).stem else path.parent.name
-    )  # a run's own is told by its folder
+
+    # The policy of a run bears the name of the run's folder
+    stem = path.stem if path.stem != Path(FILE).stem else path.parent.name
     return Definition("agents", stem, LEARNED, {"policy": str(path)})
 
 
@@ -62,6 +63,7 @@ def write_policy(run: Run, model: Any, env: Any) -> Path | None:
     trained = {"environment": run.env.name, "agent": run.agent.name, "seed": run.seed}
     if best is not None:
         trained["validation_reward"] = best
+
     try:
         return export(model, env, **trained).save(run.folder / FILE)
     except ValueError as error:

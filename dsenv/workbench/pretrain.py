@@ -19,7 +19,7 @@ from dsenv.errors import check_keywords, pick
 if TYPE_CHECKING:
     from dsenv.workbench.run import Run
 
-FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
+FOLDER = Path(__file__).resolve().parents[1] / "_policies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Recipe:
     """Where the policy helps and where it fails, for its card."""
     seed: int = 0
     seeds: int = 64
-    """Trainings of each agent in each context, at the evaluations."""
+    """Training runs of each agent in each context, at the evaluations."""
 
     def __post_init__(self) -> None:
         for entry in self.evaluate:
@@ -76,14 +76,17 @@ def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml")))
         raise FileNotFoundError(f"no recipe at {path}; there are: {known or 'none'}")
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
+
     check_keywords(f"recipe {path.stem}", Recipe, content)
     for table in ("env", "agent"):
         if not isinstance(content[table], Mapping) or "entry_point" not in content[table]:
             raise ValueError(f"[{table}] of {path} needs an entry_point")
+
     return Recipe(**content)
 
 
@@ -101,28 +104,40 @@ def pretrain(
         recipe: how.
         target: the file to write.
         out: folder of run folders.
-        device: where the trainings run.
-        seeds: trainings of each agent in each context at the evaluations; None for the recipe's.
+        device: where the models train.
+        seeds: training runs of each agent in each context at the evaluations; None for the recipe's.
         trained: folder of a run of this recipe that is trained already; None to train.
 
     Raises:
-        ValueError: a definition is wrong, or the training was interrupted.
+        ValueError: a definition is wrong, or the training run was interrupted.
     """
     from dsenv.policy.policy import Policy
-    from dsenv.workbench.policies import FILE, agent_definition, write_policy
-    from dsenv.workbench.run import Run
-    from dsenv.workbench.train import best_model, evaluate_run, make_vec_env, train
+    from dsenv.workbench.policies import FILE, agent_definition
 
+    # Every mistake in the arguments and the recipe shows now, not after the training run
     number = recipe.seeds if seeds is None else seeds
-    if target.suffix != ".safetensors" or number < 1:  # now, not after the training
-        raise ValueError(
-            f"a policy's file is called NAME.safetensors, got {target}; seeds >= 1, got {number}"
-        )
+    if target.suffix != ".safetensors" or number < 1:
+        wrong = f"got {target}; seeds >= 1, got {number}"
+        raise ValueError(f"a policy's file is called NAME.safetensors, {wrong}")
     wanted = _environments(recipe, device)
     for name in recipe.compare:
         agent_definition(name)
     agent = recipe.agent_definition.build()
     agent.check()
+
+    run = _trained_run(recipe, agent, out, device, trained)
+    policy = Policy.load(run.folder / FILE)
+    results = _results(run, wanted, number, device, recipe.compare)
+    card = replace(policy.card, trained={**policy.card.trained, "notes": recipe.notes, "results": results})
+    return Policy(policy.actor, card).save(target)
+
+
+def _trained_run(recipe: Recipe, agent: Any, out: Path, device: str, trained: Path | None) -> "Run":
+    """A finished run of the recipe with its policy file; arguments and errors as for `pretrain`."""
+    from dsenv.workbench.policies import FILE, write_policy
+    from dsenv.workbench.run import Run
+    from dsenv.workbench.train import best_model, make_vec_env, train
+
     if trained is not None:
         run = _checked(Run.open(trained), recipe)
     else:
@@ -132,13 +147,22 @@ def pretrain(
                 f"interrupted; go on with: python train_agent.py --resume {run.folder}, and then pretrain "
                 f"with --run {run.folder}"
             )
+
     if not (run.folder / FILE).is_file():
         model = agent.load(best_model(run.folder))
         write_policy(run, model, make_vec_env(run.env.with_overrides(agent.env), 1, device))
-    policy = Policy.load(run.folder / FILE)
+    return run
+
+
+def _results(
+    run: "Run", wanted: Sequence[tuple[str, Definition]], seeds: int, device: str, compare: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Evaluate a run in each environment; returns the rows of its agent, by environment."""
+    from dsenv.workbench.train import evaluate_run
+
     results = {}
     for prefix, env in wanted:
-        evaluation = evaluate_run(run, env, number, device, recipe.compare, prefix)
+        evaluation = evaluate_run(run, env, seeds, device, compare, prefix)
         results[prefix.rstrip("-") or env.name] = [
             {
                 "context": row.context,
@@ -150,8 +174,7 @@ def pretrain(
             for row in evaluation.rows
             if row.agent == evaluation.agent
         ]
-    card = replace(policy.card, trained={**policy.card.trained, "notes": recipe.notes, "results": results})
-    return Policy(policy.actor, card).save(target)
+    return results
 
 
 def _environments(recipe: Recipe, device: str) -> list[tuple[str, Definition]]:
@@ -163,6 +186,7 @@ def _environments(recipe: Recipe, device: str) -> list[tuple[str, Definition]]:
         words = [found.name, *(f"{key}={value}" for key, value in settings.items())]
         prefix = "".join(re.sub(r"[^\w.=+-]+", "_", word) + "-" for word in words)
         wanted.append((prefix, found.with_overrides(settings)))
+
     for _, env in wanted:
         env.with_overrides(agent.env).build(device=device)
     return wanted
@@ -174,7 +198,7 @@ def _checked(run: "Run", recipe: Recipe) -> "Run":
         if own.as_dict() != wanted.as_dict():
             raise ValueError(
                 f"{run.folder} was trained with another {own.kind.removesuffix('s')} than the recipe's; "
-                "leave --run out to train anew"
+                "leave --run out to train again"
             )
     return run
 
@@ -182,6 +206,7 @@ def _checked(run: "Run", recipe: Recipe) -> "Run":
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m dsenv.workbench.pretrain", description=__doc__)
+
     parser.add_argument("name", help="of the recipe, dsenv/_policies/NAME.toml, or the path of another TOML")
     parser.add_argument("--device", default="auto", help="where models train (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
@@ -189,7 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("runs"), help="folder of run folders (default: runs)"
     )
     parser.add_argument(
-        "--seeds", type=int, help="trainings of each agent in each context (default: the recipe's)"
+        "--seeds", type=int, help="training runs of each agent in each context (default: the recipe's)"
     )
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="folder of a finished run of the recipe: do not train again"
@@ -197,6 +222,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", type=Path, help="file to write (default: NAME.safetensors beside the recipe)"
     )
+
     return parser
 
 

@@ -37,15 +37,18 @@ class Run:
             env: the resolved environment.
             agent: the resolved agent.
             seed: of the run.
-            device: where the trainings run.
+            device: where the models train.
         """
         started = datetime.now().astimezone()
         name = f"{started:%Y%m%d-%H%M%S}-{env.name}-{agent.name}-{seed}"
+
+        # A name that no folder has yet
         folder = out / name
         number = 2
         while folder.exists():
             folder, number = out / f"{name}-{number}", number + 1
         folder.mkdir(parents=True)
+
         facts: dict[str, Any] = {
             "env": env.name,
             "agent": agent.name,
@@ -56,6 +59,7 @@ class Run:
             "platform": f"{platform.platform()}, Python {platform.python_version()}",
             "versions": {package: _version(package) for package in PACKAGES},
         }
+
         run = cls(folder, env, agent, seed)
         _write(folder / "run.toml", facts)
         run.write_definitions()
@@ -76,6 +80,7 @@ class Run:
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {', '.join(missing)}")
+
         facts, env, agent = (tomllib.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
         return cls(
             folder,

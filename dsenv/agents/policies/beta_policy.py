@@ -23,7 +23,7 @@ class BetaPolicy(ActorCriticPolicy):
     Args:
         observation_space: as MlpPolicy's.
         action_space: a Box with finite ends.
-        lr_schedule: learning rate by the share of the training that is left.
+        lr_schedule: learning rate by the share of the training run that is left.
         settings: further arguments of MlpPolicy, such as net_arch.
 
     Raises:
@@ -49,13 +49,17 @@ class BetaPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)  # for a Gaussian, whose parts are replaced here
         assert isinstance(self.action_space, spaces.Box)
+
         low = torch.as_tensor(self.action_space.low.reshape(-1), dtype=torch.float32)
         high = torch.as_tensor(self.action_space.high.reshape(-1), dtype=torch.float32)
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("width", high - low, persistent=False)
+
+        # A Beta distribution in place of the Gaussian
         del self.log_std
         self.action_net = nn.Linear(self.mlp_extractor.latent_dim_pi, 2 * len(low))
         self.init_weights(self.action_net, gain=0.01)
+
         settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **settings)
 

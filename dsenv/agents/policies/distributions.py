@@ -46,8 +46,10 @@ def directions(candidates: Tensor, here: Tensor) -> Tensor:
     number = mask.sum(1, keepdim=True).clamp(min=1)
     centred = torch.where(mask, features, 0)
     centred = torch.where(mask, centred - centred.sum(1, keepdim=True) / number, 0)
+
     deviation = (centred.square().sum(1, keepdim=True) / number).sqrt()  # (K, 1, F - 1)
     scaled: Tensor = torch.where(deviation > 1e-5, centred / deviation.clamp(min=1e-5), 0)
+
     rank: int = max(1, features.shape[-1])
     return scaled / math.sqrt(rank)
 
@@ -72,7 +74,9 @@ class StructuredNormal(PolicyDistribution):
             std: () deviation of the independent noise.
             here: (K, M) bool, rows that hold a candidate.
         """
-        self.mean, self.std, self.here = mean, std, here
+        self.mean = mean
+        self.std = std
+        self.here = here
         self.factor = directions * direction_std  # W (K, M, R)
         inner = self.factor.mT @ self.factor / std.square()  # (K, R, R)
         identity = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)

@@ -27,14 +27,14 @@ LEAST_STD = 0.01  # added to learned deviations: densities stay exact in float32
 class CandidatePolicy(ActorCriticPolicy):
     """An actor-critic over a set of M candidates with F features each, permutation-equivariant.
 
-    The observation is flat (G + M * F,): G features of the training, then the candidates row by row; the
+    The observation is flat (G + M * F,): G features of the training run, then the candidates row by row; the
     first feature of a candidate is 1 where the row holds one and 0 where it is padding. Padding is never
     read; its action is the lowest.
 
     Args:
         observation_space: Box (G + M * F,).
         action_space: Box(-1, 1, (M,)), a score for each candidate, or what the subclass takes beside it.
-        lr_schedule: learning rate by the share of the training that is left.
+        lr_schedule: learning rate by the share of the training run that is left.
         candidates: (M, F).
         hidden: width of the network's layers.
         use_sde: SB3 passes it; must be False.
@@ -62,6 +62,7 @@ class CandidatePolicy(ActorCriticPolicy):
         name = type(self).__name__
         if use_sde:
             raise ValueError(f"{name} has its own exploration: leave use_sde at False")
+
         number, features = candidates
         self.candidates, self.hidden = (int(number), int(features)), hidden
         size = observation_space.shape[0] if len(observation_space.shape or ()) == 1 else 0  # type: ignore[index]
@@ -70,11 +71,13 @@ class CandidatePolicy(ActorCriticPolicy):
                 f"{name} with candidates = {self.candidates} needs a flat Box observation longer than "
                 f"M * F = {number * features}, got {observation_space}"
             )
+
         if not self.takes(action_space, self.candidates[0]):
             raise ValueError(
                 f"{name} with candidates = {self.candidates} cannot act in {action_space}: one score in "
                 f"[-1, 1] for each candidate, Box(-1, 1, ({number},)), is what every such policy gives"
             )
+
         super().__init__(
             observation_space,
             action_space,
@@ -99,6 +102,7 @@ class CandidatePolicy(ActorCriticPolicy):
             self.observation_space.shape[0] - number * features, features, self.hidden
         )
         self._add_parameters()
+
         settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **settings)
 
@@ -127,10 +131,12 @@ class CandidatePolicy(ActorCriticPolicy):
         other.observation_space = spaces.Box(
             -np.inf, np.inf, (self.network.sizes[0] + number * features,), np.float32
         )
+
         is_box = isinstance(self.action_space, spaces.Box)
         other.action_space = (
             spaces.Box(-1, 1, (number,), np.float32) if is_box else spaces.MultiBinary(number)
         )
+
         return other
 
     def split(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,7 +184,7 @@ class SetPolicy(CandidatePolicy):
     Args:
         observation_space: Box (G + M * F,).
         action_space: Box(-1, 1, (M,)) or MultiBinary(M).
-        lr_schedule: learning rate by the share of the training that is left.
+        lr_schedule: learning rate by the share of the training run that is left.
         candidates: (M, F).
         hidden: width of the network's layers.
         shared_std: deviation of a score at first, by noise along the candidates' features; 0 for none.
@@ -208,6 +214,7 @@ class SetPolicy(CandidatePolicy):
             raise ValueError(
                 f"own_std must be above {LEAST_STD}, shared_std too or 0, got {own_std} and {shared_std}"
             )
+
         self.shared_std, self.own_std = shared_std, own_std
         super().__init__(
             observation_space,
@@ -232,6 +239,7 @@ class SetPolicy(CandidatePolicy):
     def _add_parameters(self) -> None:
         if isinstance(self.action_space, spaces.MultiBinary):
             return
+
         rank = self.candidates[1] - 1 if self.shared_std else 0
         self.log_own_std = nn.Parameter(torch.tensor(math.log(self.own_std - LEAST_STD)))
         if rank:
@@ -243,6 +251,7 @@ class SetPolicy(CandidatePolicy):
         here = exists(candidates)
         if isinstance(self.action_space, spaces.MultiBinary):
             return MaskedBernoulli().proba_distribution(raw.squeeze(-1), here)
+
         along = directions(candidates, here)[..., : len(self.log_shared_std)]  # (K, M, R), R = F - 1 or 0
         return StructuredNormal().proba_distribution(
             self.network.scores(raw),
