@@ -184,9 +184,11 @@ def plan_epochs(
 
     # The policies under that budget
     target, budget = _budget(parts.volume_choice, ratio, numbers, said.epochs, passes)
-    policies = make_policies(
-        parts, signals, classes=classes, epochs=said.epochs, ratio=target, budget=budget, seed=seed
-    )
+    policies = None
+    if any(isinstance(part, LearnedPart) for part in parts):
+        policies = make_policies(
+            parts, signals, classes=classes, epochs=said.epochs, ratio=target, budget=budget, seed=seed
+        )
 
     # Where a policy says how many, only the total is known
     total, least = None, 1

@@ -104,8 +104,8 @@ def make_policies(
     ratio: float | None,
     budget: float,
     seed: int,
-) -> PlanPolicies | None:
-    """The policies behind the learned parts of a plan; None where no part is learned.
+) -> PlanPolicies:
+    """The policies behind the learned parts of a plan.
 
     Args:
         parts: selector, volume and controller.
@@ -119,10 +119,6 @@ def make_policies(
     Raises:
         ValueError: the classes or the budget are not known.
     """
-    parts = tuple(parts)
-    if not any(isinstance(part, LearnedPart) for part in parts):
-        return None
-
     if classes is None:
         raise ValueError(
             "a learned part needs the number of classes; give DataPlan(classes=...), or labels that tell: "
@@ -134,4 +130,4 @@ def make_policies(
             "epoch as it goes; give DataPlan(ratio=...)"
         )
     settings = {"classes": classes, "intervals": epochs, "ratio": ratio, "budget": budget, "seed": seed}
-    return PlanPolicies(parts, size=signals.size, device=signals.device, **settings)
+    return PlanPolicies(tuple(parts), size=signals.size, device=signals.device, **settings)
