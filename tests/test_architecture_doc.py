@@ -74,7 +74,7 @@ def test_a_name_that_is_gone_is_found():
 
 
 def calls(run):
-    """Place of the first call of every function of dsenv, and of parts derived from its classes, in `run()`."""
+    """Place of the first call of each function of dsenv, and of parts derived from its classes, in `run()`."""
     first = {}
 
     def note(frame, event, _):
