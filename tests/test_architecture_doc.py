@@ -24,13 +24,21 @@ NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 
 
 def phases(block):
-    """Named calls by phase: from each line without indentation, which names the phase, to the next."""
-    found = {}
+    """The calls of each phase, by the line without indentation that it begins with.
+
+    A phase is a table of names, each with the name that its line is indented under; None for the first one
+    and below a line whose comment begins with "for ", which is a loop of the user's.
+    """
+    found, above = {}, []
     for line in block.splitlines():
-        for name in NAME.findall(line.partition("#")[0]):
-            if not line.startswith(" "):
-                found[name] = phase = []
-            phase.append(name)
+        call, _, comment = line.partition("#")
+        for name in NAME.findall(call):
+            depth = len(line) - len(line.lstrip())
+            above = [(other, place, is_loop) for other, place, is_loop in above if place < depth]
+            if not depth:
+                found[name] = phase = {}
+            phase.setdefault(name, above[-1][0] if above and not above[-1][2] else None)
+            above.append((name, depth, comment.strip().startswith("for ")))
     return found
 
 
@@ -74,11 +82,17 @@ def test_a_name_that_is_gone_is_found():
 
 
 def calls(run):
-    """Place of the first call of each function of dsenv, and of parts derived from its classes, in `run()`."""
-    first = {}
+    """First calls in `run()` of the functions of dsenv and of parts derived from its classes.
+
+    Returns:
+        By name the place of the first call, and the names of the functions that were running then.
+    """
+    first, running = {}, []
 
     def note(frame, event, _):
         module = frame.f_globals.get("__name__", "")
+        if event == "return" and running and running[-1][0] is frame:
+            running.pop()
         if event != "call" or not (module.startswith("dsenv.") or module == __name__):
             return
         code = frame.f_code
@@ -88,8 +102,10 @@ def calls(run):
             names = [f"{kind.__name__}.{code.co_name}" for kind in owner.__mro__]
         else:
             names = [f"{module.removeprefix('dsenv.')}.{code.co_qualname}"]
+        outside = {name for _, outer in running for name in outer}
         for name in names:
-            first.setdefault(name, len(first))
+            first.setdefault(name, (len(first), outside))
+        running.append((frame, names))
 
     before = sys.getprofile()
     sys.setprofile(note)
@@ -101,9 +117,17 @@ def calls(run):
 
 
 def in_order(named, first, without=()):
-    """Those of the named calls that happened, in the order of the page; checks that this is their order."""
-    happened = [name for name in dict.fromkeys(named) if name in first and name not in without]
-    assert happened == sorted(happened, key=first.__getitem__)
+    """Those of the named calls that happened; checks that they did in the order and places of the page.
+
+    Args:
+        named: the names of a phase, each with the name that it is indented under; None where that is a loop.
+        first: see `calls`.
+        without: names that are left out.
+    """
+    happened = [name for name in named if name in first and name not in without]
+    assert happened == sorted(happened, key=lambda name: first[name][0])
+    for name in happened:
+        assert named[name] is None or named[name] in first[name][1], (name, named[name])
     return set(happened)
 
 
@@ -255,7 +279,10 @@ def test_an_environment_calls_its_hooks_in_the_order_of_the_page():
 
 
 def test_a_page_in_another_order_is_found():
-    first = {"Selector.select": 3, "Selector.observe": 7}
-    assert in_order(["Selector.select", "Selector.observe"], first) == set(first)
+    first = {"Selector.select": (3, set()), "Selector.observe": (7, {"DataPlan.observe"})}
+    page = {"Selector.select": None, "Selector.observe": "DataPlan.observe"}
+    assert in_order(page, first) == set(first)
     with pytest.raises(AssertionError):
-        in_order(["Selector.observe", "Selector.select"], first)
+        in_order(dict(reversed(page.items())), first)
+    with pytest.raises(AssertionError):
+        in_order({**page, "Selector.observe": "DataPlan.loss"}, first)

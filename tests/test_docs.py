@@ -50,7 +50,8 @@ def test_python_blocks_of_a_page_run(page, name):
 @pytest.mark.fast
 def test_the_table_of_environments_is_that_of_their_definitions():
     """Intervals, and the training and validation samples where the definition sets them."""
-    rows = dict(re.findall(r"^\| `dsenv/([\w-]+)` (\|.*)$", (DOCS / "environments.md").read_text(), re.MULTILINE))
+    text = (DOCS / "environments.md").read_text()
+    rows = dict(re.findall(r"^\| `dsenv/([\w-]+)` (\|.*)$", text, flags=re.MULTILINE))
     assert len(rows) > 8
     for name, row in rows.items():
         settings = definition("envs", name).kwargs
