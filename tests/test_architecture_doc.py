@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 import dsenv
 from tests.policy.policies import new_policy
+from tests.test_house import FLOORS
 
 pytestmark = pytest.mark.fast
 
 FOLDER = Path(dsenv.__file__).parent
 PAGE = FOLDER.parent / "docs" / "architecture.md"
-PLAN, ENV = re.findall(r"```text\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+TEXT = PAGE.read_text("utf-8")
+PLAN, ENV = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 
 
@@ -76,6 +78,25 @@ def test_every_dotted_name_exists(block):
 def test_a_name_that_is_gone_is_found():
     with pytest.raises((AttributeError, KeyError)):
         lookup("DataPlan.look")
+
+
+# The map is that of the packages
+
+
+def test_the_floors_are_those_that_are_tested():
+    floors, number = {}, ""
+    for found, names in re.findall(r"^\| (\d?) ?\| ([`\w, ]+) \| .*\|$", TEXT, flags=re.MULTILINE):
+        number = found or number
+        floors.setdefault(int(number), set()).update(re.findall(r"`(\w+)`", names))
+    assert floors == {number: set(names) for number, names in enumerate(FLOORS, 1)}
+
+
+def test_the_modules_are_there():
+    modules = re.findall(
+        r"`([\w/]+(?:\.py|/))`", TEXT[TEXT.index("The main modules") : TEXT.index("## The life")]
+    )
+    assert len(modules) > 30
+    assert [module for module in modules if not (FOLDER / module).exists()] == []
 
 
 # The order is that of the calls
