@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import dsenv
+from dsenv.catalogue import definition
 from dsenv.workbench.cards import document, method_tables
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -36,11 +37,28 @@ def test_the_observation_table_is_that_of_the_code():
         assert f"dsenv/{name}" in text
 
 
-def test_python_blocks_of_the_agents_page_run():
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / "agents.md").read_text(), flags=re.DOTALL):
-        names: dict[str, object] = {}
-        exec(compile(block, "docs/agents.md", "exec"), names)
-        assert "action" in names
+@pytest.mark.parametrize(("page", "name"), [("agents", "action"), ("environments", "observation")])
+def test_python_blocks_of_a_page_run(page, name):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        names: dict[str, object] = {"__name__": page}
+        exec(compile(block, f"docs/{page}.md", "exec"), names)
+        assert name in names
+
+
+@pytest.mark.fast
+def test_the_table_of_environments_is_that_of_their_definitions():
+    """Intervals, and the training and validation samples where the definition sets them."""
+    text = (DOCS / "environments.md").read_text()
+    rows = dict(re.findall(r"^\| `dsenv/([\w-]+)` (\|.*)$", text, flags=re.MULTILINE))
+    assert len(rows) > 8
+    for name, row in rows.items():
+        settings = definition("envs", name).kwargs
+        assert f"| {settings['intervals']} |" in row, name
+        sizes = settings["task"].get("dataset", {})
+        if "the same" not in row and "train" in sizes:
+            assert f" {sizes['train']:,} / {sizes['validation']:,} / " in row, name
 
 
 @pytest.mark.fast
