@@ -1,7 +1,7 @@
 """Observation: what an agent sees of a training run, float32, of fixed size and free of scale.
 
 No entry depends on the number of samples, the model or the unit of the loss, so a policy trained on
-one task can act on another. The same function serves environments and plug-ins.
+one task can act on another. The same function serves environments and plans.
 
 Two tables say what is shown: `FEATURES` of the training run, `CANDIDATE_FEATURES` of each candidate sample.
 Names and values are both made from them. A policy file holds the names that it was trained with: whoever

@@ -1,4 +1,4 @@
-"""TrainingState: where K training runs stand between two intervals; environments and plug-ins keep one."""
+"""TrainingState: where K training runs stand between two intervals; environments and plans keep one."""
 
 import math
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController
-from dsenv.catalogue import Choice, build_part, merge, part_type
+from dsenv.catalogue import Choice, build_part, describe_part, merge, part_type
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context_space import ContextSpace
@@ -58,7 +58,7 @@ class EnvConfig:
     reward: Choice | Reward = "validation"
     """What the agent is paid: a name in `REWARDS`, or any other form as for `selector`."""
     ratio: float = 0.5
-    """Target share of the sample presentations of training on everything, (0, 1]."""
+    """Target share of the samples that training on everything would see, (0, 1]."""
     spend_all: bool = True
     """Whether the whole budget is spent, whatever the agent does. With false, `ratio` is an upper bound: the
     control has to decide how much, every interval gets its `minimum` at least, the episode still ends after
@@ -81,7 +81,7 @@ class EnvConfig:
     """Context values that evaluation goes through, values that one leaves out are drawn: tables as
     `ContextSpace.expand` takes them."""
     train_on_validation: bool = False
-    """Add the validation split to the training samples: the control for what trusted labels are worth."""
+    """Add the validation split to the training samples: a reference that shows what trusted labels are worth."""
     trusted_validation: bool = True
     """Whether the validation split keeps its clean labels. With false they are corrupted like the training
     labels (same kinds and shares, drawn anew for each episode), and neither rewards nor observations see a
@@ -228,12 +228,12 @@ class EnvConfig:
         """The reward.
 
         Raises:
-            ValueError: it prices presentations that have to be made all the same.
+            ValueError: it prices samples that have to be trained on in any case.
         """
         reward = make_reward(self.reward)
         if reward.prices_samples and self.spend_all:
             raise ValueError(
-                f"reward {self.reward!r} prices presentations, and the budget is spent in any case; set "
+                f"reward {describe_part(self.reward)!r} prices the samples trained on, and the budget is spent in any case; set "
                 "spend_all = false with a control that decides how much"
             )
         return reward
@@ -242,8 +242,8 @@ class EnvConfig:
         """Ratio left for training when the budget pays for forward passes without training.
 
         Args:
-            extra: samples of those passes over all presentations that the intervals could hold; each costs
-                a third of a presentation.
+            extra: samples of those passes, over all samples that the intervals could hold; each costs a third
+                of a sample trained on.
 
         Raises:
             ValueError: nothing is left.
@@ -251,9 +251,9 @@ class EnvConfig:
         left = self.ratio - FORWARD_COST * extra
         if left <= 0:
             raise ValueError(
-                f"ratio {self.ratio} over {self.intervals} intervals does not pay for looking at "
-                f"{extra:.0%} of the presentations without training, at a third of one each; raise the "
-                "ratio or the number of intervals"
+                f"ratio {self.ratio} over {self.intervals} intervals does not pay for extra forwards of "
+                f"{extra:.0%} of the samples, at a third of training on one each; raise the ratio or the number "
+                "of intervals"
             )
         return left
 

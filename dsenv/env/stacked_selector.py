@@ -1,4 +1,4 @@
-"""Choosers: which samples of the decided number an interval trains on, for K episodes."""
+"""Stacked selectors: which samples, of the decided number, an interval trains on, for K episodes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class StackedSelector(ABC):
 
     def __init__(self, replicas: int) -> None:
         self.extra_forwards = [0] * replicas
-        """For each episode the samples it looked at in forward passes without training."""
+        """For each episode the samples of its forward passes without training."""
 
     def passes(self, trainer: Trainer) -> float:
         """Passes over the training set without training that an episode makes."""
@@ -73,7 +73,7 @@ class ReplicaSelectors(StackedSelector):
         choice: name or table of the selector.
         replicas: K.
         classes: C.
-        device: where the trainings run.
+        device: where the training runs take place.
     """
 
     def __init__(self, choice: Choice | Selector, replicas: int, classes: int, device: torch.device) -> None:

@@ -111,5 +111,5 @@ class BatchHooks:
             if self._selectors is not None:
                 place = torch.searchsorted(self._positions[k], own.index)
                 self._selectors[k].observe(replace(own, index=place))
-            if self._controllers is not None:
+            if self._controllers is not None and self._controllers[k].observes:
                 self._controllers[k].observe(own)

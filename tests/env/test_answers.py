@@ -60,7 +60,7 @@ def test_looking_at_the_candidates_is_paid_for():
     info = run(env, lambda _: np.zeros(32, np.float32))[-1]
     assert info["extra_forwards"] == SHORT * 32
     assert info["samples_used"] + info["extra_forwards"] / 3 == pytest.approx(SHORT * 16, abs=1)
-    with pytest.raises(ValueError, match="does not pay for looking at 100%"):
+    with pytest.raises(ValueError, match="does not pay for extra forwards of 100%"):
         dsenv.load("envs", "Tiny-Mask-v0", control={"rescore": True}, ratio=0.3)
 
 

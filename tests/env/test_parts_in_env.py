@@ -119,7 +119,7 @@ def test_what_needs_more_than_the_training_forward_is_refused():
 
 
 def test_a_budget_that_cannot_pay_for_a_pass_is_refused():
-    with pytest.raises(ValueError, match=r"does not pay for looking at 38%"):
+    with pytest.raises(ValueError, match=r"does not pay for extra forwards of 38%"):
         dsenv.load("envs", ENV, control="rule", selector="moderate", ratio=0.1)
 
 
