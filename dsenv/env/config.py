@@ -81,7 +81,7 @@ class EnvConfig:
     """Context values that evaluation goes through, values that one leaves out are drawn: tables as
     `ContextSpace.expand` takes them."""
     train_on_validation: bool = False
-    """Add the validation split to the training samples: a reference that shows what trusted labels are worth."""
+    """Add the validation split to the training samples, as a reference: what are trusted labels worth?"""
     trusted_validation: bool = True
     """Whether the validation split keeps its clean labels. With false they are corrupted like the training
     labels (same kinds and shares, drawn anew for each episode), and neither rewards nor observations see a
@@ -233,8 +233,8 @@ class EnvConfig:
         reward = make_reward(self.reward)
         if reward.prices_samples and self.spend_all:
             raise ValueError(
-                f"reward {describe_part(self.reward)!r} prices the samples trained on, and the budget is spent in any case; set "
-                "spend_all = false with a control that decides how much"
+                f"reward {describe_part(self.reward)!r} prices the samples trained on, and the budget is "
+                "spent in any case; set spend_all = false with a control that decides how much"
             )
         return reward
 
@@ -252,8 +252,8 @@ class EnvConfig:
         if left <= 0:
             raise ValueError(
                 f"ratio {self.ratio} over {self.intervals} intervals does not pay for extra forwards of "
-                f"{extra:.0%} of the samples, at a third of training on one each; raise the ratio or the number "
-                "of intervals"
+                f"{extra:.0%} of the samples, at a third of training on one each; raise the ratio or the "
+                "number of intervals"
             )
         return left
 
