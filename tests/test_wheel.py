@@ -38,7 +38,9 @@ def test_the_wheel_works_from_another_place_and_its_policies_need_no_sb3(wheel, 
     zipfile.ZipFile(wheel).extractall(tmp_path)
     probe = "import sys, dsenv; print(dsenv.__file__)\n"
     probe += "import dsenv.policy; assert 'stable_baselines3' not in sys.modules\n"
-    probe += "print(dsenv.load('envs', 'Tiny-Curriculum-v0').reset(seed=0)[0].shape)"
+    probe += "assert not dsenv.load('agents', 'random').learns\n"  # reads both catalogues and a policy
+    probe += "assert dsenv.catalogue.definition('envs', 'Tiny-Curriculum-v0').kwargs['intervals'] == 4\n"
+    probe += "assert dsenv.pretrained('curriculum').card.control['name'] == 'curriculum'"
     done = subprocess.run(
         [sys.executable, "-P", "-c", probe],
         capture_output=True,

@@ -190,8 +190,8 @@ def test_the_ratio_is_that_of_the_policys_training_unless_given() -> None:
 
 
 # In the first epoch, at the begin of one, after its last batch, near the end: each policy at one of them, and
-# the joint one, which has every part, at all.
-STOPS = [*zip(POLICIES, itertools.cycle([9, 16, 23, 1])), *(("joint", stop) for stop in (9, 16, 23))]
+# the joint one, which has every part, at all but the third.
+STOPS = [*zip(POLICIES, itertools.cycle([9, 16, 23, 1])), *(("joint", stop) for stop in (9, 23))]
 
 
 @pytest.mark.parametrize(("name", "stop"), STOPS)

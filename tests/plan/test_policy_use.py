@@ -86,7 +86,7 @@ def test_odd_names_and_links(tmp_path: Any) -> None:
         Policy.load(link)
 
 
-@pytest.mark.parametrize(("size", "epochs"), [(2, 12), (30, 1), (30, 9)])
+@pytest.mark.parametrize(("size", "epochs"), [(2, 6), (30, 1), (30, 9)])
 def test_few_samples_and_another_length_than_trained(size: int, epochs: int) -> None:
     data = (IMAGES[:size], LABELS[:size] % 2)
     for name in ("curriculum", "ratio", "joint"):

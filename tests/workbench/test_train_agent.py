@@ -67,8 +67,9 @@ def test_evaluate_again_and_elsewhere(run, few_rules, capsys):
     assert json.loads((run / "evaluation.json").read_text()) == {**before, "rows": kept}
     assert len(kept) == 8 and "| **ppo** | 50% |" in capsys.readouterr().out
     elsewhere = ["--evaluate", str(run), "--seeds", "2", "--env", "dsenv/Digits-Curriculum-v0"]
-    assert main([*elsewhere, "--env-set", "intervals=2"]) == 0
-    assert (run / "Digits-Curriculum-v0-intervals=2-evaluation.json").is_file()
+    settings = ["intervals=2", "task.dataset.train=200"]
+    assert main([*elsewhere, "--env-set", settings[0], "--env-set", settings[1]]) == 0
+    assert (run / f"Digits-Curriculum-v0-{'-'.join(settings)}-evaluation.json").is_file()
 
 
 @pytest.mark.usefixtures("few_rules")
@@ -153,7 +154,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_get_it(finished, capsys, monkeypat
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_rules_join_the_table_of_a_discrete_agent_which_resumes_with_its_replay_buffer(tmp_path):
+def test_rules_join_the_table_of_a_discrete_agent_which_resumes_with_its_replay_buffer(tmp_path, monkeypatch):
     short = ["--agent", "dqn", "--steps", "48", "--env-set", "actions=discrete"]
     for setting in ("learning_starts=8", "buffer_size=500"):
         short += ["--agent-set", f"hyperparameters.{setting}"]
@@ -162,6 +163,7 @@ def test_rules_join_the_table_of_a_discrete_agent_which_resumes_with_its_replay_
     agents = {row["agent"] for row in json.loads((run / "evaluation.json").read_text())["rows"]}
     assert {"dqn", "all_data", "random", "small_loss"} <= agents
     assert transitions(run) == 48
+    monkeypatch.setattr("dsenv.workbench.train.rule_names", lambda *_: [])
     assert main(["--resume", str(run), "--steps", "96", "--seeds", "1"]) == 0
     assert transitions(run) == 96  # those before the stop and those since
 
