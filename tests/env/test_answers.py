@@ -184,7 +184,7 @@ def test_the_figure_has_a_panel_for_strengths_that_are_decided(name, panels):
     [
         ("Curriculum", {"augment": "given"}, "decides none; use the control 'strength' or 'joint'"),
         ("Curriculum", {"augment": 3}, "augment must be a name, a table with a name, a class, .* got 3"),
-        ("Ratio", {"selector": 3}, "selector must be a name or a table with a name, got 3"),
+        ("Ratio", {"selector": 3}, "selector must be a name, a table with a name, a class, .* got 3"),
         ("Joint", {"task": {"dataset": {"name": "iris"}}}, "'joint' takes strength = false"),
         ("Mask", {"control": {"candidates": 16.5}}, "candidates must be a whole number .* got 16.5"),
         ("Strength", {"control": {"name": "strength", "levels": 2.5}}, "levels must be a whole number"),

@@ -160,7 +160,7 @@ def test_a_budget_may_be_left_over_and_the_episode_still_has_all_its_intervals()
         ({"reward": "validaton"}, "Did you mean 'validation'"),
         ({"reward": {"name": "validation", "mesure": "accuracy"}}, "Did you mean 'measure'"),
         ({"reward": {"name": "validation", "measure": "likelihood"}}, "Did you mean 'log_likelihood'"),
-        ({"reward": 3}, "reward must be a name or a table with a name, got 3"),
+        ({"reward": 3}, "reward must be a name, a table with a name, a class, .* got 3"),
         ({"reward": {"name": "composite", "quantile": 0}}, r"reward.quantile must be in \(0, 1\], got 0"),
         ({"reward": {"name": "cost_aware", "price": -1}}, "reward.price must be a number above 0, got -1"),
         ({"reward": "cost_aware"}, "set spend_all = false with a control that decides how much"),

@@ -85,7 +85,7 @@ def test_unseen_samples_stay_and_nothing_is_pruned_at_the_start() -> None:
     index, _ = infobatch(score, seen, 80, 0.9, torch.Generator().manual_seed(0))
     assert set(range(50, 100)) <= set(index.tolist())
     assert low_samples(score, seen).tolist() == [True] * 25 + [False] * 75  # the mean is of the seen alone
-    assert InfoBatch().count(SampleSignals(30, 10)) == 30
+    assert InfoBatch().own_count(SampleSignals(30, 10)) == 30
     assert infobatch_count(torch.tensor([1.0, 2.0]), torch.tensor([True, True]), 0.25) == 2  # one low stays
 
 

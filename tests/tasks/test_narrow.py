@@ -31,7 +31,14 @@ def train(replicas, steps=6):
         samples = torch.randn(5, 1, 8, 8, generator=generator).expand(replicas.count, 5, 1, 8, 8)
         labels = torch.randint(0, 3, (5,), generator=generator).expand(replicas.count, 5)
         ones = torch.ones(replicas.count, 5)
-        out = replicas.step(samples, labels, ones, [5] * replicas.count, torch.full((replicas.count,), 0.05))
+        out = replicas.step(
+            samples,
+            torch.zeros_like(labels),
+            labels,
+            ones,
+            [5] * replicas.count,
+            torch.full((replicas.count,), 0.05),
+        )
     return out.loss
 
 
