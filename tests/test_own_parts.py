@@ -150,6 +150,29 @@ def test_an_object_is_copied_for_every_episode_of_an_environment():
     assert env.episodes.sessions()[0].stacked_selector.selectors[0].batches == 0
 
 
+class Told(dsenv.AugmentationController):
+    """Half of the strength that somebody else decides."""
+
+    takes_strengths = True
+
+    def __init__(self, size):
+        super().__init__()
+        self.strength = torch.zeros(size)
+
+    def strengths(self, signals, index, generator):
+        return self.strength[index] / 2
+
+
+def test_a_controller_that_takes_strengths_gets_those_of_the_control():
+    env = dsenv.load("envs", "Tiny-Strength-v0", device="cpu", augment=Told)
+    env.reset(seed=0)
+    env.step(env.action_space.high)
+    (controller,) = env.episodes.sessions()[0].controllers
+    assert isinstance(controller, Told) and (controller.strength == 1).all()
+    with pytest.raises(ValueError, match="leaves strengths to the control"):
+        dsenv.load("envs", "Tiny-Ratio-v0", device="cpu", augment=Told)
+
+
 def test_a_selector_that_observes_sees_the_batches_of_a_plan_without_saying_so():
     assert Counting.observes and not Largest.observes
     plan, counts = train(selector=Counting, ratio=0.5)

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dsenv.augment import CONTROLLERS, AugmentationController, GivenStrength
+from dsenv.augment import CONTROLLERS, AugmentationController
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
 from dsenv.rng import Streams
@@ -155,8 +156,9 @@ def give_strengths(decision: Decision, controllers: Sequence[AugmentationControl
     if decision.strength is None or controllers is None:
         return
     for controller, strength in zip(controllers, decision.strength, strict=True):
-        assert isinstance(controller, GivenStrength)
-        controller.strength.copy_(strength)
+        assert controller.takes_strengths, controller
+        told: Any = controller  # that it has `strength` is what `takes_strengths` says
+        told.strength.copy_(strength)
 
 
 def make_hooks(
