@@ -183,7 +183,7 @@ def held_out_logits(images: int, epochs: int, seed: int) -> tuple[Tensor, float,
     )
     train(plan, forward)
     logits = predict(forward, dataset.train.images, mean, std)
-    presentations = plan.cost.presentations + FORWARD_COST * len(logits)
+    presentations = plan.cost.compute + FORWARD_COST * len(logits)
     return logits, presentations, time.perf_counter() - start
 
 
@@ -228,7 +228,7 @@ def execute(run: Run) -> dict[str, Any]:
         **asdict(run),
         "accuracy": accuracy,
         "trained": plan.cost.trained / everything,
-        "compute": (plan.cost.presentations + spent) / everything,
+        "compute": (plan.cost.compute + spent) / everything,
         "seconds": seconds,
         "overhead": (sum(plan.cost.seconds.values()) + before) / seconds,
     }

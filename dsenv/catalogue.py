@@ -201,7 +201,10 @@ def _filled(
 
 def part_words(name: Any) -> str:
     """The name of a part in words; for a class or function where it stands."""
-    return name if isinstance(name, str) else f"{name.__module__}:{getattr(name, '__qualname__', name)}"
+    if isinstance(name, str):
+        return name
+    source = getattr(name, "func", name)  # of a functools.partial
+    return f"{source.__module__}:{getattr(source, '__qualname__', type(source).__qualname__)}"
 
 
 def describe_part(choice: Any) -> str:
@@ -209,7 +212,7 @@ def describe_part(choice: Any) -> str:
     if choice is None:
         return "none"
     if not isinstance(choice, str | Mapping) and not callable(choice):
-        return type(choice).__name__
+        return part_words(type(choice))
 
     table = as_table("part", choice)
     name = part_words(table.pop("name") or "")

@@ -187,6 +187,71 @@ def test_the_checks_find_nothing_wrong(form):
     dsenv.check_reward(forms(LossReward)[form])
 
 
+BAD = {
+    "a list": (lambda n: list(range(n)), "must return a dsenv.Selection, got list"),
+    "text": (lambda n: "all" * n, "must return a dsenv.Selection, got str"),
+    "too few": (lambda n: (torch.arange(n // 2), torch.ones(n // 2)), "must choose int64 positions of shape"),
+    "too many": (lambda n: (torch.arange(n + 1), torch.ones(n + 1)), "must choose int64 positions of shape"),
+    "twice": (lambda n: (torch.zeros(n).long(), torch.ones(n)), "a sample more than once"),
+    "outside": (lambda n: (torch.arange(n) - 1, torch.ones(n)), "positions outside 0"),
+    "floats": (lambda n: (torch.arange(n).float(), torch.ones(n)), "int64 positions of shape"),
+    "a mask": (lambda n: (torch.ones(n).bool(), torch.ones(n)), "int64 positions of shape"),
+    "NaN weights": (lambda n: (torch.arange(n), torch.full((n,), torch.nan)), "not finite and above 0"),
+    "no weight": (lambda n: (torch.arange(n), torch.zeros(n)), "not finite and above 0"),
+    "whole weights": (lambda n: (torch.arange(n), torch.ones(n).long()), "floating of shape"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_a_bad_selection_is_named_in_a_plan_and_in_an_environment(make, message):
+    class Bad(dsenv.Selector):
+        def select(self, signals, count, generator):
+            found = make(count)
+            return dsenv.Selection(*found) if isinstance(found, tuple) else found
+
+    with pytest.raises(ValueError, match=rf"Bad\.select .*{message}"):
+        train(selector=Bad, ratio=0.5)
+    env = dsenv.load("envs", "Tiny-Ratio-v0", device="cpu", selector=Bad)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=rf"Bad\.select .*{message}"):
+        env.step(env.action_space.sample())
+
+
+def test_double_precision_weights_are_taken():
+    class Double(Largest):
+        def select(self, signals, count, generator):
+            return dsenv.Selection(signals.loss.topk(count).indices, torch.ones(count, dtype=torch.float64))
+
+    assert train(selector=Double, ratio=0.5)[1] == [20] * 4
+
+
+@pytest.mark.parametrize("empty", ["", {}, []])
+def test_an_empty_choice_is_not_taken_for_the_default(empty):
+    with pytest.raises(ValueError, match="selector"):
+        train(selector=empty, ratio=0.5)
+
+
+def test_data_sets_of_an_environment_take_names_and_functions():
+    env = dsenv.load("envs", "Tiny-Curriculum-v0", device="cpu", datasets=[{"dataset": "wine"}])
+    assert env.config.dataset_names() == ["wine"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "mlp"}, "model of a Task must be a function that builds one, got 'mlp'"),
+        ({"model": torch.nn.Linear(2, 2)}, "model of a Task must be a function that builds one, got Linear"),
+        ({"dataset": "digits"}, "dataset of a Task must be a Dataset, got 'digits'; Task.from_config takes"),
+        ({"recipe": {"lr": 0.1}}, "recipe of a Task must be a Recipe, got {'lr': 0.1}"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_at_once(settings, message):
+    good = dsenv.Task.from_config(dataset="digits", model="mlp")
+    parts = {"dataset": good.dataset, "model": good.model, "recipe": good.recipe}
+    with pytest.raises(ValueError, match=message):
+        dsenv.Task(**{**parts, **settings})
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController
-from dsenv.catalogue import Choice, build_part, describe_part, merge, part_type
+from dsenv.catalogue import Choice, as_table, build_part, describe_part, merge, part_type, part_words
 from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context_space import ContextSpace
@@ -178,7 +178,7 @@ class EnvConfig:
         for table, task in zip(self.datasets, self._task_tables(), strict=True):
             check_keywords("task", Task.from_config, task)
             data = task["dataset"]
-            own = data.name if isinstance(data, Dataset) else dict(data).get("name")
+            own = data.name if isinstance(data, Dataset) else part_words(as_table("dataset", data)["name"])
             names.append(table.get("name", own))
         for name in names:
             if not isinstance(name, str) or names.count(name) > 1:
@@ -261,7 +261,7 @@ class EnvConfig:
         """The volume schedule with this mean ratio."""
         known = {"target": target}
         schedule: VolumeSchedule = build_part(
-            "volume", SCHEDULES, self.volume or "constant", known, VolumeSchedule
+            "volume", SCHEDULES, "constant" if self.volume is None else self.volume, known, VolumeSchedule
         )
         if abs(schedule.target - target) > 1e-9:
             raise ValueError(

@@ -11,7 +11,7 @@ from dsenv.augment import CONTROLLERS, AugmentationController
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
 from dsenv.rng import Streams
-from dsenv.select.base import Selection, Selector, StackedSelection
+from dsenv.select.base import Selection, Selector, StackedSelection, checked
 from dsenv.select.gumbel import gumbel_top_k, shuffled
 from dsenv.select.registry import SELECTORS
 from dsenv.training.hooks import BatchHooks
@@ -118,6 +118,7 @@ class ReplicaSelectors(StackedSelector):
             drawn = torch.randperm(len(where), generator=streams[replica], device=where.device)[:count]
             return Selection(where[drawn], torch.ones_like(drawn, dtype=torch.float32))
         found = selector.select(trainer.signals.of_replica(replica, where), count, streams[replica])
+        found = checked(found, selector, count, len(where))
         return Selection(where[found.index], found.weight)
 
     def _score(self, counts: Sequence[int], trainer: Trainer) -> None:

@@ -66,7 +66,9 @@ def _takes_strengths(choice: Any) -> bool:
 
 def make_selector(choice: Choice | Selector | None, given: Mapping[str, Any]) -> Selector:
     """The selector; the random one for None."""
-    selector: Selector = build_part("selector", KNOWN["selector"], choice or "random", given, Selector)
+    selector: Selector = build_part(
+        "selector", KNOWN["selector"], "random" if choice is None else choice, given, Selector
+    )
     return selector
 
 
@@ -143,7 +145,7 @@ def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
         elif name == "volume":
             words[name] = "fixed"
         else:
-            words[name] = describe_part(choice or ("random" if name == "selector" else None))
+            words[name] = describe_part("random" if name == "selector" and choice is None else choice)
 
     return words
 
@@ -271,5 +273,7 @@ def make_counts(
         ratio = 1.0
 
     known = {"target": paid_ratio(ratio, epochs, scoring_passes)}
-    schedule: VolumeSchedule = build_part("volume", VOLUMES, choice or "constant", known, VolumeSchedule)
+    schedule: VolumeSchedule = build_part(
+        "volume", VOLUMES, "constant" if choice is None else choice, known, VolumeSchedule
+    )
     return tuple(counts(schedule, size, epochs))

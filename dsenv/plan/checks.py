@@ -13,18 +13,18 @@ from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 
 
-def check_batch_size(size: int, batch_size: int, end: int) -> None:
+def check_batch_size(size: int, batch_size: int, left: int) -> None:
     """Check that a loader of the user's own makes the batches that the plan counts as steps.
 
     Args:
         size: samples in its batch.
         batch_size: the plan's.
-        end: samples that the epoch trains on; its last batch holds what is left over.
+        left: samples of the epoch from this batch on; the last batch holds what is left over.
 
     Raises:
         ValueError: the batch has another size.
     """
-    if size not in (batch_size, end % batch_size):
+    if size != min(batch_size, left):
         raise ValueError(
             f"the batch holds {size} samples, the plan makes steps of {batch_size}: give the DataLoader "
             "batch_size=plan.batch_size, or DataPlan(batch_size=...) that of the loader"
@@ -52,6 +52,24 @@ def check_epoch(epoch: int, done: int, end: int | None) -> None:
             f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
             "take the loss of every training batch by plan.loss(batch, losses)",
             stacklevel=4,
+        )
+
+
+def check_stamp(batch: Batch, plan: int, epoch: int) -> None:
+    """Check that a batch is of this plan and of its current epoch.
+
+    Raises:
+        ValueError: it is another plan's, or is left over from another epoch.
+    """
+    if batch.plan != plan:
+        raise ValueError(
+            "the batch is of another plan: its positions mean other samples; give each plan the batches "
+            "that it made (plan.batches, plan.loader, plan.batch)"
+        )
+    if batch.epoch != epoch:
+        raise ValueError(
+            f"the batch is of epoch {batch.epoch}, the plan is in epoch {epoch}: take plan.loss before the "
+            "epoch ends"
         )
 
 

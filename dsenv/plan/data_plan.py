@@ -204,10 +204,7 @@ class DataPlan:
         sampler.finish()
 
     def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
-        """A scheduler to step after each optimiser step, which ends when the plan does.
-
-        `shape` maps progress in [0, 1] to a factor on the learning rates of `optimizer`.
-        """
+        """A scheduler to step after each optimiser step; `shape` maps progress to a factor on the rate."""
         return LambdaLR(optimizer, lambda _: shape(self.progress))
 
     def check_scheduler(self, scheduler: Any) -> None:
@@ -245,14 +242,16 @@ class DataPlan:
         Args:
             index: (B,) int64 positions.
             sample: the collated samples: (inputs, labels), a mapping, or only inputs.
-            number: of the batch in its epoch; None for the next one to be trained on.
+            number: of the batch in its epoch; None to tell it by the positions.
 
         Raises:
             ValueError: a sample is not among those of this epoch, or the loader's batches have another size.
         """
         weight = self.epoch_sampler.weights_of(index)
-        checks.check_batch_size(len(index), self.batch_size, self.epoch_sampler.end)
-        number = self.epoch_sampler.batches_done if number is None else number
+        number = self.epoch_sampler.number_of(index) if number is None else number
+        checks.check_batch_size(
+            len(index), self.batch_size, self.epoch_sampler.end - number * self.batch_size
+        )
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
 
@@ -300,6 +299,7 @@ class DataPlan:
         Arguments and errors as for `loss`; the graph of the losses is not used.
         """
         # 1. The outputs are there, in the right shape, and the epoch has room for them
+        checks.check_stamp(batch, self._number, self.epoch)
         seen = self._feedback.checked(batch, losses, logits, features, self.classes)
         self.epoch_sampler.check_room(len(losses))
 
@@ -396,5 +396,5 @@ class DataPlan:
         return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._words}
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {self._words[name]}" for name in ("selector", "augment"))
+        parts = ", ".join(f"{name} {words[:20]}" for name, words in self._words.items() if words != "fixed")
         return f"DataPlan({self.epoch_schedule}; {parts}; in epoch {self.epoch}, {self.progress:.0%} done)"

@@ -13,7 +13,7 @@ from dsenv.kernels import sent
 from dsenv.plan.data import Batch, IndexedCollate
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.policies import PlanPolicies
-from dsenv.select.base import Selection, Selector
+from dsenv.select.base import Selection, Selector, checked
 from dsenv.select.infobatch import pruning_is_on
 from dsenv.select.random import UniformRandom
 from dsenv.signals import SampleSignals
@@ -88,6 +88,7 @@ class EpochSampler:
         self._before = 0  # samples chosen in the epochs before
         self._generator = torch.Generator(signals.device).manual_seed(seed)
         self._weights = torch.zeros(signals.size, device=signals.device)  # 0: not in this epoch
+        self._host_places: Tensor | None = None  # place of each chosen sample in the epoch's order
         self._host_weights: Tensor | None = None  # a copy, to read without waiting for the device
 
     @property
@@ -127,7 +128,7 @@ class EpochSampler:
         self._chosen, self._end = chosen, self.epoch_schedule.trained(len(chosen.index))
         self._weights.zero_()
         self._weights[chosen.index] = chosen.weight
-        self._host_weights = None
+        self._host_weights = self._host_places = None
 
     def _count(self) -> int:
         """How many samples the current epoch is to have."""
@@ -153,7 +154,7 @@ class EpochSampler:
             return UniformRandom().select(self.signals, count, self._generator)
 
         try:
-            return self.selector.select(self.signals, count, self._generator)
+            found = self.selector.select(self.signals, count, self._generator)
         except ValueError as error:
             if not unready:
                 raise
@@ -162,6 +163,7 @@ class EpochSampler:
                 f"plan.score(forward) before the first batch of epoch {self.epoch}; or train a little first, "
                 f"with DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1 ({error})"
             ) from error
+        return checked(found, self.selector, count, self.signals.size)
 
     @property
     def end(self) -> int:
@@ -224,10 +226,23 @@ class EpochSampler:
 
         return self._weights[sent(index, self._weights.device)]
 
+    def number_of(self, index: Tensor) -> int:
+        """Number of the batch of samples (B,) in the current epoch, whatever was fetched ahead.
+
+        Where the positions are not on the CPU, the next one to be trained on: to look would be a wait.
+        """
+        if index.device.type != "cpu" or not len(index):
+            return self.batches_done
+        self._weights_on_host()
+        assert self._host_places is not None
+        return int(self._host_places[index].min()) // self.epoch_schedule.batch_size
+
     def _weights_on_host(self) -> Tensor:
-        """The epoch's weights (N,) on the CPU; the first call in an epoch waits for the device."""
+        """The epoch's weights (N,) on the CPU, and the places; the first call in an epoch is a wait."""
         if self._host_weights is None:
-            self._host_weights = self._weights.cpu()
+            self._host_weights, chosen = self._weights.cpu(), self.chosen.index.cpu()
+            self._host_places = torch.zeros(self.signals.size, dtype=torch.int64)
+            self._host_places[chosen] = torch.arange(len(chosen))
         return self._host_weights
 
     def settings(self) -> dict[str, Any]:

@@ -142,6 +142,42 @@ class Selector(ABC):
         assert not state, sorted(state)
 
 
+def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
+    """What a selector chose, if it is a selection of `count` of `size` samples; a wait for a device.
+
+    Raises:
+        ValueError: it is of another type, shape, number or range; the message names the selector.
+    """
+    name = type(selector).__name__
+    hint = f"; dsenv.check_selector({name}) tries it on small data"
+    if not isinstance(found, Selection):
+        raise ValueError(f"{name}.select must return a dsenv.Selection, got {type(found).__name__}{hint}")
+
+    index, weight = found.index, found.weight
+    if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.shape != (count,):
+        shape = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+        raise ValueError(f"{name}.select must choose int64 positions of shape ({count},), got {shape}{hint}")
+    if not weight.is_floating_point() or weight.shape != (count,):
+        raise ValueError(
+            f"{name}.select must give each sample a weight, floating of shape ({count},), got {weight.dtype} "
+            f"{tuple(weight.shape)}{hint}"
+        )
+
+    # One wait for all that is to be known of the values
+    times = torch.zeros(size, device=index.device)
+    times.index_add_(0, index.clamp(0, size - 1), torch.ones(count, device=index.device))
+    inside = ((index >= 0) & (index < size)).all()
+    positive = (weight.isfinite() & (weight > 0)).all()
+    is_inside, is_once, is_positive = torch.stack([inside, times.max() <= 1, positive]).tolist()
+    if not is_inside:
+        raise ValueError(f"{name}.select chose positions outside 0..{size - 1}{hint}")
+    if not is_once:
+        raise ValueError(f"{name}.select chose a sample more than once{hint}")
+    if not is_positive:
+        raise ValueError(f"{name}.select gave weights that are not finite and above 0{hint}")
+    return found if weight.dtype == torch.float32 else Selection(index, weight.float())
+
+
 def top(score: Tensor, count: int) -> Selection:
     """The `count` samples with the largest scores (N,), each with weight 1."""
     index = kernels.top_k(score, count)

@@ -149,6 +149,17 @@ class Task:
     recipe: Recipe = field(default_factory=Recipe)
     loss: LossFunction | None = None
 
+    def __post_init__(self) -> None:
+        is_factory = callable(self.model) and not isinstance(self.model, nn.Module)
+        fitting = (isinstance(self.dataset, Dataset), is_factory, isinstance(self.recipe, Recipe))
+        for name, is_fitting in zip(("dataset", "model", "recipe"), fitting, strict=True):
+            if not is_fitting:
+                wanted = {"dataset": "a Dataset", "model": "a function that builds one", "recipe": "a Recipe"}
+                raise ValueError(
+                    f"{name} of a Task must be {wanted[name]}, got {getattr(self, name)!r:.80}; "
+                    "Task.from_config takes names and tables"
+                )
+
     def sample_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Training loss of each sample, (B,), from logits (B, C) and labels (B,).
 

@@ -40,6 +40,35 @@ def test_numbers_go_on_in_the_middle_of_an_epoch_with_a_loader_too():
     assert plan.batch(*raw).number == 3 and plan.batch(*raw, number=5).number == 5
 
 
+def test_batches_fetched_ahead_bear_their_own_numbers():
+    plan = DataPlan(Digits(), epochs=2, batch_size=64, ratio=0.5)
+    raw = list(torch.utils.data.DataLoader(plan.dataset, 64, sampler=plan.sampler))
+    assert [plan.batch(*batch).number for batch in raw] == list(range(8))
+    ahead = [plan.batch(index.flip(0), [part.flip(0) for part in sample]) for index, sample in raw]
+    assert [batch.number for batch in reversed(ahead)] == list(range(7, -1, -1))
+
+
+def test_a_loader_with_batches_of_another_size_is_refused_from_the_first_on():
+    plan = DataPlan(Digits(), epochs=2, batch_size=100, ratio=0.55)  # the last batch has 50 samples
+    raw = next(iter(torch.utils.data.DataLoader(plan.dataset, 50, sampler=plan.sampler)))
+    with pytest.raises(ValueError, match="the batch holds 50 samples, the plan makes steps of 100"):
+        plan.batch(*raw)
+
+
+def test_a_batch_of_another_plan_or_epoch_is_refused():
+    plan, other = new_plan(ratio=0.5), new_plan(ratio=0.5)
+    batch = first_epoch(plan)[0]
+    with pytest.raises(ValueError, match="the batch is of another plan"):
+        other.loss(first_epoch(plan)[0], torch.rand(64))
+    for each in plan.batches():
+        plan.loss(each, torch.rand(len(each.index)))
+    plan.start_epoch(1)
+    next(iter(plan.batches()))
+    with pytest.raises(ValueError, match="the batch is of epoch 0, the plan is in epoch 1"):
+        plan.observe(batch, torch.rand(64))
+    assert other.cost.trained == 0
+
+
 def test_loss_is_observe_and_weighted():
     plan, twin = new_plan(selector="infobatch", ratio=0.5), new_plan(selector="infobatch", ratio=0.5)
     batch, same = first_epoch(plan)[0], first_epoch(twin)[0]
