@@ -5,8 +5,8 @@
 Each prints one table; all run on one CPU thread and need no download.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -153,4 +153,10 @@ def cost(batch: int = 128, steps: int = 500) -> None:
 
 
 if __name__ == "__main__":
-    {"separation": separation, "starvation": starvation, "noise": noise, "cost": cost}[sys.argv[1]]()
+    torch.set_num_threads(1)
+    parts = {"separation": separation, "starvation": starvation, "noise": noise, "cost": cost}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=list(parts))
+    parts[parser.parse_args().part]()

@@ -54,7 +54,6 @@ PACKAGES = {
     "dsenv/control": ["tests/control"],
     "dsenv/select": ["tests/select"],
     "dsenv/volume": ["tests/volume"],
-    "dsenv/integrations": ["tests/integrations"],
     "dsenv/plan": ["tests/plan"],
     "dsenv/env": ["tests/env"],
 }
