@@ -153,7 +153,6 @@ def cost(batch: int = 128, steps: int = 500) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     parts = {"separation": separation, "starvation": starvation, "noise": noise, "cost": cost}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
