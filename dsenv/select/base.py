@@ -1,5 +1,6 @@
 """What every selector takes and returns."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,17 +164,16 @@ def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
             f"{tuple(weight.shape)}{hint}"
         )
 
-    # One wait for all that is to be known of the values
-    times = torch.zeros(size, device=index.device)
-    times.index_add_(0, index.clamp(0, size - 1), torch.ones(count, device=index.device))
-    inside = ((index >= 0) & (index < size)).all()
-    positive = (weight.isfinite() & (weight > 0)).all()
-    is_inside, is_once, is_positive = torch.stack([inside, times.max() <= 1, positive]).tolist()
-    if not is_inside:
+    # One wait for all that is to be known of the values; a NaN is neither above 0 nor below infinity
+    met = torch.zeros(size, dtype=torch.bool, device=index.device)
+    met.index_fill_(0, index.clamp(0, size - 1), True)
+    facts = [*index.aminmax(), *weight.aminmax(), met.count_nonzero()]
+    low, high, lightest, heaviest, different = torch.stack([fact.double() for fact in facts]).tolist()
+    if low < 0 or high >= size:
         raise ValueError(f"{name}.select chose positions outside 0..{size - 1}{hint}")
-    if not is_once:
+    if different < count:
         raise ValueError(f"{name}.select chose a sample more than once{hint}")
-    if not is_positive:
+    if not (lightest > 0 and heaviest < math.inf):
         raise ValueError(f"{name}.select gave weights that are not finite and above 0{hint}")
     return found if weight.dtype == torch.float32 else Selection(index, weight.float())
 
