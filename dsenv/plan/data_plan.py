@@ -298,7 +298,7 @@ class DataPlan:
 
         Arguments and errors as for `loss`; the graph of the losses is not used.
         """
-        # 1. The outputs are there, in the right shape, and the epoch has room for them
+        # 1. The batch is of this epoch, the outputs have the right shape, and the epoch has room for them
         checks.check_stamp(batch, self._number, self.epoch)
         seen = self._feedback.checked(batch, losses, logits, features, self.classes)
         self.epoch_sampler.check_room(len(losses))
