@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -198,7 +199,7 @@ BAD = {
     "a mask": (lambda n: (torch.ones(n).bool(), torch.ones(n)), "int64 positions of shape"),
     "NaN weights": (lambda n: (torch.arange(n), torch.full((n,), torch.nan)), "not finite and above 0"),
     "no weight": (lambda n: (torch.arange(n), torch.zeros(n)), "not finite and above 0"),
-    "whole weights": (lambda n: (torch.arange(n), torch.ones(n).long()), "floating of shape"),
+    "whole weights": (lambda n: (torch.arange(n), torch.ones(n).long()), "a floating weight"),
 }
 
 
@@ -215,6 +216,21 @@ def test_a_bad_selection_is_named_in_a_plan_and_in_an_environment(make, message)
     env.reset(seed=0)
     with pytest.raises(ValueError, match=rf"Bad\.select .*{message}"):
         env.step(env.action_space.sample())
+
+
+@pytest.mark.parametrize(
+    ("weight", "got"),
+    [
+        ([1.0, 1.0], "list"),
+        (np.ones(2), "ndarray"),
+        (torch.ones(3), r"torch.float32 \(3,\)"),
+        (torch.ones(2, 1), r"torch.float32 \(2, 1\)"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_selection_of_no_tensors_or_of_two_shapes_is_refused(weight, got):
+    with pytest.raises(ValueError, match=rf"index torch.int64 \(2,\) and weight {got}"):
+        dsenv.Selection(torch.arange(2), weight)
 
 
 def test_double_precision_weights_are_taken():

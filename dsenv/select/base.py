@@ -32,6 +32,9 @@ class Selection:
         data = torch.rand(100, 5), torch.randint(0, 4, (100,))
         plan = DataPlan(data, epochs=2, batch_size=25, selector=RandomByLoss(), ratio=0.5)
         print(next(iter(plan.batches())).weight)
+
+    Raises:
+        ValueError: index or weight is no tensor, or their shapes differ.
     """
 
     index: Tensor
@@ -40,7 +43,12 @@ class Selection:
     """(M,) float32 factor on the loss of each sample."""
 
     def __post_init__(self) -> None:
-        assert self.index.shape == self.weight.shape, (self.index.shape, self.weight.shape)
+        parts = (self.index, self.weight)
+        if not all(isinstance(part, Tensor) for part in parts) or self.index.shape != self.weight.shape:
+            index, weight = map(_described, parts)
+            raise ValueError(
+                f"a Selection holds two tensors of one shape, got index {index} and weight {weight}"
+            )
 
 
 @dataclass(frozen=True)
@@ -155,13 +163,13 @@ def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
         raise ValueError(f"{name}.select must return a dsenv.Selection, got {type(found).__name__}{hint}")
 
     index, weight = found.index, found.weight
-    if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.shape != (count,):
-        shape = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
-        raise ValueError(f"{name}.select must choose int64 positions of shape ({count},), got {shape}{hint}")
-    if not weight.is_floating_point() or weight.shape != (count,):
+    if index.dtype != torch.int64 or index.shape != (count,):
         raise ValueError(
-            f"{name}.select must give each sample a weight, floating of shape ({count},), got {weight.dtype} "
-            f"{tuple(weight.shape)}{hint}"
+            f"{name}.select must choose int64 positions of shape ({count},), got {_described(index)}{hint}"
+        )
+    if not weight.is_floating_point():
+        raise ValueError(
+            f"{name}.select must give each sample a floating weight, got {_described(weight)}{hint}"
         )
 
     # One wait for all that is to be known of the values; a NaN is neither above 0 nor below infinity
@@ -176,6 +184,10 @@ def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
     if not (lightest > 0 and heaviest < math.inf):
         raise ValueError(f"{name}.select gave weights that are not finite and above 0{hint}")
     return found if weight.dtype == torch.float32 else Selection(index, weight.float())
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def top(score: Tensor, count: int) -> Selection:
