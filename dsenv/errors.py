@@ -3,8 +3,12 @@
 import difflib
 import inspect
 import math
+import numbers
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 
 def pick(kind: str, name: str, known: Iterable[str]) -> str:
@@ -45,23 +49,111 @@ def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) 
     return [name for name in needed if name not in keywords]
 
 
-def check_positive(name: str, value: float) -> float:
-    """Return `value` if it is a finite number above 0, else raise a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    return value
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """The setting `name` as a Python int; whole numbers of NumPy and torch are taken too.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given.
+        least: smallest allowed value.
+        most: largest allowed value; None for no limit.
+
+    Raises:
+        ValueError: it is no whole number (True and 2.0 are none), or out of range.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # torch raises any of them for its tensors
+        number = None
+
+    if number is None or number < least or (most is not None and number > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {allowed}, got {shown(value)}")
+    return number
 
 
-def check_count(name: str, value: int, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`, else raise a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
+def check_seed(name: str, value: Any) -> int:
+    """The setting `name` as a seed, 0 to 2**63 - 1; errors as for `check_count`."""
+    return check_count(name, value, 0, 2**63 - 1)
 
 
-def check_share(name: str, value: float, *, zero: bool = False) -> float:
-    """Return `value` if it is a share in (0, 1] (in [0, 1] with `zero`), else raise a ValueError."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and (value >= 0 if zero else value > 0) and value <= 1):
-        raise ValueError(f"{name} must be in {'[' if zero else '('}0, 1], got {value!r}")
-    return value
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """The setting `name` as a finite Python number; numbers of NumPy are taken too.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given. A Python int stays one.
+        low: smallest allowed value.
+        high: largest allowed value.
+        open_low: `low` itself is not allowed.
+        open_high: `high` itself is not allowed.
+
+    Raises:
+        ValueError: it is no number (True, text), not finite, or out of range.
+    """
+    number = _as_number(value)
+    is_low = number is None or number < low or (open_low and number == low)
+    is_high = number is None or number > high or (open_high and number == high)
+    if number is None or is_low or is_high:
+        raise ValueError(f"{name} must be {_range(low, high, open_low, open_high)}, got {shown(value)}")
+    return number
+
+
+def check_positive(name: str, value: Any) -> float:
+    """The setting `name` as a finite number above 0; errors as for `check_number`."""
+    return check_number(name, value, 0, open_low=True)
+
+
+def check_share(name: str, value: Any, *, zero: bool = False) -> float:
+    """The setting `name` as a share in (0, 1], or in [0, 1] with `zero`; errors as for `check_number`."""
+    return check_number(name, value, 0, 1, open_low=not zero)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """The setting `name` as a Python bool; that of NumPy is taken too.
+
+    Raises:
+        ValueError: it is anything else: 1, None and "no" are not taken for an answer.
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in an error message: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # a class of the user's own; the message matters more
+        text = f"an object of {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _as_number(value: Any) -> float | None:
+    """A finite int or float; None where the value is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        plain = int(value) if isinstance(value, numbers.Integral) else float(value)
+        return plain if math.isfinite(plain) else None
+    except OverflowError:  # 10**400 is no float
+        return None
+
+
+def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    """The numbers from `low` to `high` in words."""
+    if low == -math.inf and high == math.inf:
+        return "a finite number"
+    if high == math.inf:
+        return f"a number above {low:g}" if open_low else f"a number of at least {low:g}"
+    if low == -math.inf:
+        return f"a number below {high:g}" if open_high else f"a number of at most {high:g}"
+    return f"in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
