@@ -1,4 +1,4 @@
-"""Settings by value: equal settings have equal descriptions, others have not, and learnt state is left out."""
+"""Settings by value: equal settings have equal descriptions, others have not; learnt state is left out."""
 
 import copy
 import enum
@@ -96,12 +96,9 @@ def test_equal_values_have_equal_descriptions(value):
 
 
 def test_numbers_of_numpy_are_those_of_python():
-    assert describe([np.float64(0.5), np.int8(3), np.bool_(True)]) == [0.5, 3, True]
-    assert [type(part) for part in describe([np.float64(0.5), np.int8(3), np.bool_(True)])] == [
-        float,
-        int,
-        bool,
-    ]
+    found = describe([np.float64(0.5), np.int8(3), np.bool_(True)])
+    assert found == [0.5, 3, True]
+    assert [type(part) for part in found] == [float, int, bool]
 
 
 def test_views_and_copies_of_a_tensor_are_described_alike():
