@@ -153,7 +153,7 @@ def _of_object(value: Any, inner: Callable[[Any], Any]) -> Any:
     if is_dataclass(value):
         names = [field.name for field in fields(value) if field.init and field.name not in NOT_SETTINGS]
         return {**kind, **{name: inner(getattr(value, name, None)) for name in names}}
-    if getattr(value, "__dict__", None):
+    if _constructor(type(value)):
         return {**kind, **_attributes(value, {}, inner)}
 
     text = repr(value)
@@ -178,7 +178,8 @@ def _attributes(value: Any, given: Mapping[str, Any], inner: Callable[[Any], Any
 
     if not is_whole and not isinstance(value, Described):
         plain = (str, bool, int, float, type(None))
-        found.update({name: _plain(held) for name, held in vars(value).items() if isinstance(held, plain)})
+        rest = getattr(value, "__dict__", {}).items()
+        found.update({name: _plain(held) for name, held in rest if isinstance(held, plain)})
     return found
 
 

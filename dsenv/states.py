@@ -183,9 +183,7 @@ def _not_plain(state: Any, path: str) -> str | None:
         return next(filter(None, (_not_plain(part, f"{path}[{i}]") for i, part in enumerate(state))), None)
     if state is None or isinstance(state, Tensor | bool | int | float | str):
         return None
-    return (
-        f"{_named(path)} is a {type(state).__name__}, a state holds tensors, numbers, text, lists and dicts"
-    )
+    return f"{_named(path)} must be plain data (tensors, numbers, text, lists, dicts), got {_seen(state)}"
 
 
 def adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
