@@ -14,11 +14,12 @@ from dsenv.catalogue import Choice
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
-from dsenv.plan.data import Batch, IndexedDataset, open_source, split_sample, to_device
+from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.source import open_source
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 

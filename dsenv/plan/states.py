@@ -54,8 +54,8 @@ def _check_same(part: str, state: Mapping[str, Any], own: Mapping[str, Any], adv
         if type(theirs) is not type(mine) or theirs != mine:
             where, theirs, mine = _innermost(name, theirs, mine)
             raise ValueError(
-                f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build it "
-                f"with {advice}"
+                f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build "
+                f"it with {advice}"
             )
 
 

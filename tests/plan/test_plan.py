@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
-from dsenv.plan.data import READ, open_source
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.feedback import EpochBuffer, PlanSignals
 from dsenv.plan.forward import full_pass
+from dsenv.plan.source import READ, open_source
 from dsenv.plan.values import ValueRecord
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
