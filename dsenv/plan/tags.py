@@ -49,7 +49,7 @@ class Tags:
 
     def numbers(self, values: Tensor) -> Tensor:
         """Which sample each value is the mark of, -1 for none."""
-        number = values.to(torch.float64) - self.first
+        number = values.to(torch.float64).abs() - self.first
         is_mark = (number >= 0) & (number < self.count) & (number == number.floor())
         return torch.where(is_mark, number, -1.0).long()
 
@@ -126,14 +126,17 @@ def _replaced(value: Any, path: tuple[Any, ...], mark: float) -> Any:
 
 
 def _filled(value: Any, mark: float) -> Any:
+    """The value with the mark in every place; signs, NaN and infinities stay, since a function may ask."""
     if isinstance(value, Tensor):
-        return torch.full_like(value, mark)
+        marked = torch.where(value < 0, -mark, mark).to(value.dtype)
+        return torch.where(value.isfinite(), marked, value) if value.is_floating_point() else marked
     if isinstance(value, np.ndarray):
-        return np.full_like(value, mark)
+        return _filled(torch.from_numpy(np.array(value)), mark).numpy()
     if isinstance(value, list):
         return [_filled(item, mark) for item in value]
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return type(value)(int(mark))
+        is_finite = bool(np.isfinite(value))
+        return type(value)(int(-mark if value < 0 else mark)) if is_finite else value
     raise TypeError(type(value).__name__)
 
 
