@@ -164,15 +164,13 @@ def claim(name: str, part: Any, choice: Any) -> None:
 
 
 def keeps_state(part: Any) -> bool:
-    """Whether a part may remember something: only parts of dsenv are known not to."""
-    base = Selector if isinstance(part, Selector) else AugmentationController
-    kind = type(part)
+    """Whether a part may remember something: only rules of dsenv are known not to."""
     if isinstance(part, LearnedPart):  # its runner tells
         return False
+    kind = type(part)
     is_own = kind.__module__.partition(".")[0] == "dsenv"
-    is_pure = kind.state_dict is base.state_dict and not getattr(part, "_memory", None)
-    learns = kind.observes or getattr(kind, "needs_pass", False)
-    return not is_own or not is_pure or learns
+    is_rule = isinstance(part, Selector) and kind.state_dict is Selector.state_dict
+    return not (is_own and is_rule and not part.observes and not part.needs_pass)
 
 
 def in_words(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
