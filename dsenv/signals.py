@@ -170,6 +170,7 @@ class SampleSignals:
         step: int | Tensor,
         *,
         known: Tensor | None = None,
+        filled: Tensor | None = None,
     ) -> None:
         """Take in one interval's training forward.
 
@@ -180,7 +181,9 @@ class SampleSignals:
             labels: (..., B) int64 the labels trained on.
             step: number of this interval, stored as `last_step`; (K,) where replicas are at different ones.
             known: (..., B) bool, samples whose loss and outputs are to be taken in; None for all. Of the
-                others the visit counts, and the loss of a first visit; all else stays as it was.
+                others the visit counts, and all else stays as it was.
+            filled: (..., B) bool, samples that are not known, whose loss is to be taken in all the same,
+                since the caller put another in its place; None for none.
         """
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
@@ -203,7 +206,12 @@ class SampleSignals:
         }
         if known is not None:
             forgot = torch.where(known, forgot, torch.zeros_like(forgot))
-            new = {name: self._where_known(name, index, value, known, first) for name, value in new.items()}
+            taken = dict.fromkeys(new, known)
+            if filled is not None:
+                taken |= {"loss": known | filled, "loss_ema": known | filled}
+            new = {
+                name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
+            }
         for name, value in new.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
@@ -212,11 +220,6 @@ class SampleSignals:
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
-
-    def _where_known(self, name: str, index: Tensor, value: Tensor, known: Tensor, first: Tensor) -> Tensor:
-        """New values where they are known, the old ones elsewhere; of a first visit the loss is taken in."""
-        is_taken = known | first if name in ("loss", "loss_ema") else known
-        return torch.where(is_taken, value, self.gather(name, index))
 
     def _influence(self, index: Tensor, change: Tensor, visits: Tensor) -> dict[str, Tensor]:
         """Influence and its variance after a loss change of that size; there is none at a first visit."""

@@ -174,6 +174,11 @@ class DataPlan:
         """
         return self.epoch_schedule.total_steps
 
+    @property
+    def nonfinite(self) -> Tensor:
+        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out."""
+        return self._feedback.values.count
+
     def steps_in_epoch(self, epoch: int | None = None) -> int:
         """Optimiser steps of an epoch; None for the current one."""
         epoch = self.epoch_sampler.epoch if epoch is None else epoch

@@ -82,11 +82,11 @@ class PlanSignals(SampleSignals):
             )
         return super().__getattr__(name)
 
-    def update_losses(self, index: Tensor, loss: Tensor, step: int, *, known: Tensor | None = None) -> None:
+    def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
         """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
         self.blind = True
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
-        self.update(index, loss, nothing, torch.zeros_like(index), step, known=known)
+        self.update(index, loss, nothing, torch.zeros_like(index), step, **known)
 
 
 class EpochBuffer:
@@ -123,18 +123,20 @@ class EpochBuffer:
         logits, labels = more or (None, index)
         seen = ModelOutputs(index, labels, loss, logits)
         code = codes(seen, None if logits is None else signals.classes)
-        record.add(index, code)
-        known = None
+        known: dict[str, Tensor] = {}
         if code.device.type != "cpu" or bool(code.any()):  # to ask a device would be a wait
-            known = code == 0
+            never = record.count[index] == signals.times_trained[index]
+            known = {"known": code == 0, "filled": never & (code > 0)}
+            record.add(index, code)
+            record.count[index] += (code > 0).int()
             seen = mended(seen, code)
 
         if seen.logits is None:
-            signals.update_losses(index, seen.loss, step, known=known)
+            signals.update_losses(index, seen.loss, step, **known)
         else:
             signals.blind = False
             labels = seen.labels.clamp(0, signals.classes - 1)
-            signals.update(index, seen.loss, seen.logits, labels, step, known=known)
+            signals.update(index, seen.loss, seen.logits, labels, step, **known)
         self._parts, self._elements = [], 0
 
     def state_dict(self) -> dict[str, Any]:

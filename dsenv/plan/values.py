@@ -99,7 +99,7 @@ class ValueRecord:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.count = torch.zeros(size, dtype=torch.int32, device=device)
-        """(N,) epochs in which a value of the sample was not finite."""
+        """(N,) visits of each sample at which its loss or logits were not finite."""
         self._codes = torch.zeros(size, dtype=torch.uint8, device=device)  # of the current epoch
         self._is_clean = True  # nothing was added since the last report
 
@@ -115,7 +115,6 @@ class ValueRecord:
         if self._is_clean:
             return
         if bool(self._codes.any()):
-            self.count += (self._codes > 0).int()
             warnings.warn(f"epoch {epoch}: {described(self._codes)}; {ADVICE}", stacklevel=stacklevel)
         self._codes.zero_()
         self._is_clean = True
