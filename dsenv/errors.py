@@ -18,8 +18,8 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
         ValueError: `name` is not known; the message lists what is.
     """
     options = sorted(known)
-    if name in options:
-        return name
+    if isinstance(name, str) and name in options:
+        return str(name)
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""

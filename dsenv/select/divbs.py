@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, label_errors, need
 
@@ -77,13 +78,8 @@ class DivBS(StaticSelector):
     needs_features = True
 
     def __init__(self, batch: int = 320, together: int = 64) -> None:
-        if batch < 2 or together < 1:
-            raise ValueError(
-                f"batch must be at least 2 and together at least 1, got batch={batch!r} and "
-                f"together={together!r}"
-            )
-
-        self.batch, self.together = batch, together
+        self.batch = check_count("batch", batch, 2)
+        self.together = check_count("together", together)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

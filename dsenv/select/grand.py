@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_flag
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
@@ -50,7 +51,7 @@ class GraNd(StaticSelector):
     averages_passes = True
 
     def __init__(self, bias: bool = True) -> None:
-        self.bias = bias
+        self.bias = check_flag("bias", bias)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

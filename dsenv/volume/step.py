@@ -2,6 +2,7 @@
 
 import math
 
+from dsenv.errors import check_count
 from dsenv.volume.base import VolumeSchedule, check_swing
 
 
@@ -24,7 +25,7 @@ class Step(VolumeSchedule):
         target: mean ratio, (0, 1].
         swing: distance of the first and the last stage from the target; None for
             `default_swing(target)`, rising.
-        stages: number of stages, at least 2.
+        stages: number of stages, at least 2; for one take `Constant`.
 
     Raises:
         ValueError: a level would leave (0, 1], or there is only one stage.
@@ -32,10 +33,8 @@ class Step(VolumeSchedule):
 
     def __init__(self, target: float, swing: float | None = None, stages: int = 2) -> None:
         super().__init__(target)
-        if stages < 2:
-            raise ValueError(f"stages must be at least 2, got {stages}; for one stage use Constant")
-        self.swing = check_swing(target, swing)
-        self.stages = stages
+        self.swing = check_swing(self.target, swing)
+        self.stages = check_count("stages", stages, 2)
 
     def _ratio(self, step: int, total: int) -> float:
         width = self.stages / total
