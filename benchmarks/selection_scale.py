@@ -85,7 +85,7 @@ class Work:
     def history(self, kind, *fields):
         state = {name: self.values() for name in fields}
         visits = torch.ones(self.size, dtype=torch.int32, device=self.device)
-        return self.selecting(kind, "times_trained", state={"visits": visits, **state})
+        return self.selecting(kind, "times_trained", state={**kind.state_dict(), "visits": visits, **state})
 
     def static(self, kind):
         """Its one ranking, drawn anew each time."""

@@ -49,7 +49,7 @@ def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) 
     return [name for name in needed if name not in keywords]
 
 
-def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None, *, hint: str = "") -> int:
     """The setting `name` as a Python int; whole numbers of NumPy and torch are taken too.
 
     Args:
@@ -57,6 +57,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
         value: what was given.
         least: smallest allowed value.
         most: largest allowed value; None for no limit.
+        hint: what to do instead, put behind the message.
 
     Raises:
         ValueError: it is no whole number (True and 2.0 are none), or out of range.
@@ -68,7 +69,8 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
     if number is None or number < least or (most is not None and number > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number {allowed}, got {shown(value)}")
+        more = f"; {hint}" if hint else ""
+        raise ValueError(f"{name} must be a whole number {allowed}, got {shown(value)}{more}")
     return number
 
 

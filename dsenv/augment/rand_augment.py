@@ -30,14 +30,16 @@ class RandAugment(AugmentationController):
     leaves 8 - 4 strength bits, rounded; the strength is any number, there one of 31 levels.
 
     Args:
-        ops_per_sample: >= 1; for none take `NoAugmentation`.
+        ops_per_sample: >= 1.
         strength: in [0, 1].
         settings: `ops` and `magnitudes` of `AugmentationController`.
     """
 
     def __init__(self, ops_per_sample: int = 2, strength: float = 0.3, **settings: Any) -> None:
         super().__init__(**settings)
-        self.ops_per_sample = check_count("ops_per_sample", ops_per_sample)
+        self.ops_per_sample = check_count(
+            "ops_per_sample", ops_per_sample, hint="for none take NoAugmentation"
+        )
         self.strength = check_share("strength", strength, zero=True)
 
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:

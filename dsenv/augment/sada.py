@@ -78,7 +78,7 @@ class SADA(AugmentationController):
         self.size = size = check_count("size", size)
         self.classes = classes = check_count("classes", classes)
         self.estimator = pick("estimator", estimator, ESTIMATORS)
-        self.window = window = check_count("window", window, 2)  # the variance of one value is 0
+        self.window = window = check_count("window", window, 2, hint="the variance of one value is 0")
         self.ema = check_number("ema", ema, 0, 1, open_high=True)
         self.clip = check_number("clip", clip, 0, 0.5, open_high=True)
         self.reverse = check_flag("reverse", reverse)

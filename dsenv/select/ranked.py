@@ -74,6 +74,7 @@ class Ranked(HistorySelector):
     """
 
     fields = ("margin",)
+    observes = False  # by "margin" alone
 
     def __init__(self, by: str = "loss", keep: str = "hardest", size: int | None = None) -> None:
         self.by = pick("signal to rank by", by, HARDER)

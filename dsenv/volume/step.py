@@ -25,7 +25,7 @@ class Step(VolumeSchedule):
         target: mean ratio, (0, 1].
         swing: distance of the first and the last stage from the target; None for
             `default_swing(target)`, rising.
-        stages: number of stages, at least 2; for one take `Constant`.
+        stages: number of stages, at least 2.
 
     Raises:
         ValueError: a level would leave (0, 1], or there is only one stage.
@@ -34,7 +34,7 @@ class Step(VolumeSchedule):
     def __init__(self, target: float, swing: float | None = None, stages: int = 2) -> None:
         super().__init__(target)
         self.swing = check_swing(self.target, swing)
-        self.stages = check_count("stages", stages, 2)
+        self.stages = check_count("stages", stages, 2, hint="for one stage use Constant")
 
     def _ratio(self, step: int, total: int) -> float:
         width = self.stages / total
