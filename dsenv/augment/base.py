@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
-from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.augment.ops import OPS, STANDARD_OPS, apply_ops, draw_ops, op_codes
 from dsenv.describe import Described
 from dsenv.errors import shown
 from dsenv.kernels import sent
@@ -78,7 +78,7 @@ class AugmentationController(Described, ABC):
 
     def __init__(self, *, ops: Sequence[str] = STANDARD_OPS, magnitudes: Magnitudes = MODERATE) -> None:
         self._codes = op_codes(ops)
-        self.ops = tuple(map(str, ops))
+        self.ops = tuple(OPS[code] for code in self._codes.tolist())
         if not isinstance(magnitudes, Magnitudes):
             raise ValueError(f"magnitudes must be a Magnitudes, got {shown(magnitudes)}")
         self.magnitudes = magnitudes

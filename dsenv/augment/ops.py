@@ -46,6 +46,7 @@ def op_codes(names: Sequence[str]) -> Tensor:
     """
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise ValueError(f"ops must be a list of names, got {shown(names)}; there are: {', '.join(OPS)}")
+    names = list(names)
     if not names:
         raise ValueError(f"at least one op is needed; there are: {', '.join(OPS)}")
     return torch.tensor([OPS.index(pick("op", name, OPS)) for name in names])

@@ -79,6 +79,7 @@ class CCS(StaticSelector):
     """
 
     needs_logits = True
+    score_dtype = torch.float32
     averages_passes = True
 
     def __init__(self, beta: float = 0.3, strata: int = 50) -> None:

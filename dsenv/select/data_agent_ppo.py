@@ -174,9 +174,10 @@ class Learner(ABC):
             self.generator.set_state(state["generator"].cpu())
         except RuntimeError as error:
             raise ValueError(f"'generator' of the state is none of a torch.Generator: {error}") from error
-        for rows in (state["visits"], state.get("done", [])):
-            if any(len({len(tensor) for tensor in row}) > 1 for row in rows):
-                raise ValueError("the tensors of each batch in 'visits' and 'done' must have one length")
+        visits, done = state["visits"], state.get("done", [()] * len(state["visits"]))
+        rows = [[*visit, *acts] for visit, acts in zip(visits, done, strict=False)]
+        if len(visits) != len(done) or any(len(set(map(len, row))) != 1 for row in rows):
+            raise ValueError("each batch in 'visits' (and 'done') of the state must have one length")
 
         self.networks.load_state_dict(state["networks"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

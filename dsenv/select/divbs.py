@@ -76,6 +76,7 @@ class DivBS(StaticSelector):
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.int64
 
     def __init__(self, batch: int = 320, together: int = 64) -> None:
         self.batch = check_count("batch", batch, 2)

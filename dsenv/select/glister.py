@@ -106,6 +106,7 @@ class Glister(StaticSelector):
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.int64
 
     def __init__(self, budget: float = 0.1, group: int = 1, eta: float = 0.1) -> None:
         self.budget = check_share("budget", budget, zero=True)

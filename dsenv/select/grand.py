@@ -48,6 +48,7 @@ class GraNd(StaticSelector):
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.float32
     averages_passes = True
 
     def __init__(self, bias: bool = True) -> None:

@@ -105,6 +105,8 @@ class StaticSelector(Selector):
     """
 
     needs_pass = True
+    score_dtype: torch.dtype | None = None
+    """Of the scores, for the check of a saved state; None for any."""
     averages_passes: bool = False
     """Further calls of `prepare` add to a mean score; else the last call counts."""
 
@@ -188,7 +190,8 @@ class StaticSelector(Selector):
 
     def state_like(self) -> dict[str, Any]:
         """How a state must look; its length is that of the training set it was saved with."""
-        scores = [TensorOf(dtype, (None,)) for dtype in (torch.float64, torch.int64, torch.float32)]
+        known, every = self.score_dtype, (torch.float64, torch.int64, torch.float32)
+        scores = [TensorOf(dtype, (None,)) for dtype in (every if known is None else (known,))]
         order = Either(None, TensorOf(torch.int64, (None,)))
         return {
             "settings": Exactly(self.settings()),
