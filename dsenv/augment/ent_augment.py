@@ -33,7 +33,7 @@ class EntAugment(AugmentationController):
     Source: Yang et al., "EntAugment", ECCV 2024; github.com/Jackbrocp/EntAugment.
 
     Differences from published code: the warm-up ends after exactly `warm_up` epochs (there one later), and
-    the op space grows with strength (there most ops do not).
+    every op grows with strength (there half of them do not: at strength 0 brightness is nearly black).
 
     Args:
         warm_up: epochs of TrivialAugment at the start, >= 0.

@@ -26,8 +26,8 @@ class RandAugment(AugmentationController):
 
     Differences from published code, here torchvision's: autocontrast and equalize are blended in by the
     strength; full strength translates by 10/32 of the width or height, there by 150/331; solarize inverts
-    from 256 (1 - strength) on, there from 255 (1 - strength), which inverts white at strength 0; posterize
-    leaves 8 - 4 strength bits, rounded; the strength is any number, there one of 31 levels.
+    from 256 (1 - strength) on, there from 255 (1 - strength), which inverts white at strength 0; the strength
+    is any number in [0, 1], there one of 31 levels.
 
     Args:
         ops_per_sample: >= 1.

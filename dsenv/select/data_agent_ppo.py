@@ -19,7 +19,12 @@ from dsenv.select.data_agent_policy import (
     sample_beta,
     standardised,
 )
-from dsenv.select.data_agent_released import BatchMeanNormaliser, crossed_policy_loss, rowwise_advantage
+from dsenv.select.data_agent_released import (
+    BatchMeanNormaliser,
+    crossed_policy_loss,
+    deviation,
+    rowwise_advantage,
+)
 from dsenv.select.data_agent_reward import take_reward
 from dsenv.states import ListOf, TensorOf, Whole, adam_state, check_state
 
@@ -283,7 +288,7 @@ class ReleasedLearner(Learner):
         rewards, values = [done.reward for done in self.done], [done.value for done in self.done]
         self.done = []
         advantage = torch.cat(rowwise_advantage(rewards, values))
-        return advantage / (advantage.std() + 1e-8), advantage + acts.value
+        return advantage / (deviation(advantage) + 1e-8), advantage + acts.value
 
     def policy_loss(self, alpha: Tensor, beta: Tensor, acts: Acts, advantage: Tensor) -> Tensor:
         """Every action paired with every advantage; no entropy bonus."""

@@ -66,8 +66,9 @@ class DivBS(StaticSelector):
     Cost: N B (C + D + B) multiplications and 8 N B bytes for N samples in batches of B, `together` batches
     at a time. State: 16 bytes a sample. Needs logits and features.
     Source: Hong et al., 2024, arXiv 2406.04872.
-    Differs from the published code: takes the largest inner product, as the paper says, where the code draws
-    in proportion to it; batches are fixed strides through the data set; all samples are ranked.
+    Differs from the published code (at 33ae106): takes the largest inner product, as the paper says, where
+    the code draws in proportion to it; no sample is taken twice, which the code may do once nothing is left
+    to explain; batches are fixed strides through the data set; all samples are ranked.
 
     Args:
         batch: samples that are compared with each other, at least 2.

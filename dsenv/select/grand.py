@@ -40,7 +40,9 @@ class GraNd(StaticSelector):
 
     Cost: O(N (C + D)) a pass. State: 16 bytes a sample. Needs logits and features.
     Source: Paul et al., 2021, arXiv 2107.07075; the last layer only, as in DeepCore (arXiv 2204.08499).
-    Differs from DeepCore: the caller decides when the pass is made; there it follows all pre-training epochs.
+    Differs from DeepCore (at 74ec709): the caller decides when the pass is made, there it follows all
+    pre-training epochs; each norm is that of one sample's loss, there it carries 1 / batch size, so that a
+    short last batch ranks too high.
 
     Args:
         bias: the last linear layer has a bias.

@@ -33,8 +33,9 @@ class Pods(VolumeSchedule):
 
     Source: PODS, arXiv 2605.14773. Differences from published code: none is published. The paper's
     rule for levels and lengths is not known to us; the length is our reading of the equal budget, the
-    default levels are 0.2 to 0.25 from the target, after the swing of the regulariser in its figure
-    (2.5 in log units), and default phases last one epoch each, as drawn there.
+    default levels are 0.2 to 0.25 from targets of 0.3 to 0.7, after the swing of the regulariser in its
+    figure (2.5 in log units there, 2.2 with these levels), and default phases last one epoch each, as drawn
+    there.
 
     Args:
         target: mean ratio, (0, 1].
