@@ -186,6 +186,23 @@ def _not_plain(state: Any, path: str) -> str | None:
     return f"{_named(path)} must be plain data (tensors, numbers, text, lists, dicts), got {_seen(state)}"
 
 
+def check_part_state(part: Any, state: Any) -> None:
+    """Check the state of a part by its `state_like()`.
+
+    Where a subclass of the user's saves more than `state_like` says, those keys are left to the subclass.
+
+    Raises:
+        ValueError: as for `check_state`.
+    """
+    kind, like = type(part), part.state_like()
+    saving, describing = (
+        next(base for base in kind.__mro__ if name in vars(base)) for name in ("state_dict", "state_like")
+    )
+    if isinstance(state, Mapping) and saving is not describing and issubclass(saving, describing):
+        state = {key: value for key, value in state.items() if key in like}
+    check_state(kind.__name__, state, like)
+
+
 def adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Pattern for the state of an Adam optimizer: before its first step or after it, at any learning rate."""
     groups = optimizer.state_dict()["param_groups"]

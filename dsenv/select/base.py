@@ -149,13 +149,17 @@ class Selector(Described, ABC):
         """Everything the selector remembers; empty for a pure function of the signals."""
         return {}
 
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look that `load_state_dict` takes; `dsenv.states` has the patterns."""
+        return {}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`.
 
         Raises:
             ValueError: it is no state of this selector, or of other settings or data; nothing is loaded then.
         """
-        check_state(type(self).__name__, state, {})
+        check_state(type(self).__name__, state, self.state_like())
 
 
 def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:

@@ -1,10 +1,9 @@
 """What every volume schedule is, and how its ratios become sample counts."""
 
-import math
 from abc import ABC, abstractmethod
 
 from dsenv.describe import Described
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_number, check_share
 
 LARGEST_SWING = 0.25  # default distance of the levels from the target ratio
 
@@ -45,11 +44,10 @@ class VolumeSchedule(Described, ABC):
             total: number of epochs of the training run.
 
         Raises:
-            ValueError: `step` is outside the training run.
+            ValueError: `step` is outside the training run, or one of the two is no whole number.
         """
-        if not 0 <= step < total:
-            raise ValueError(f"step must be in 0..{total - 1} for total {total}, got {step}; count from 0")
-
+        total = check_count("total", total)
+        step = check_count("step", step, 0, total - 1)
         value = min(1.0, self._ratio(step, total))
         assert value > 0, (self, step, total, value)
         return value
@@ -69,7 +67,7 @@ class SwingSchedule(VolumeSchedule):
 
     def __init__(self, target: float, swing: float | None = None) -> None:
         super().__init__(target)
-        self.swing = check_swing(target, swing)
+        self.swing = check_swing(self.target, swing)
 
     @abstractmethod
     def shape(self, progress: float) -> float:
@@ -139,8 +137,9 @@ def check_swing(target: float, swing: float | None) -> float:
     if swing is None:
         return default_swing(target)
 
+    swing = check_number("swing", swing)
     room = min(target, 1 - target)
-    if math.isfinite(swing) and abs(swing) <= room and abs(swing) < target:
+    if abs(swing) <= room and abs(swing) < target:
         return swing
     raise ValueError(
         f"swing must keep the ratio in (0, 1]: at most {room:.3g} either way around a target of {target}, "
