@@ -149,7 +149,7 @@ class EpochSampler:
             return table.counts[self.epoch]
         if self.policies is not None and self.policies.decides_count:
             return self.policies.count(self.signals)
-        if not pruning_is_on(self.epoch, table.epochs, 1 - self.tail):
+        if not pruning_is_on(self.epoch, table.epochs, round(1 - self.tail, 12)):
             return size
 
         count = self.selector.own_count(self.signals)

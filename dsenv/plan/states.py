@@ -30,6 +30,8 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
 
     check_state("a DataPlan", state, {**own, **_pattern(own, schedule)})
     _check_epoch(state["epoch_sampler"], schedule)
+    for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
+        _check_buffered(number, part, schedule.size)
 
 
 def _check_version(state: Any) -> None:
@@ -136,6 +138,30 @@ def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
         }
     for fault in (words for words, is_met in faults.items() if is_met):
         raise ValueError(f"this is no state of a DataPlan: {fault}; it is damaged, load an older one")
+
+
+def _check_buffered(number: int, part: Any, size: int) -> None:
+    """Check a batch that the signals did not take in yet: positions and losses, with logits and labels or not.
+
+    Raises:
+        ValueError: it is none.
+    """
+    has_logits = len(part) == 4
+    are_tensors = len(part) in (2, 4) and all(isinstance(value, Tensor) for value in part)
+    if are_tensors and part[0].dtype == torch.int64 and part[0].dim() == 1:
+        index, loss = part[:2]
+        is_inside = not len(index) or (int(index.min()) >= 0 and int(index.max()) < size)
+        fits = loss.shape == index.shape and loss.is_floating_point()
+        if has_logits:
+            logits, labels = part[2:]
+            fits &= logits.dim() == 2 and len(logits) == len(index) and labels.shape == index.shape
+            fits &= logits.is_floating_point() and labels.dtype == torch.int64
+        if is_inside and fits:
+            return
+    raise ValueError(
+        f"this is no state of a DataPlan: batch {number} of 'feedback.buffer' is none; it is damaged, load "
+        "an older one"
+    )
 
 
 def _closed(record: Mapping[str, Any]) -> Tensor:
