@@ -178,8 +178,7 @@ class Trainer:
             budget: samples that each replica sees in its whole training run, for the learning-rate schedule.
             hooks: augments every batch before the forward pass and receives the outputs of the models.
         """
-        batch = self.task.recipe.batch_size
-        starts = range(0, selection.index.shape[1], batch)
+        starts = range(0, selection.index.shape[1], self.task.recipe.batch_size)
         rates = self._learning_rates(selection.counts, starts, spent, budget)
         self.replicas.features_wanted = hooks is not None and hooks.needs_features
         total = Totals(self.replicas.count, self.device)
@@ -188,10 +187,12 @@ class Trainer:
 
         for number, start in enumerate(starts):
             # The batch: positions, labels, weights, and inputs that the hooks augment
-            index = selection.index[:, start : start + batch]  # (K, B)
-            sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
+            sizes = [self._batch_size(count - start, start > 0) for count in selection.counts]
+            if not any(sizes):  # the last sample went with the batch before
+                continue
+            index = self._positions(selection, start, sizes)  # (K, B)
             labels = self._labels.gather(1, index)
-            weight = selection.weight[:, start : start + batch]
+            weight = selection.weight[:, start : start + index.shape[1]]
             inputs = self._inputs(index, sizes, hooks)
 
             # One optimiser step; the hooks get the outputs from before it
@@ -209,6 +210,32 @@ class Trainer:
 
         self._take_in(parts, step, total)
         return Interval(total.loss / total.count, total.correct / total.count)
+
+    def _batch_size(self, left: int, is_later: bool) -> int:
+        """Samples of a replica's next batch when `left` are left of the interval.
+
+        Where batch statistics need two samples, a single one that would be left over goes with the batch
+        before it.
+        """
+        batch = self.task.recipe.batch_size
+        if self.replicas.needs_company and batch > 1:
+            if left == batch + 1:
+                return left
+            if left == 1 and is_later:
+                return 0
+        return min(max(left, 0), batch)
+
+    def _positions(self, selection: StackedSelection, start: int, sizes: Sequence[int]) -> Tensor:
+        """Positions (K, B) of the batch that begins at `start`; N is padding."""
+        index = selection.index[:, start : start + max(sizes)]
+        left = [min(max(count - start, 0), max(sizes)) for count in selection.counts]
+        if left == list(sizes):
+            return index
+
+        # A sample of another batch of that replica
+        place = torch.arange(index.shape[1], device=self.device)
+        size = kernels.sent(torch.tensor(sizes), self.device)
+        return index.masked_fill(place >= size[:, None], self.size)
 
     def _inputs(self, index: Tensor, sizes: Sequence[int], hooks: BatchHooks | None) -> Tensor:
         """(K, B, ...) inputs, augmented where the hooks do that."""
