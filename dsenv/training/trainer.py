@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dsenv import kernels
 from dsenv.errors import check_count, check_flag, check_positive, pick
@@ -52,9 +53,13 @@ class Totals:
         self.correct = torch.zeros_like(self.loss)
         self.count = torch.zeros_like(self.loss)
 
-    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor) -> None:
-        """Add (K, B) losses and hits, leaving out padding."""
-        self.loss += torch.where(is_sample, loss, torch.zeros_like(loss)).sum(1)
+    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor, size: int) -> None:
+        """Add (K, B) losses and hits, leaving out padding; `size` is N.
+
+        The sum goes over at least N places, so that it rounds alike however many the other replicas have.
+        """
+        own = torch.where(is_sample, loss, torch.zeros_like(loss))
+        self.loss += functional.pad(own, (0, max(size - own.shape[1], 0))).sum(1)
         self.correct += (correct & is_sample).sum(1)
         self.count += is_sample.sum(1)
 
@@ -190,9 +195,8 @@ class Trainer:
             sizes = [self._batch_size(count - start, start > 0) for count in selection.counts]
             if not any(sizes):  # the last sample went with the batch before
                 continue
-            index = self._positions(selection, start, sizes)  # (K, B)
+            index, weight = self._batch(selection, start, sizes)  # (K, B)
             labels = self._labels.gather(1, index)
-            weight = selection.weight[:, start : start + index.shape[1]]
             inputs = self._inputs(index, sizes, hooks)
 
             # One optimiser step; the hooks get the outputs from before it
@@ -225,17 +229,27 @@ class Trainer:
                 return 0
         return min(max(left, 0), batch)
 
-    def _positions(self, selection: StackedSelection, start: int, sizes: Sequence[int]) -> Tensor:
-        """Positions (K, B) of the batch that begins at `start`; N is padding."""
-        index = selection.index[:, start : start + max(sizes)]
-        left = [min(max(count - start, 0), max(sizes)) for count in selection.counts]
-        if left == list(sizes):
-            return index
+    def _batch(self, selection: StackedSelection, start: int, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Positions and weights (K, B) of the batch that begins at `start`; N is padding.
 
-        # A sample of another batch of that replica
-        place = torch.arange(index.shape[1], device=self.device)
-        size = kernels.sent(torch.tensor(sizes), self.device)
-        return index.masked_fill(place >= size[:, None], self.size)
+        Where one pass serves all replicas, B does not depend on what the others select: another shape would
+        round otherwise.
+        """
+        wanted = max(sizes)
+        index = selection.index[:, start : start + wanted]
+        weight = selection.weight[:, start : start + wanted]
+
+        # Samples that belong to another batch of their replica
+        if [min(max(count - start, 0), wanted) for count in selection.counts] != list(sizes):
+            size = kernels.sent(torch.tensor(sizes), self.device)
+            place = torch.arange(wanted, device=self.device)
+            index = index.masked_fill(place >= size[:, None], self.size)
+
+        missing = min(self.task.recipe.batch_size, self.size) - wanted
+        if self.replicas.stacked and missing > 0:
+            index = functional.pad(index, (0, missing), value=self.size)
+            weight = functional.pad(weight, (0, missing))
+        return index, weight
 
     def _inputs(self, index: Tensor, sizes: Sequence[int], hooks: BatchHooks | None) -> Tensor:
         """(K, B, ...) inputs, augmented where the hooks do that."""
@@ -266,7 +280,7 @@ class Trainer:
         index, loss, logits = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
         labels = self._labels.gather(1, index)
         self.signals.update(index, loss, logits, labels, step)
-        total.add(loss, logits.argmax(-1) == labels, index < self.size)
+        total.add(loss, logits.argmax(-1) == labels, index < self.size, self.size)
 
     def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""
