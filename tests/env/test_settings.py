@@ -1,4 +1,4 @@
-"""Every setting of an environment: NumPy's numbers are taken as plain ones, all else is refused by its name."""
+"""Every setting of an environment: NumPy's numbers become plain ones, all else is refused by its name."""
 
 import numpy as np
 import pytest
@@ -135,7 +135,7 @@ def test_a_number_of_environments_is_a_whole_number(value):
         dsenv.env.TrainingVectorEnv(num_envs=value, task=TASK)
 
 
-@pytest.mark.parametrize("device", [5, None, "gpu", "meta", "cuda:99", ["cpu"]])
+@pytest.mark.parametrize("device", [5, None, "tpu", "meta", "cuda:99", ["cpu"]])
 def test_devices_that_are_not_there_are_named(device):
     with pytest.raises(ValueError, match="device"):
         dsenv.TrainingEnv(task=TASK, device=device)
