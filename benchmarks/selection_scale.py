@@ -85,12 +85,12 @@ class Work:
     def history(self, kind, *fields):
         state = {name: self.values() for name in fields}
         visits = torch.ones(self.size, dtype=torch.int32, device=self.device)
-        return self.selecting(kind, "times_trained", state={"visits": visits, **state})
+        return self.selecting(kind, "times_trained", state={**kind.state_dict(), "visits": visits, **state})
 
     def static(self, kind):
         """Its one ranking, drawn anew each time."""
         signals, score = self.signals(), self.values()
-        kind.load_state_dict({"passes": 1, "score": score})
+        kind.load_state_dict({**kind.state_dict(), "passes": 1, "score": score})
 
         def rank():
             kind._order = None
@@ -103,7 +103,7 @@ class Work:
         return lambda: FixedRandom().select(signals, self.count, self.generator)
 
     def agent(self):
-        state = {"variant": "bandit", "selections": 9, "features": None, "learner": None}
+        state = {**DataAgent().state_dict(), "selections": 9}
         state |= {"score": self.values(), "trained_at": self.whole(9)}
         return self.selecting(DataAgent(), state=state)
 
@@ -140,8 +140,8 @@ CASES: dict[str, Callable[[Work], Callable[[], object]]] = {
     "ucb": lambda w: w.history(UCB(), "mean", "variance"),
     "epsilon_greedy": lambda w: w.history(EpsilonGreedy(), "mean"),
     "ranked, hardest": lambda w: w.selecting(Ranked(), "loss", "times_trained"),
-    "ranked, easiest by margin": lambda w: w.selecting(
-        Ranked("margin", "easiest"), "margin", "times_trained"
+    "ranked, easiest by label margin": lambda w: w.selecting(
+        Ranked("label_margin", "easiest"), "margin", "times_trained"
     ),
     "ranked, nothing seen": lambda w: w.selecting(Ranked(), "loss"),
     "el2n": lambda w: w.history(EL2N(), "el2n"),

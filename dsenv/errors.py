@@ -18,8 +18,8 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
         ValueError: `name` is not known; the message lists what is.
     """
     options = sorted(known)
-    if name in options:
-        return name
+    if isinstance(name, str) and name in options:
+        return str(name)
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
@@ -49,7 +49,7 @@ def missing_keywords(function: Callable[..., Any], keywords: Mapping[str, Any]) 
     return [name for name in needed if name not in keywords]
 
 
-def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None, *, hint: str = "") -> int:
     """The setting `name` as a Python int; whole numbers of NumPy and torch are taken too.
 
     Args:
@@ -57,6 +57,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
         value: what was given.
         least: smallest allowed value.
         most: largest allowed value; None for no limit.
+        hint: what to do instead, put behind the message.
 
     Raises:
         ValueError: it is no whole number (True and 2.0 are none), or out of range.
@@ -68,7 +69,8 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
     if number is None or number < least or (most is not None and number > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number {allowed}, got {shown(value)}")
+        more = f"; {hint}" if hint else ""
+        raise ValueError(f"{name} must be a whole number {allowed}, got {shown(value)}{more}")
     return number
 
 
@@ -126,6 +128,13 @@ def check_flag(name: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def check_function(name: str, value: Any) -> Any:
+    """The setting `name` if it is None or can be called, else a ValueError."""
+    if value is None or callable(value):
+        return value
+    raise ValueError(f"{name} must be a function or None, got {shown(value)}")
 
 
 def shown(value: Any, most: int = 60) -> str:

@@ -161,7 +161,17 @@ class SampleSignals:
             else:
                 self._store[name][rows] = value
 
-    def update(self, index: Tensor, loss: Tensor, logits: Tensor, labels: Tensor, step: int | Tensor) -> None:
+    def update(
+        self,
+        index: Tensor,
+        loss: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        step: int | Tensor,
+        *,
+        known: Tensor | None = None,
+        filled: Tensor | None = None,
+    ) -> None:
         """Take in one interval's training forward.
 
         Args:
@@ -170,6 +180,10 @@ class SampleSignals:
             logits: (..., B, C) the model's outputs.
             labels: (..., B) int64 the labels trained on.
             step: number of this interval, stored as `last_step`; (K,) where replicas are at different ones.
+            known: (..., B) bool, samples whose loss and outputs are to be taken in; None for all. Of the
+                others the visit counts, and all else stays as it was.
+            filled: (..., B) bool, samples that are not known, whose loss is to be taken in all the same,
+                since the caller put another in its place; None for none.
         """
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
@@ -179,14 +193,26 @@ class SampleSignals:
         visits = self.gather("times_trained", index)
         first = visits == 0
         forgot = (old["correct"] > said["correct"]).int()
-        self._update_influence(index, (loss - old["loss"]).abs(), visits)
+        is_sample = index < self.size
 
         # The first visit has no loss to compare with
-        self._write("loss_ema", index, torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)))
-        self._write("loss_change", index, torch.where(first, torch.zeros_like(loss), loss - old["loss"]))
-        self._write("loss_rank", index, _rank(loss, index < self.size))
-        self._write("loss", index, loss)
-        for name, value in said.items():
+        new = {
+            **self._influence(index, (loss - old["loss"]).abs(), visits),
+            "loss_ema": torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)),
+            "loss_change": torch.where(first, torch.zeros_like(loss), loss - old["loss"]),
+            "loss_rank": _rank(loss, is_sample if known is None else is_sample & known),
+            "loss": loss,
+            **said,
+        }
+        if known is not None:
+            forgot = torch.where(known, forgot, torch.zeros_like(forgot))
+            taken = dict.fromkeys(new, known)
+            if filled is not None:
+                taken |= {"loss": known | filled, "loss_ema": known | filled}
+            new = {
+                name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
+            }
+        for name, value in new.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
 
@@ -195,14 +221,13 @@ class SampleSignals:
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
 
-    def _update_influence(self, index: Tensor, change: Tensor, visits: Tensor) -> None:
-        """Take in the size of each sample's loss change; there is none at its first visit."""
+    def _influence(self, index: Tensor, change: Tensor, visits: Tensor) -> dict[str, Tensor]:
+        """Influence and its variance after a loss change of that size; there is none at a first visit."""
         mean, variance = self.gather("influence", index), self.gather("influence_variance", index)
         share = torch.where(visits > 1, INFLUENCE_SHARE, 1.0)  # the second visit gives the first change
         moved = share * (change - mean)
         spread = torch.where(visits > 1, (1 - share) * (variance + moved * (change - mean)), 0.0)
-        self._write("influence", index, torch.where(visits > 0, mean + moved, 0.0))
-        self._write("influence_variance", index, spread)
+        return {"influence": torch.where(visits > 0, mean + moved, 0.0), "influence_variance": spread}
 
     def gather(self, name: str, index: Tensor) -> Tensor:
         """A signal at the positions `index` (..., M); its values at N, the padding, have no meaning."""

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dsenv.augment.base import AugmentationController
+from dsenv.augment.base import AugmentationController, checked_device
 from dsenv.augment.ops import apply_ops, draw_ops
+from dsenv.errors import check_count, check_positive, check_seed
 from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
+from dsenv.states import adam_state
 
 EDGE = 1e-3  # actions are kept this far from 0 and 1, where the density of a Beta is 0
 DISCOUNT = 0.99
@@ -47,10 +49,13 @@ class AdaAugment(AugmentationController):
 
     Source: Yang et al., "AdaAugment", IEEE TIP 2025; github.com/Jackbrocp/AdaAugment.
 
-    Differences from published code: the reward is credited to the strength that earned it (there to the one
-    just drawn for the next visit); both Beta parameters are unbounded (there one passes through a tanh first,
-    which pushes the mean towards 1); the loss is a mean, not a sum; the current and the full view share the
-    op; no reward normalizer; learning rates stay constant; strengths start at 0.5.
+    Differences from published code (at d854af1): the reward is credited to the strength that earned it (there
+    to the one just drawn for the next visit); the next strength is drawn after the update (there before); b
+    runs one epoch later, from 1 in the first epoch to 1 / epochs in the last (there from 1 - 1 / epochs to
+    0); the actor's loss is a mean, not a sum; the current and the full view share the op; no reward
+    normalizer, which is an option there and off; learning rates stay constant (there they fall linearly to
+    1 %); strengths start at 0.5 (there at a first draw of the actor for every sample). The tanh in the
+    published actor has no effect: its result is overwritten two lines later.
 
     Args:
         size: N, the number of training samples.
@@ -77,18 +82,21 @@ class AdaAugment(AugmentationController):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if min(size, features, epochs) < 1:
-            raise ValueError(f"size, features and epochs must be >= 1, got {size}, {features} and {epochs}")
+        self.size = check_count("size", size)
+        self.features = check_count("features", features)
+        self.epochs = check_count("epochs", epochs)
+        self.learning_rate = check_positive("learning_rate", learning_rate)
+        self.seed = check_seed("seed", seed)
 
-        self.epochs = epochs
-        self._memory = {"strength": torch.full((size,), 0.5, device=device)}
+        device = checked_device(device)
+        self._memory = {"strength": torch.full((self.size,), 0.5, device=device)}
 
-        generator = torch.Generator().manual_seed(seed)
-        self.actor = _network((features, 128, 64, 2), HEAD_GAIN, generator).to(device)
-        self.critic = _network((features, 128, 128, 1), 1.0, generator).to(device)
+        generator = torch.Generator().manual_seed(self.seed)
+        self.actor = _network((self.features, 128, 64, 2), HEAD_GAIN, generator).to(device)
+        self.critic = _network((self.features, 128, 128, 1), 1.0, generator).to(device)
         self._optimizer = torch.optim.Adam(
             [*self.actor.parameters(), *self.critic.parameters()],
-            learning_rate,
+            self.learning_rate,
             eps=1e-5,
             weight_decay=WEIGHT_DECAY,
         )
@@ -146,12 +154,17 @@ class AdaAugment(AugmentationController):
         agent: dict[str, Any] = {"actor": self.actor, "critic": self.critic, "optimizer": self._optimizer}
         return {**super().state_dict(), **{name: deepcopy(part.state_dict()) for name, part in agent.items()}}
 
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look."""
+        networks = {"actor": dict(self.actor.state_dict()), "critic": dict(self.critic.state_dict())}
+        return {**super().state_like(), **networks, "optimizer": adam_state(self._optimizer)}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        super().load_state_dict(state)
+        """Continue from `state_dict()`; errors as in the base class."""
+        super().load_state_dict(state)  # checks all of it
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
 
     def _loss(self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor) -> Tensor:
         """Actor's and critic's loss for states (B, D), actions (B,), rewards (B,) and next states (B, D)."""

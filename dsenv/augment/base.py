@@ -9,18 +9,36 @@ from torch import Tensor
 
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
-from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.augment.ops import OPS, STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.describe import Described
+from dsenv.errors import shown
 from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
+from dsenv.states import Exactly, Whole, check_part_state
 
 
-class AugmentationController(ABC):
+def checked_device(device: torch.device | str) -> torch.device:
+    """The setting `device`.
+
+    Raises:
+        ValueError: torch knows no such device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device must be one of torch's, such as 'cpu' or 'cuda', got {shown(device)}"
+        ) from error
+
+
+class AugmentationController(Described, ABC):
     """Decides how strongly each sample is augmented, and augments it.
 
     A training loop calls `augment` for each batch before the forward pass, `observe` after it, and
     `end_epoch` after each epoch. Crops and flips that every method shares are left to the
-    training loop.
+    training loop. `settings()` tells what a controller was built with; keep each setting in an attribute of
+    its name.
 
     Use::
 
@@ -38,6 +56,9 @@ class AugmentationController(ABC):
     Args:
         ops: names of the ops to draw from, see `dsenv.augment.OPS`.
         magnitudes: what strength 1 means.
+
+    Raises:
+        ValueError: a name or a magnitude is none.
     """
 
     needs_logits: bool = False
@@ -56,8 +77,11 @@ class AugmentationController(ABC):
     """Ops that `augment` applies to each sample, one after another."""
 
     def __init__(self, *, ops: Sequence[str] = STANDARD_OPS, magnitudes: Magnitudes = MODERATE) -> None:
-        self.ops, self.magnitudes = tuple(ops), magnitudes
-        self._codes = op_codes(self.ops)
+        self._codes = op_codes(ops)
+        self.ops = tuple(OPS[code] for code in self._codes.tolist())
+        if not isinstance(magnitudes, Magnitudes):
+            raise ValueError(f"magnitudes must be a Magnitudes, got {shown(magnitudes)}")
+        self.magnitudes = magnitudes
         self.epoch = 0
         self._memory: dict[str, Tensor] = {}
 
@@ -126,24 +150,23 @@ class AugmentationController(ABC):
         self.epoch += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of everything the controller remembers."""
-        return {"epoch": self.epoch, **{name: tensor.clone() for name, tensor in self._memory.items()}}
+        """The settings and a copy of everything the controller remembers."""
+        memory = {name: tensor.clone() for name, tensor in self._memory.items()}
+        return {"settings": self.settings(), "epoch": self.epoch, **memory}
+
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look that `load_state_dict` takes; `dsenv.states` has the patterns."""
+        return {"settings": Exactly(self.settings()), "epoch": Whole(), **self._memory}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`.
 
         Raises:
-            ValueError: the state is of another controller or another number of samples.
+            ValueError: it is no state of this controller, or of other settings or another number of samples;
+                nothing is loaded then.
         """
-        for name, tensor in self._memory.items():
-            shape = tuple(state[name].shape) if name in state else None
-            if shape != tuple(tensor.shape):
-                raise ValueError(
-                    f"{name!r} of the state has shape {shape}, this {type(self).__name__} needs "
-                    f"{tuple(tensor.shape)}; build it with the settings it was saved with"
-                )
-
-        self.epoch = int(state["epoch"])
+        check_part_state(self, state)
+        self.epoch = state["epoch"]
         for name, tensor in self._memory.items():
             tensor.copy_(state[name])
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.trivial import random_levels
+from dsenv.errors import check_count
 from dsenv.signals import SampleSignals
 
 
@@ -32,7 +33,7 @@ class EntAugment(AugmentationController):
     Source: Yang et al., "EntAugment", ECCV 2024; github.com/Jackbrocp/EntAugment.
 
     Differences from published code: the warm-up ends after exactly `warm_up` epochs (there one later), and
-    the op space grows with strength (there most ops do not).
+    every op grows with strength (there half of them do not: at strength 0 brightness is nearly black).
 
     Args:
         warm_up: epochs of TrivialAugment at the start, >= 0.
@@ -43,9 +44,7 @@ class EntAugment(AugmentationController):
 
     def __init__(self, warm_up: int = 10, **settings: Any) -> None:
         super().__init__(**settings)
-        if warm_up < 0:
-            raise ValueError(f"warm_up must be >= 0 epochs, got {warm_up}")
-        self.warm_up = warm_up
+        self.warm_up = check_count("warm_up", warm_up, 0)
 
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
         """Random levels in the warm-up, then one minus the last normalized entropy."""

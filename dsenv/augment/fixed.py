@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_share
 from dsenv.signals import SampleSignals
 
 
@@ -58,9 +58,8 @@ class FixedStrength(AugmentationController):
 
     def __init__(self, strength: float = 0.5, *, ramp_epochs: int = 0, **settings: Any) -> None:
         super().__init__(**settings)
-        if ramp_epochs < 0:
-            raise ValueError(f"ramp_epochs must be >= 0, got {ramp_epochs}")
-        self.strength, self.ramp_epochs = check_share("strength", strength, zero=True), ramp_epochs
+        self.strength = check_share("strength", strength, zero=True)
+        self.ramp_epochs = check_count("ramp_epochs", ramp_epochs, 0)
 
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
         """The strength of the current epoch, for every sample."""

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.augment.base import AugmentationController
+from dsenv.augment.base import AugmentationController, checked_device
+from dsenv.errors import check_count
 from dsenv.signals import SampleSignals
 
 
@@ -29,7 +30,8 @@ class GivenStrength(AugmentationController):
 
     def __init__(self, size: int, device: torch.device | str = "cpu", **settings: Any) -> None:
         super().__init__(**settings)
-        self._memory = {"strength": torch.zeros(size, device=device)}
+        self.size = check_count("size", size)
+        self._memory = {"strength": torch.zeros(self.size, device=checked_device(device))}
 
     @property
     def strength(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_number, check_share
 
 ROTATE_LIMIT = 180.0  # degrees
 BITS_LIMIT = 7  # posterize must leave one bit, or every image turns black
@@ -12,8 +12,10 @@ BITS_LIMIT = 7  # posterize must leave one bit, or every image turns black
 class Magnitudes:
     """What an op does at strength 1; at strength 0 every op is the identity, and between them it is linear.
 
-    The defaults are RandAugment's ranges (arXiv 1909.13719) with enhancements mirrored around 1 and posterize
-    counted from 8 bits down, so that every op grows with strength. The space that the published code of
+    The defaults are RandAugment's ranges (arXiv 1909.13719; translations of 10 pixels of 32 as a share of the
+    side, where torchvision takes 150/331 of it) with enhancements mirrored around 1, posterize counted from 8
+    bits down and solarize's threshold from 256 down (torchvision: 255, which inverts white at strength 0), so
+    that every op grows with strength. The space that the published code of
     EntAugment and AdaAugment uses does not: its weakest brightness is nearly black and its strongest
     posterize leaves 0 bits.
     """
@@ -32,15 +34,15 @@ class Magnitudes:
     """Side of the square as a share of the image's shorter side, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        checked: dict[str, float] = {
+            "shear": check_number("shear", self.shear, 0),  # the direction is drawn at random
+            "rotate": check_number("rotate", self.rotate, 0, ROTATE_LIMIT),
+            "posterize": check_count("posterize", self.posterize, 0, BITS_LIMIT),
+        }
         for name in ("translate", "enhance", "cutout"):
-            check_share(name, getattr(self, name), zero=True)
-
-        if self.shear < 0:
-            raise ValueError(f"shear must be >= 0, got {self.shear}; the direction is drawn at random")
-        if not 0 <= self.rotate <= ROTATE_LIMIT:
-            raise ValueError(f"rotate must be in [0, {ROTATE_LIMIT}] degrees, got {self.rotate}")
-        if not 0 <= self.posterize <= BITS_LIMIT:
-            raise ValueError(f"posterize must remove 0 to {BITS_LIMIT} bits, got {self.posterize}")
+            checked[name] = check_share(name, getattr(self, name), zero=True)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 MODERATE = Magnitudes()

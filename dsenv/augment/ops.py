@@ -3,7 +3,7 @@
 PyTorch's and torchvision's transforms draw one magnitude for a whole batch; here every sample has its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -13,7 +13,7 @@ from dsenv.augment import photometric
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.geometric import GEOMETRIC_OPS, resample
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
-from dsenv.errors import pick
+from dsenv.errors import pick, shown
 
 PHOTOMETRIC_OPS = (
     "brightness",
@@ -44,6 +44,9 @@ def op_codes(names: Sequence[str]) -> Tensor:
     Raises:
         ValueError: there is no op of that name, or no name at all.
     """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"ops must be a list of names, got {shown(names)}; there are: {', '.join(OPS)}")
+    names = list(names)
     if not names:
         raise ValueError(f"at least one op is needed; there are: {', '.join(OPS)}")
     return torch.tensor([OPS.index(pick("op", name, OPS)) for name in names])

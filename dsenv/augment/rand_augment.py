@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_share
 from dsenv.signals import SampleSignals
 
 
@@ -24,7 +24,10 @@ class RandAugment(AugmentationController):
 
     Source: Cubuk et al., "RandAugment", arXiv 1909.13719.
 
-    Differences from published code: autocontrast and equalize are blended in by the strength.
+    Differences from published code, here torchvision's: autocontrast and equalize are blended in by the
+    strength; full strength translates by 10/32 of the width or height, there by 150/331; solarize inverts
+    from 256 (1 - strength) on, there from 255 (1 - strength), which inverts white at strength 0; the strength
+    is any number in [0, 1], there one of 31 levels.
 
     Args:
         ops_per_sample: >= 1.
@@ -34,11 +37,10 @@ class RandAugment(AugmentationController):
 
     def __init__(self, ops_per_sample: int = 2, strength: float = 0.3, **settings: Any) -> None:
         super().__init__(**settings)
-        if ops_per_sample < 1:
-            raise ValueError(
-                f"ops_per_sample must be >= 1, got {ops_per_sample}; for none take NoAugmentation"
-            )
-        self.ops_per_sample, self.strength = ops_per_sample, check_share("strength", strength, zero=True)
+        self.ops_per_sample = check_count(
+            "ops_per_sample", ops_per_sample, hint="for none take NoAugmentation"
+        )
+        self.strength = check_share("strength", strength, zero=True)
 
     def strengths(self, signals: SampleSignals, index: Tensor, generator: torch.Generator) -> Tensor:
         """The global strength, for every sample."""

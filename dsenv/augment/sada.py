@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsenv.augment.base import AugmentationController
+from dsenv.augment.base import AugmentationController, checked_device
 from dsenv.augment.influence import kl_change, tdds_change
 from dsenv.augment.trivial import random_levels
-from dsenv.errors import pick
+from dsenv.errors import check_count, check_flag, check_number, pick
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
@@ -75,14 +75,17 @@ class SADA(AugmentationController):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        _check(size, window, ema, clip)
-
+        self.size = size = check_count("size", size)
+        self.classes = classes = check_count("classes", classes)
         self.estimator = pick("estimator", estimator, ESTIMATORS)
-        self.window = window
-        self.ema = ema
-        self.clip = clip
-        self.reverse = reverse
-        self.warm_up = max(window + 1, WARM_UP) if warm_up is None else warm_up
+        self.window = window = check_count("window", window, 2, hint="the variance of one value is 0")
+        self.ema = check_number("ema", ema, 0, 1, open_high=True)
+        self.clip = check_number("clip", clip, 0, 0.5, open_high=True)
+        self.reverse = check_flag("reverse", reverse)
+        default = max(window + 1, WARM_UP)
+        self.warm_up = default if warm_up is None else check_count("warm_up", warm_up, 0)
+        device = checked_device(device)
+
         self.needs_logits = self.estimator in ("kl", "tdds")
         self.needs_parameters = self.estimator == "projection"
 
@@ -192,14 +195,3 @@ def stability_strength(variance: Tensor, known: Tensor, clip: float) -> Tensor:
     span = torch.where(high > low, high - low, 1.0)
     strength = 1 - ((variance - low) / span).nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)
     return strength.masked_fill(~known, torch.nan)
-
-
-def _check(size: int, window: int, ema: float, clip: float) -> None:
-    if size < 1:
-        raise ValueError(f"SADA needs the number of training samples, got size {size}")
-    if window < 2:
-        raise ValueError(f"window must be >= 2, got {window}; the variance of one value is 0")
-    if not 0 <= ema < 1:
-        raise ValueError(f"ema must be in [0, 1), got {ema}; it is the weight of the old value")
-    if not 0 <= clip < 0.5:
-        raise ValueError(f"clip must be in [0, 0.5), got {clip}; it is the share cut off at either end")

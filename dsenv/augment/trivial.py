@@ -28,7 +28,9 @@ class TrivialAugment(AugmentationController):
     Source: Müller and Hutter, "TrivialAugment", ICCV 2021, arXiv 2103.10158.
 
     Differences from published code: autocontrast and equalize, which have no magnitude, are blended in by the
-    strength; translations scale with the image.
+    strength; translations scale with the image (full strength is 10/32 of its side, in the wide space the
+    whole side; there 10 and 32 pixels); solarize inverts from 256 (1 - strength) on, in torchvision's code
+    from 255 (1 - strength).
 
     Args:
         settings: `ops` and `magnitudes` of `AugmentationController`.

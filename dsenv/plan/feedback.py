@@ -16,6 +16,7 @@ from dsenv.plan import checks
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
+from dsenv.plan.values import ValueRecord, codes, mended
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
@@ -81,11 +82,11 @@ class PlanSignals(SampleSignals):
             )
         return super().__getattr__(name)
 
-    def update_losses(self, index: Tensor, loss: Tensor, step: int) -> None:
-        """Take in losses (B,) of samples (B,) whose logits are not known."""
+    def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
+        """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
         self.blind = True
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
-        self.update(index, loss, nothing, torch.zeros_like(index), step)
+        self.update(index, loss, nothing, torch.zeros_like(index), step, **known)
 
 
 class EpochBuffer:
@@ -99,28 +100,43 @@ class EpochBuffer:
         self._parts: list[tuple[Tensor, ...]] = []
         self._elements = 0
 
-    def add(self, signals: PlanSignals, step: int, index: Tensor, loss: Tensor, *more: Tensor) -> None:
+    def add(self, signals: PlanSignals, index: Tensor, loss: Tensor, *more: Tensor) -> None:
         """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
         if self._parts and len(self._parts[0]) != 2 + len(more):
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
         self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
         self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
-        if self._elements > FLUSH_ELEMENTS:
-            self.flush(signals, step)
 
-    def flush(self, signals: PlanSignals, step: int) -> None:
-        """Let the signals take in what is kept."""
+    @property
+    def is_full(self) -> bool:
+        """So much is kept that the signals should take it in now."""
+        return self._elements > FLUSH_ELEMENTS
+
+    def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
+        """Let the signals take in what is kept, but for what is not finite, which goes on record."""
         if not self._parts:
             return
 
+        # What is not finite is found here, in one look at many batches
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        if more:
-            signals.blind = False
-            signals.update(index, loss, more[0], more[1], step)
-        else:
-            signals.update_losses(index, loss, step)
+        logits, labels = more or (None, index)
+        seen = ModelOutputs(index, labels, loss, logits)
+        code = codes(seen, None if logits is None else signals.classes)
+        known: dict[str, Tensor] = {}
+        if code.device.type != "cpu" or bool(code.any()):  # to ask a device would be a wait
+            never = record.count[index] == signals.times_trained[index]
+            known = {"known": code == 0, "filled": never & (code > 0)}
+            record.add(index, code)
+            record.count[index] += (code > 0).int()
+            seen = mended(seen, code)
 
+        if seen.logits is None:
+            signals.update_losses(index, seen.loss, step, **known)
+        else:
+            signals.blind = False
+            labels = seen.labels.clamp(0, signals.classes - 1)
+            signals.update(index, seen.loss, seen.logits, labels, step, **known)
         self._parts, self._elements = [], 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,6 +181,7 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
+        checks.check_geometry(self.controller, inputs, labels)
 
         with self.cost.timed("augment"):
             generator = self.epoch_sampler.generator_for("augment", number)
@@ -201,6 +218,7 @@ class Feedback:
         self.controller = controller
         self.signals = signals
         self.cost = cost
+        self.values = ValueRecord(signals.size, signals.device)
         self._needing = (selector, controller, volume)
         self._buffer = EpochBuffer()
 
@@ -239,34 +257,55 @@ class Feedback:
                 found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
         return found
 
-    def take_in(self, seen: ModelOutputs, views: list[ModelOutputs], epoch_sampler: EpochSampler) -> None:
+    def take_in(
+        self, seen: ModelOutputs, views: list[ModelOutputs], epoch_sampler: EpochSampler, number: int
+    ) -> None:
         """Learn from a training batch.
 
         Args:
             seen: its outputs.
             views: those of its further views.
             epoch_sampler: where the training run stands.
+            number: of the batch in its epoch.
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
         with self.cost.timed("observe"), full:
+            # The signals take in many batches at once, and look at their values then
             more = () if seen.logits is None else (seen.logits, seen.labels)
-            self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)
+            self._buffer.add(self.signals, seen.index, seen.loss, *more)
+            if self._buffer.is_full:
+                self._buffer.flush(self.signals, epoch_sampler.epoch, self.values)
+
+            # Who learns batch by batch gets finite values only
+            controller = self.controller if self.controller is not None and self.controller.observes else None
+            if not self.selector.observes and controller is None and not views:
+                return
+            seen, views = self._mended(seen), [self._mended(view) for view in views]
             if self.selector.observes:
                 self.selector.observe(seen)
             if views and self.controller is not None:
-                generator = epoch_sampler.generator_for("views", epoch_sampler.batches_done)
+                generator = epoch_sampler.generator_for("views", number)
                 self.controller.observe_views(seen, views, generator)
-            elif self.controller is not None and self.controller.observes:
-                self.controller.observe(seen)
+            elif controller is not None:
+                controller.observe(seen)
+
+    def _mended(self, seen: ModelOutputs) -> ModelOutputs:
+        """The outputs without what is not finite, which goes on record."""
+        code = codes(seen)
+        self.values.add(seen.index, code)
+        if code.device.type == "cpu" and not bool(code.any()):  # to ask a device would be a wait
+            return seen
+        return mended(seen, code)
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the signals take in the epoch."""
+        """Let the signals take in the epoch, and say which values were not finite."""
         with self.cost.timed("observe"):
-            self._buffer.flush(self.signals, epoch)
+            self._buffer.flush(self.signals, epoch, self.values)
             if self.controller is not None:
                 self.controller.end_epoch()
+        self.values.report(epoch, stacklevel=5)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything learnt so far."""
@@ -274,6 +313,7 @@ class Feedback:
             "signals": self.signals.state_dict(),
             "blind": self.signals.blind,
             "buffer": self._buffer.state_dict(),
+            "values": self.values.state_dict(),
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
             "cost": self.cost.state_dict(),
@@ -284,6 +324,7 @@ class Feedback:
         self.signals.load_state_dict(state["signals"])
         self.signals.blind = state["blind"]
         self._buffer.load_state_dict(state["buffer"], self.signals.device)
+        self.values.load_state_dict(state["values"])
         # A state read with map_location="cpu" goes on where the plan is.
         self.selector.load_state_dict(to_device(state["selector"], self.signals.device))
         if self.controller is not None:

@@ -12,7 +12,7 @@ from dsenv.policy.shipped import pretrained
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector
 from dsenv.select.gumbel import gumbel_top_k
-from dsenv.select.ranking import check_count
+from dsenv.select.ranking import check_choice
 from dsenv.signals import SampleSignals
 
 PolicyChoice = Policy | str | Path
@@ -123,7 +123,7 @@ class LearnedSelector(LearnedPart, Selector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Draw `count` samples, each with weight 1, and tell the runner which."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         weight = self.runner.decide(signals, count).log_weight
         assert weight is not None
         drawn = gumbel_top_k(weight, [count], Streams.of(generator))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_count, check_number
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need, order_by
 
@@ -78,15 +79,12 @@ class CCS(StaticSelector):
     """
 
     needs_logits = True
+    score_dtype = torch.float32
     averages_passes = True
 
     def __init__(self, beta: float = 0.3, strata: int = 50) -> None:
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), got {beta!r}")
-        if strata < 1:
-            raise ValueError(f"strata must be at least 1, got {strata!r}")
-
-        self.beta, self.strata = beta, strata
+        self.beta = check_number("beta", beta, 0, 1, open_high=True)
+        self.strata = check_count("strata", strata)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

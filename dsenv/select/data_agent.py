@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.errors import check_keywords
+from dsenv.errors import check_count, check_keywords, check_seed, shown
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection, Selector, top
 from dsenv.select.data_agent_config import DataAgentConfig
 from dsenv.select.data_agent_ppo import LEARNERS, Learner
 from dsenv.select.data_agent_reward import composite
+from dsenv.select.ranking import check_choice
 from dsenv.signals import SampleSignals
+from dsenv.states import Anything, Either, Exactly, TensorOf, Whole, check_part_state
 
 __all__ = ["DataAgent", "DataAgentConfig", "choose_by_rank", "choose_uniformly"]
 
@@ -82,14 +84,21 @@ class DataAgent(Selector):
         features: int | None = None,
     ) -> None:
         if not isinstance(config, DataAgentConfig):
-            check_keywords("Data Agent", DataAgentConfig, config or {})
-            config = DataAgentConfig(**(config or {}))
+            table = {} if config is None else config
+            if not isinstance(table, Mapping):
+                raise ValueError(
+                    f"config must be a DataAgentConfig, a table of its settings or None, got {shown(config)}"
+                )
+            check_keywords("Data Agent", DataAgentConfig, table)
+            config = DataAgentConfig(**table)
 
         self.config = config
-        self.seed = seed
-        self.size = size
-        self.features = features
+        self.seed = check_seed("seed", seed)
+        self.size = None if size is None else check_count("size", size)
+        self.features = None if features is None else check_count("features", features)
 
+        self._size = self.size  # or what the signals say
+        self._width = self.features  # or what the first batch says
         self.learner: Learner | None = None
         self.selections = 0
         self._score: Tensor | None = None
@@ -121,12 +130,12 @@ class DataAgent(Selector):
             raise ValueError(
                 "Data Agent needs ModelOutputs.logits, got None; pass the model's outputs (B, C)"
             )
-        if self.size is None:
+        if self._size is None:
             raise ValueError(
                 "Data Agent does not know the training set's size; call select first or give size"
             )
 
-        self._remember(self.size, features.device)
+        self._remember(self._size, features.device)
         worth = composite(batch.loss.detach().float(), batch.logits.detach().float(), self.config.quantile)
         score = self._learner_for(features).visit(features.float(), worth)
         assert self._trained_at is not None
@@ -141,6 +150,7 @@ class DataAgent(Selector):
             count: M, how many to choose, 1..N.
             generator: breaks ties and draws what is drawn uniformly.
         """
+        count = check_choice(count, signals.size)
         self._remember(signals.size, signals.device)
         assert self._trained_at is not None
 
@@ -179,14 +189,12 @@ class DataAgent(Selector):
     def _learner_for(self, features: Tensor) -> Learner:
         """The learner, built for the first features seen."""
         if self.learner is None:
-            self.features = self.features or features.shape[1]
-            self.learner = LEARNERS[self.config.variant](
-                self.config, self.features, self.seed, features.device
-            )
+            self._width = self._width or features.shape[1]
+            self.learner = LEARNERS[self.config.variant](self.config, self._width, self.seed, features.device)
 
-        if features.shape[1] != self.features:
+        if features.shape[1] != self._width:
             raise ValueError(
-                f"this Data Agent was built for {self.features} features a sample, got {features.shape[1]}; "
+                f"this Data Agent was built for {self._width} features a sample, got {features.shape[1]}; "
                 "use a new one for another model"
             )
 
@@ -194,22 +202,23 @@ class DataAgent(Selector):
 
     def _remember(self, size: int, device: torch.device) -> None:
         """Set up the scores at the first call; check the size at the others."""
-        if self.size is not None and self.size != size:
+        if self._size is not None and self._size != size:
             raise ValueError(
-                f"this Data Agent remembers {self.size} samples, got {size}; another data set needs a new one"
+                f"this Data Agent remembers {self._size} samples, got {size}; "
+                "another data set needs a new one"
             )
 
-        self.size = size
+        self._size = size
         if self._score is None:
             self._score = torch.ones(size, device=device)
             self._trained_at = torch.zeros(size, dtype=torch.int32, device=device)
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of everything the agent remembers."""
+        """The settings and a copy of everything the agent remembers."""
         return {
-            "variant": self.config.variant,
+            "settings": self.settings(),
             "selections": self.selections,
-            "features": self.features,
+            "features": self._width,
             "score": None if self._score is None else self._score.clone(),
             "trained_at": None if self._trained_at is None else self._trained_at.clone(),
             "learner": None if self.learner is None else self.learner.state_dict(),
@@ -219,27 +228,50 @@ class DataAgent(Selector):
         """Continue from `state_dict()`, bit for bit.
 
         Raises:
-            ValueError: the state is of another variant or of another number of samples.
+            ValueError: it is no state of a Data Agent, or of other settings or of another number of samples;
+                nothing is loaded then.
         """
-        if state["variant"] != self.config.variant:
+        check_part_state(self, state)
+        score, trained_at = state["score"], state["trained_at"]
+        size = None if score is None else len(score)
+        if (trained_at is None) != (score is None) or (score is not None and len(trained_at) != size):
+            raise ValueError("this is no state of DataAgent: 'score' and 'trained_at' must have one length")
+        if size is not None and self._size is not None and size != self._size:
             raise ValueError(
-                f"the state is of variant {state['variant']!r}, this agent's is {self.config.variant!r}; "
-                "build it with the same config"
+                f"'score' of the state holds {size} samples, this Data Agent is for {self._size}"
             )
 
-        self.selections, self.features = state["selections"], state["features"]
-        self._score = self._trained_at = self.learner = None
+        learner = None if state["learner"] is None else self._loaded_learner(state)
+        self.selections = state["selections"]
+        self._width = state["features"]
+        self._size = self.size if size is None else size
+        self._score = None if score is None else score.clone()
+        self._trained_at = None if trained_at is None else trained_at.clone()
+        self.learner = learner
 
-        if state["score"] is not None:
-            self._remember(len(state["score"]), state["score"].device)
-            self._score, self._trained_at = state["score"].clone(), state["trained_at"].clone()
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look; the learner's part is looked at when it is built."""
+        return {
+            "settings": Exactly(self.settings()),
+            "selections": Whole(),
+            "features": Whole(1) if self.features else Either(None, Whole(1)),
+            "score": Either(None, TensorOf(torch.float32, (None,))),
+            "trained_at": Either(None, TensorOf(torch.int32, (None,))),
+            "learner": Anything(),
+        }
 
-        # The learner is built here, because no features were seen yet
-        if state["learner"] is not None:
-            assert self.features is not None
-            device = self.score.device
-            self.learner = LEARNERS[self.config.variant](self.config, self.features, self.seed, device)
-            self.learner.load_state_dict(state["learner"])
+    def _loaded_learner(self, state: Mapping[str, Any]) -> Learner:
+        """A new learner in a saved state; there may be none here yet, because no features were seen."""
+        width, score = state["features"], state["score"]
+        if width is None or score is None or self.features not in (None, width):
+            raise ValueError(
+                f"this is no state of DataAgent: its learner needs 'score' and 'features', and has {width} "
+                f"features a sample; here they are {self.features or 'not given'}"
+            )
+
+        learner = LEARNERS[self.config.variant](self.config, width, self.seed, score.device)
+        learner.load_state_dict(state["learner"])
+        return learner
 
 
 def choose_uniformly(size: int, count: int, generator: torch.Generator) -> Tensor:

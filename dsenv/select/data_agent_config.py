@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from dsenv.errors import check_share, pick
+from dsenv.errors import check_count, check_number, check_share, pick
+from dsenv.select.infobatch import pruning_is_on
 
 VARIANTS = ("bandit", "released")
 BANDIT_ONLY = ("hidden", "entropy", "explore", "age_decay")
@@ -45,25 +46,24 @@ class DataAgentConfig:
     planned: int | None = None
     """Selections in the whole training run; needed for annealing and for the decay of `lr` to 1 %."""
     anneal: float = 0.125
-    """Last share of the planned selections, drawn uniformly, [0, 1]."""
+    """Last share of the planned selections, drawn uniformly, [0, 1]; at least one where it is above 0."""
 
     def __post_init__(self) -> None:
         pick("variant of the Data Agent", self.variant, VARIANTS)
 
-        for name in ("quantile", "age_decay"):
-            check_share(name, getattr(self, name))
-        for name in ("explore", "anneal"):
-            check_share(name, getattr(self, name), zero=True)
-        if not 0 < self.clip < 1:
-            raise ValueError(f"clip must be in (0, 1), got {self.clip}")
-
-        for name in ("hidden", "passes", "rollout", "planned"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("lr", "weight_decay", "entropy", "warmup"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        checked: dict[str, float | None] = {
+            "clip": check_number("clip", self.clip, 0, 1, open_low=True, open_high=True),
+            "warmup": check_count("warmup", self.warmup, 0),
+            "planned": None if self.planned is None else check_count("planned", self.planned),
+        }
+        for name in ("quantile", "age_decay", "explore", "anneal"):
+            checked[name] = check_share(name, getattr(self, name), zero=name in ("explore", "anneal"))
+        for name in ("hidden", "passes", "rollout"):
+            checked[name] = check_count(name, getattr(self, name))
+        for name in ("lr", "weight_decay", "entropy"):
+            checked[name] = check_number(name, getattr(self, name), 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
         self._check_released()
 
@@ -80,10 +80,16 @@ class DataAgentConfig:
         """Whether a selection, counted from 0, is drawn uniformly: in the warm-up or while annealing."""
         if selection < self.warmup:
             return True
-        return self.planned is not None and selection >= (1 - self.anneal) * self.planned
+        share = round(1 - self.anneal, 12)  # 1 - 0.9 is below 0.1
+        return self.planned is not None and not pruning_is_on(selection, self.planned, share)
 
     def lr_at(self, selection: int) -> float:
-        """Step size after `selection` selections: linear from `lr` to 1 % of it, where `planned` is given."""
+        """Step size after `selection` selections: linear from `lr` to 1 % of it, where `planned` is given.
+
+        The release lowers it at the end of an epoch, by the number of the epoch that has ended: its second
+        epoch still has `lr`, and its last one a little more than 1 % of it.
+        """
         if self.planned is None or self.planned == 1:
             return self.lr
-        return self.lr * (1 - 0.99 * min(1.0, selection / (self.planned - 1)))
+        done = max(0, selection - 1) if self.variant == "released" else selection
+        return self.lr * (1 - 0.99 * min(1.0, done / (self.planned - 1)))

@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,14 @@ from dsenv.select.data_agent_policy import (
     sample_beta,
     standardised,
 )
-from dsenv.select.data_agent_released import BatchMeanNormaliser, crossed_policy_loss, rowwise_advantage
+from dsenv.select.data_agent_released import (
+    BatchMeanNormaliser,
+    crossed_policy_loss,
+    deviation,
+    rowwise_advantage,
+)
 from dsenv.select.data_agent_reward import take_reward
+from dsenv.states import ListOf, TensorOf, Whole, adam_state, check_state
 
 STATE_DECAY = 0.99  # weight of the old moments in the running scale of the features, per batch
 STATE_LIMIT = 5.0  # scaled features are cut to this many deviations
@@ -151,11 +158,34 @@ class Learner(ABC):
         }
         return copy.deepcopy(state)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look."""
+        lengths = (None, self.features), (None,)
+        return {
+            "networks": dict(self.networks.state_dict()),
+            "optimizer": adam_state(self.optimizer),
+            "generator": self.generator.get_state(),
+            "visits": ListOf([TensorOf(torch.float32, length) for length in lengths]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is no state of a learner with these settings.
+        """
+        check_state("DataAgent's learner", state, self.state_like())
+        try:
+            self.generator.set_state(state["generator"].cpu())
+        except RuntimeError as error:
+            raise ValueError(f"'generator' of the state is none of a torch.Generator: {error}") from error
+        visits, done = state["visits"], state.get("done", [()] * len(state["visits"]))
+        rows = [[*visit, *acts] for visit, acts in zip(visits, done, strict=False)]
+        if len(visits) != len(done) or any(len(set(map(len, row))) != 1 for row in rows):
+            raise ValueError("each batch in 'visits' (and 'done') of the state must have one length")
+
         self.networks.load_state_dict(state["networks"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.generator.set_state(state["generator"].cpu())
         self.visits = [Visit(*(tensor.clone() for tensor in visit)) for visit in state["visits"]]
 
 
@@ -212,7 +242,12 @@ class BanditLearner(Learner):
         scale = {"batches": self.batches, "mean": self.mean.clone(), "variance": self.variance.clone()}
         return {**super().state_dict(), "scale": scale}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look."""
+        scale = {"batches": Whole(), "mean": self.mean, "variance": self.variance}
+        return {**super().state_like(), "scale": scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         super().load_state_dict(state)
         scale = state["scale"]
@@ -253,7 +288,7 @@ class ReleasedLearner(Learner):
         rewards, values = [done.reward for done in self.done], [done.value for done in self.done]
         self.done = []
         advantage = torch.cat(rowwise_advantage(rewards, values))
-        return advantage / (advantage.std() + 1e-8), advantage + acts.value
+        return advantage / (deviation(advantage) + 1e-8), advantage + acts.value
 
     def policy_loss(self, alpha: Tensor, beta: Tensor, acts: Acts, advantage: Tensor) -> Tensor:
         """Every action paired with every advantage; no entropy bonus."""
@@ -265,7 +300,14 @@ class ReleasedLearner(Learner):
         done = copy.deepcopy([tuple(acts) for acts in self.done])
         return {**super().state_dict(), "normaliser": self.normalise.state_dict(), "done": done}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look."""
+        batch = TensorOf(torch.float32, (None,))
+        moments = {name: TensorOf(torch.float32, ()) for name in ("mean", "squares", "deviation")}
+        done = ListOf([batch] * len(Acts._fields))
+        return {**super().state_like(), "normaliser": {"batches": Whole(), **moments}, "done": done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         super().load_state_dict(state)
         self.done = [Acts(*(tensor.clone() for tensor in acts)) for acts in state["done"]]

@@ -30,7 +30,7 @@ class BatchMeanNormaliser:
         if self.batches == 1:
             self.mean = mean
             self.squares = torch.zeros_like(mean)
-            self.deviation = reward.std()
+            self.deviation = deviation(reward)
         else:
             step = mean - self.mean
             self.mean = self.mean + step / self.batches
@@ -47,6 +47,11 @@ class BatchMeanNormaliser:
         """Continue from `state_dict()`."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def deviation(values: Tensor) -> Tensor:
+    """Deviation of values (B,); 0 for a single one, where the release has NaN, which would stay for good."""
+    return values.std() if len(values) > 1 else torch.zeros_like(values).sum()
 
 
 def rowwise_advantage(rewards: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, label_errors, need
 
@@ -65,8 +66,9 @@ class DivBS(StaticSelector):
     Cost: N B (C + D + B) multiplications and 8 N B bytes for N samples in batches of B, `together` batches
     at a time. State: 16 bytes a sample. Needs logits and features.
     Source: Hong et al., 2024, arXiv 2406.04872.
-    Differs from the published code: takes the largest inner product, as the paper says, where the code draws
-    in proportion to it; batches are fixed strides through the data set; all samples are ranked.
+    Differs from the published code (at 33ae106): takes the largest inner product, as the paper says, where
+    the code draws in proportion to it; no sample is taken twice, which the code may do once nothing is left
+    to explain; batches are fixed strides through the data set; all samples are ranked.
 
     Args:
         batch: samples that are compared with each other, at least 2.
@@ -75,15 +77,11 @@ class DivBS(StaticSelector):
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.int64
 
     def __init__(self, batch: int = 320, together: int = 64) -> None:
-        if batch < 2 or together < 1:
-            raise ValueError(
-                f"batch must be at least 2 and together at least 1, got batch={batch!r} and "
-                f"together={together!r}"
-            )
-
-        self.batch, self.together = batch, together
+        self.batch = check_count("batch", batch, 2)
+        self.together = check_count("together", together)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

@@ -9,7 +9,7 @@ from dsenv.errors import check_share
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection
 from dsenv.select.history import HistorySelector
-from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 
@@ -65,7 +65,7 @@ class EpsilonGreedy(HistorySelector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take `count` samples, each with weight 1."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         kept, seen = self.history(signals)
         score = unseen_first(kept["mean"], seen)
         return equally_weighted(epsilon_greedy(score, count, self.epsilon, generator))

@@ -1,10 +1,14 @@
 """Forgetting: samples that changed most often from right to wrong."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from dsenv.describe import describe
+from dsenv.errors import shown
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, equally_weighted, top_by
+from dsenv.select.ranking import check_choice, equally_weighted, top_by
 from dsenv.signals import SampleSignals
 
 
@@ -40,8 +44,19 @@ class Forgetting(Selector):
     """
 
     def __init__(self, recorded: SampleSignals | None = None) -> None:
+        if recorded is not None and (
+            not isinstance(recorded, SampleSignals) or recorded.replicas is not None
+        ):
+            raise ValueError(
+                f"recorded must be the SampleSignals (N,) of one training run or None, got {shown(recorded)}"
+            )
         self.recorded = recorded
         self.needs_logits = recorded is None  # `correct` comes from them
+
+    def settings(self) -> dict[str, Any]:
+        """The recorded events, by digest."""
+        source = self.recorded
+        return {"recorded": source and describe([source.forgetting_events, source.correct])}
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples with most forgetting events, each with weight 1.
@@ -49,7 +64,7 @@ class Forgetting(Selector):
         Raises:
             ValueError: the recorded signals are of another number of samples.
         """
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         source = signals if self.recorded is None else self.recorded
         if source.size != signals.size:
             raise ValueError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_positive, check_share
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
@@ -38,7 +38,7 @@ def glister(train: LastLayer, validation: ModelOutputs, picks: int, group: int, 
 
     The gain of a sample is the inner product of its gradient and the mean validation gradient. That
     is computed anew after each group of picks, at the validation logits after one step of size `eta`
-    against the mean gradient of all picks so far (first-order Taylor).
+    against the sum of the gradients of all picks so far (first-order Taylor).
 
     Args:
         train: last-layer gradients of the training set.
@@ -57,8 +57,7 @@ def glister(train: LastLayer, validation: ModelOutputs, picks: int, group: int, 
     bias_sum = features.new_zeros(classes)
 
     for done in [*range(0, picks, group), picks]:
-        step = eta / max(done, 1)
-        moved = logits - step * (features @ weight_sum.T + bias_sum)
+        moved = logits - eta * (features @ weight_sum.T + bias_sum)
         target = LastLayer(features, label_errors(moved, validation.labels)).mean_gradient()
 
         # The next picks; the last round takes all that are left
@@ -68,7 +67,7 @@ def glister(train: LastLayer, validation: ModelOutputs, picks: int, group: int, 
         order[done : done + number] = best
         taken[best] = -torch.inf
 
-        # The mean gradient of the picks moves the validation logits of the next round
+        # The sum of the picks' gradients moves the validation logits of the next round
         weight_sum += train.errors[best].T @ train.features[best]
         bias_sum += train.errors[best].sum(0)
 
@@ -89,26 +88,30 @@ class Glister(StaticSelector):
     billion multiplications; take `group` well above 1 on large sets. Memory: 4 C bytes a sample for
     the errors and 65,536 x C floats a round. State: 16 bytes a sample. Needs logits and features, of
     the training and the validation pass.
-    Source: Killamsetty et al., 2021, arXiv 2012.10630; the mean of the picks' gradients as in
-    DeepCore (arXiv 2204.08499).
-    Differs from DeepCore: all classes together, not one by one; never falls back to the training set
-    as validation; cross-entropy of the logits (DeepCore puts a softmax before the loss); exact
-    greedy instead of lazy, because gains change with each pick.
+    Source: Killamsetty et al., 2021, arXiv 2012.10630, and the authors' code, cords ("Naive" greedy on all
+    classes together; its "RGreedy" is `group` = budget * N / r): one step on the sum of the picks'
+    gradients, so that the step grows with every pick.
+    Differs from cords: samples past the greedy `budget` follow by their last gain.
+    Differs from DeepCore (at 74ec709), from which many published "Glister" rows come: there a misspelt
+    keyword keeps the validation gradient from ever being computed anew, so that those rows are the top k of
+    one gradient (here: `group` at least budget * N); each class is chosen by itself; without a validation
+    split the training set takes its place.
 
     Args:
         budget: share of the samples to choose greedily, in [0, 1].
         group: picks between two validation gradients, at least 1; 1 is the published rule.
-        eta: step size of the Taylor step, > 0; the learning rate of the training run.
+        eta: step size of the Taylor step for each pick, > 0; in the source the learning rate of the
+            training run.
     """
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.int64
 
     def __init__(self, budget: float = 0.1, group: int = 1, eta: float = 0.1) -> None:
-        if group < 1 or eta <= 0:
-            raise ValueError(f"group must be at least 1 and eta above 0, got group={group!r} and eta={eta!r}")
         self.budget = check_share("budget", budget, zero=True)
-        self.group, self.eta = group, eta
+        self.group = check_count("group", group)
+        self.eta = check_positive("eta", eta)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_flag
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
 
@@ -39,7 +40,9 @@ class GraNd(StaticSelector):
 
     Cost: O(N (C + D)) a pass. State: 16 bytes a sample. Needs logits and features.
     Source: Paul et al., 2021, arXiv 2107.07075; the last layer only, as in DeepCore (arXiv 2204.08499).
-    Differs from DeepCore: the caller decides when the pass is made; there it follows all pre-training epochs.
+    Differs from DeepCore (at 74ec709): the caller decides when the pass is made, there it follows all
+    pre-training epochs; each norm is that of one sample's loss, there it carries 1 / batch size, so that a
+    short last batch ranks too high.
 
     Args:
         bias: the last linear layer has a bias.
@@ -47,10 +50,11 @@ class GraNd(StaticSelector):
 
     needs_logits = True
     needs_features = True
+    score_dtype = torch.float32
     averages_passes = True
 
     def __init__(self, bias: bool = True) -> None:
-        self.bias = bias
+        self.bias = check_flag("bias", bias)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
+from dsenv.states import Exactly, TensorOf, check_part_state
 
 
 class HistorySelector(Selector):
@@ -28,7 +30,8 @@ class HistorySelector(Selector):
     def __init__(self, size: int | None = None) -> None:
         self._kept = {name: torch.empty(0) for name in self.fields}
         self._visits = torch.empty(0, dtype=torch.int32)
-        self._size = self._known_size = size
+        self.size = None if size is None else check_count("size", size)
+        self._size = self.size  # or what the signals say
 
     @abstractmethod
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
@@ -41,15 +44,22 @@ class HistorySelector(Selector):
         """
 
     def observe(self, batch: ModelOutputs) -> None:
-        """Update the samples of one training batch; each is at most once in it."""
+        """Update the samples of one training batch; each is at most once in it.
+
+        A sample whose loss is not finite is left as it was.
+        """
         index = batch.index
         self._make_room(int(index.max()) + 1 if self._size is None else self._size, index.device)
 
         visits = self._visits[index]
         old = {name: kept[index] for name, kept in self._kept.items()}
-        for name, value in self.updated(old, visits, batch).items():
-            self._kept[name][index] = value.detach().float()
-        self._visits[index] = visits + 1
+        new = {name: value.detach().float() for name, value in self.updated(old, visits, batch).items()}
+
+        # A value that is not finite would stay for good: that visit is not taken in
+        usable = torch.stack([batch.loss.detach().float(), *new.values()]).isfinite().all(0)
+        for name, value in new.items():
+            self._kept[name][index] = torch.where(usable, value, old[name])
+        self._visits[index] = visits + usable.int()
 
     def history(self, signals: SampleSignals) -> tuple[dict[str, Tensor], Tensor]:
         """The kept tensors (N,), and which samples were observed (N,) bool.
@@ -84,14 +94,38 @@ class HistorySelector(Selector):
         self._kept = {name: _padded(kept.to(device), missing) for name, kept in self._kept.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all kept tensors."""
-        return {"visits": self._visits.clone(), **{name: kept.clone() for name, kept in self._kept.items()}}
+        """The settings and a copy of all kept tensors."""
+        kept = {name: kept.clone() for name, kept in self._kept.items()}
+        return {"settings": self.settings(), "visits": self._visits.clone(), **kept}
+
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look; it may be of any number of samples where `size` is None."""
+        kept = {name: TensorOf(torch.float32, (None,)) for name in self.fields}
+        return {"settings": Exactly(self.settings()), "visits": TensorOf(torch.int32, (None,)), **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is no state of this selector, or of other settings; nothing is loaded then.
+        """
+        check_part_state(self, state)
+        size = len(state["visits"])
+        for name in self.fields:
+            if len(state[name]) != size:
+                raise ValueError(
+                    f"this is no state of {type(self).__name__}: {name!r} holds {len(state[name])} samples, "
+                    f"'visits' {size}"
+                )
+        if self.size is not None and size > self.size:
+            raise ValueError(
+                f"this is no state of {type(self).__name__}: 'visits' holds {size} samples, this one is for "
+                f"{self.size}"
+            )
+
         self._visits = state["visits"].clone()
         self._kept = {name: state[name].clone() for name in self.fields}
-        self._size = self._known_size
+        self._size = self.size
 
 
 def _padded(values: Tensor, missing: int) -> Tensor:

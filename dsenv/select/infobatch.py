@@ -6,15 +6,30 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_number, check_share
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, top_by, unseen_first
+from dsenv.select.ranking import check_choice, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 
 def pruning_is_on(epoch: int, epochs: int, delta: float) -> bool:
-    """True in the first `delta` (0..1) of a run of `epochs`; after it every sample is used."""
-    return epoch < delta * epochs
+    """Whether samples are left out in an epoch; where not, every sample is used.
+
+    The published rule: an epoch is pruned while its number from 1 is at most `delta * epochs`. So the first
+    floor(delta * epochs) epochs are pruned, and with `delta` below 1 at least the last one is not.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        epochs: of the whole training run, at least 1.
+        delta: share of the training run in which samples are left out, [0, 1].
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    epoch, epochs = check_count("epoch", epoch, 0), check_count("epochs", epochs)
+    delta = check_share("delta", delta, zero=True)
+    is_tail = delta < 1 and epoch >= epochs - 1  # a product that is rounded up leaves no tail otherwise
+    return epoch + 1 <= delta * epochs and not is_tail
 
 
 def low_samples(score: Tensor, seen: Tensor) -> Tensor:
@@ -76,7 +91,8 @@ class InfoBatch(Selector):
     The expected gradient stays that of all samples: a low sample stays with probability keep and
     weighs 1 / keep. `select` honours the count it is given; `own_count(signals)` is the number that
     the published rule would use with `keep`, and selecting that many is the published method. Use
-    every sample in the last part of a run, by `pruning_is_on(epoch, epochs, 0.875)`.
+    every sample in the last part of a run, by `pruning_is_on(epoch, epochs, 0.875)`: 0.875 is the published
+    share, and of 200 epochs the last 25 are full.
 
     Helps: clean data and long runs; published at lossless 30 to 50 % fewer samples. Does not help:
     wrong labels (they have high losses and always stay), and small counts, where weights grow
@@ -88,9 +104,10 @@ class InfoBatch(Selector):
     Cost: a mean and a top-k a call, two where the threshold rises; 12 bytes a sample while it chooses half.
     State: none.
     Source: Qin et al., 2024, arXiv 2303.04947; the exact count is our own, for volume schedules.
-    Differs from the published code: exact count; weights are L / kept rather than 1 / keep, equal
-    where keep * L is whole and unbiased where it is not; at least one low sample stays; unseen
-    samples have no made-up score; own generator instead of NumPy's global one.
+    Differs from the published code (at 8bbb012): exact count; weights are L / kept rather than 1 / keep,
+    equal where keep * L is whole and unbiased where it is not; at least one low sample stays; unseen
+    samples have no made-up score (there 3); every weight is 1 in the full-data tail, where the code keeps
+    the last weights if delta * epochs is not whole; own generator instead of NumPy's global one.
 
     Args:
         keep: share of the low samples that `own_count` keeps, in (0, 1].
@@ -98,9 +115,8 @@ class InfoBatch(Selector):
     """
 
     def __init__(self, keep: float = 0.5, max_prune: float = 0.9) -> None:
-        if not 0 < max_prune < 1:
-            raise ValueError(f"max_prune must be in (0, 1), got {max_prune!r}")
-        self.keep, self.max_prune = check_share("keep", keep), max_prune
+        self.keep = check_share("keep", keep)
+        self.max_prune = check_number("max_prune", max_prune, 0, 1, open_low=True, open_high=True)
 
     def own_count(self, signals: SampleSignals) -> int:
         """How many samples the published rule would use now; all before anything is seen."""
@@ -108,5 +124,5 @@ class InfoBatch(Selector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Choose `count` samples with weights whose expected sum is that over all samples."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         return Selection(*infobatch(signals.loss, signals.seen, count, self.max_prune, generator))

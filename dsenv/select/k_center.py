@@ -55,6 +55,7 @@ class KCenter(StaticSelector):
     """
 
     needs_features = True
+    score_dtype = torch.int64
 
     def __init__(self, budget: float = 0.1) -> None:
         self.budget = check_share("budget", budget)

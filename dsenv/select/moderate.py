@@ -71,6 +71,7 @@ class Moderate(StaticSelector):
     """
 
     needs_features = True
+    score_dtype = torch.float64
 
     def __init__(self, prototype: str = "mean") -> None:
         self.prototype = pick("prototype", prototype, PROTOTYPES)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dsenv.errors import check_share
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, equally_weighted, random_subset, top_by, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, random_subset, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 
@@ -39,9 +39,14 @@ class OrderDP(Selector):
     the rule is that of `Ranked`.
 
     Cost: a random subset and a top-k of it a call, 19 bytes a sample while it chooses half. State: none.
-    Source: OrderDP (ICLR 2026), from a note on the paper and the authors' README.
-    Differs: pool size follows from the count, s = q / share; published defaults are s / n = 0.5 and
-    q / s = 0.6, a ratio of 0.3.
+    Source: OrderDP (ICLR 2026, openreview e77QyyRQPz), from a note on the paper, whose text was not available
+    to us, and the authors' code (shengze-xu/OrderDP at b48eacc).
+    Differs from that code: the pool's size follows from the count, s = q / share; unseen samples come first
+    within the pool, where they have the made-up loss 3 (CIFAR) or 1 (ImageNet) there, so that samples with
+    larger losses come before them.
+    Settings: `share` = 0.6 is from the note, which gives s / n = 0.5 and q / s = 0.6, a ratio of 0.3. The
+    released code does not hold these numbers: its defaults are 0.75 and 0.85 (a ratio of 0.64), its README
+    trains with 0.8 and 0.375 (a ratio of 0.3: `share` = 0.375).
 
     Args:
         share: part q / s of the pool to train on, in (0, 1]; 1 is a fresh random subset.
@@ -52,6 +57,6 @@ class OrderDP(Selector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take `count` samples, each with weight 1."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         score = unseen_first(signals.loss, signals.seen)
         return equally_weighted(top_of_pool(score, count, self.share, generator))

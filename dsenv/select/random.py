@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, equally_weighted, random_order, random_subset
+from dsenv.select.ranking import check_choice, equally_weighted, is_permutation, random_order, random_subset
 from dsenv.signals import SampleSignals
+from dsenv.states import Either, TensorOf, check_part_state
 
 
 class UniformRandom(Selector):
@@ -25,7 +26,7 @@ class UniformRandom(Selector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Draw `count` samples, each with weight 1."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         return equally_weighted(random_subset(signals.size, count, generator))
 
 
@@ -51,7 +52,7 @@ class FixedRandom(Selector):
         Raises:
             ValueError: the order was drawn for another number of samples.
         """
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         if self._order is None:
             self._order = random_order(signals.size, generator)
         if len(self._order) != signals.size:
@@ -64,9 +65,21 @@ class FixedRandom(Selector):
         return equally_weighted(self._order[:count])
 
     def state_dict(self) -> dict[str, Any]:
-        """The order, where it is drawn."""
-        return {} if self._order is None else {"order": self._order.clone()}
+        """The order; None where it is not drawn yet."""
+        return {"order": None if self._order is None else self._order.clone()}
+
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look; its length is that of the training set it was saved with."""
+        return {"order": Either(None, TensorOf(torch.int64, (None,)))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self._order = state["order"].clone() if "order" in state else None
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is no state of this selector; nothing is loaded then.
+        """
+        check_part_state(self, state)
+        order = state["order"]
+        if order is not None and not is_permutation(order):
+            raise ValueError("this is no state of FixedRandom: 'order' must be a permutation")
+        self._order = None if order is None else order.clone()

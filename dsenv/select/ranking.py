@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
+from dsenv.errors import check_count, shown
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection, Selector
 from dsenv.signals import SampleSignals
+from dsenv.states import Either, Exactly, TensorOf, Whole, check_part_state
 
 CHUNK = 65_536  # samples worked on at a time where a (samples, D) or (samples, C) copy is needed
 
@@ -45,14 +47,18 @@ def equally_weighted(index: Tensor) -> Selection:
     return Selection(index, torch.ones_like(index, dtype=torch.float32))
 
 
-def check_count(count: int, size: int) -> None:
-    """Check that `count` of `size` samples can be chosen.
+def check_choice(count: int, size: int) -> int:
+    """The number of samples to choose out of `size`, as a Python int.
 
     Raises:
-        ValueError: `count` is outside 1..size.
+        ValueError: `count` is no whole number, or outside 1..size.
     """
-    if not 1 <= count <= size:
-        raise ValueError(f"a selection of {size} samples must choose 1 to {size}, got count={count}")
+    try:
+        return check_count("count", count, 1, size)
+    except ValueError:
+        raise ValueError(
+            f"a selection of {size} samples must choose 1 to {size}, got count={shown(count)}"
+        ) from None
 
 
 def chunks(size: int) -> Iterator[slice]:
@@ -99,6 +105,8 @@ class StaticSelector(Selector):
     """
 
     needs_pass = True
+    score_dtype: torch.dtype | None = None
+    """Of the scores, for the check of a saved state; None for any."""
     averages_passes: bool = False
     """Further calls of `prepare` add to a mean score; else the last call counts."""
 
@@ -119,7 +127,8 @@ class StaticSelector(Selector):
         """Score the whole training set from one pass over it, in any order.
 
         Raises:
-            ValueError: the pass leaves samples out, has one twice, or lacks what the method needs.
+            ValueError: the pass leaves samples out, has one twice, lacks what the method needs, or holds
+                values that are not finite.
         """
         size = len(train.index)
         if not is_permutation(train.index):
@@ -127,6 +136,10 @@ class StaticSelector(Selector):
                 f"{type(self).__name__}.prepare needs each training sample exactly once, got {size} "
                 f"positions that are not a permutation of 0..{size - 1}; run the pass over the whole split"
             )
+
+        for part in (train, validation):
+            if part is not None:
+                self._check_finite(part, "training set" if part is train else "validation split")
 
         found = self.score_pass(train, validation)
         score = torch.empty_like(found)
@@ -143,7 +156,7 @@ class StaticSelector(Selector):
         Raises:
             ValueError: `prepare` was not called, or with another number of samples.
         """
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         if self._score is None:
             raise ValueError(f"{type(self).__name__} has no ranking yet: call prepare(train) before select")
         if len(self._score) != signals.size:
@@ -157,15 +170,49 @@ class StaticSelector(Selector):
         self._order = self._order.to(signals.device)
         return equally_weighted(self._order[:count])
 
+    def _check_finite(self, part: ModelOutputs, where: str) -> None:
+        """Check what the method reads of a pass; one sample that is not finite would spoil all scores."""
+        read = [getattr(part, name) for name in ("logits", "features") if getattr(self, f"needs_{name}")]
+        for values in (values for values in read if values is not None):
+            is_bad = torch.cat([~values[rows].isfinite().flatten(1).all(1) for rows in chunks(len(values))])
+            if bool(is_bad.any()):
+                positions = part.index[is_bad]
+                raise ValueError(
+                    f"{type(self).__name__}.prepare needs finite outputs, got others for {len(positions)} "
+                    f"samples of the {where}, at positions {positions[:5].tolist()}; leave them out of it"
+                )
+
     def state_dict(self) -> dict[str, Any]:
-        """Scores, how many passes they are the mean of, and the ranking where it is drawn."""
-        tensors = {"score": self._score, "order": self._order}
-        kept = {name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}
-        return {"passes": self._passes, **kept}
+        """Settings, scores, passes that they are the mean of, and the ranking; None where there is none."""
+        kept = {"score": self._score, "order": self._order}
+        tensors = {name: None if tensor is None else tensor.clone() for name, tensor in kept.items()}
+        return {"settings": self.settings(), "passes": self._passes, **tensors}
+
+    def state_like(self) -> dict[str, Any]:
+        """How a state must look; its length is that of the training set it was saved with."""
+        known, every = self.score_dtype, (torch.float64, torch.int64, torch.float32)
+        scores = [TensorOf(dtype, (None,)) for dtype in (every if known is None else (known,))]
+        order = Either(None, TensorOf(torch.int64, (None,)))
+        return {
+            "settings": Exactly(self.settings()),
+            "passes": Whole(),
+            "score": Either(None, *scores),
+            "order": order,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is no state of this selector, or of other settings; nothing is loaded then.
+        """
+        check_part_state(self, state)
+        score, order, name = state["score"], state["order"], type(self).__name__
+        if (score is None) != (state["passes"] == 0):
+            raise ValueError(f"this is no state of {name}: 'score' must be there if 'passes' is above 0")
+        if order is not None and (score is None or len(order) != len(score) or not is_permutation(order)):
+            raise ValueError(f"this is no state of {name}: 'order' must be a permutation, as long as 'score'")
+
         self._passes = state["passes"]
-        self._score, self._order = (
-            state[name].clone() if name in state else None for name in ("score", "order")
-        )
+        self._score = None if score is None else score.clone()
+        self._order = None if order is None else order.clone()

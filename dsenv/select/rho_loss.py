@@ -1,12 +1,14 @@
 """RHO-LOSS: samples that are not learnt yet but can be."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_share
+from dsenv.errors import check_share, shown
 from dsenv.select.base import Selection, Selector
 from dsenv.select.order_dp import top_of_pool
-from dsenv.select.ranking import check_count, equally_weighted, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, unseen_first
 from dsenv.signals import SampleSignals
 
 
@@ -14,6 +16,28 @@ def reducible_loss(loss: Tensor, irreducible: Tensor) -> Tensor:
     """Loss of the trained model minus that of one trained on held-out data; all (N,), in nats."""
     assert loss.shape == irreducible.shape, (loss.shape, irreducible.shape)
     return loss - irreducible
+
+
+def _checked(irreducible: Any) -> Tensor:
+    """Irreducible losses (N,) float32."""
+    losses: Tensor | None
+    try:
+        given = torch.as_tensor(irreducible).detach()
+        losses = None if given.dtype == torch.bool or given.is_complex() else given.float()
+    except (TypeError, ValueError, RuntimeError):
+        losses = None
+    if losses is None or losses.dim() != 1 or not len(losses):
+        got = shown(irreducible) if losses is None else f"shape {tuple(losses.shape)}"
+        raise ValueError(f"irreducible must have shape (N,), one loss a sample, got {got}")
+
+    is_bad = ~losses.isfinite()
+    if bool(is_bad.any()):
+        positions = is_bad.nonzero().flatten()
+        raise ValueError(
+            f"irreducible must be finite losses, got others for {len(positions)} samples, at positions "
+            f"{positions[:5].tolist()}; leave those samples out of the training set"
+        )
+    return losses
 
 
 class RhoLoss(Selector):
@@ -33,14 +57,12 @@ class RhoLoss(Selector):
     random batch each step and keeps 10 % of it, to which `share` = 0.1 comes closest.
 
     Args:
-        irreducible: (N,) losses of the held-out model on the training samples, in nats.
+        irreducible: (N,) losses of the held-out model on the training samples, in nats; finite.
         share: part of a fresh uniform pool to train on, in (0, 1]; None ranks all samples.
     """
 
     def __init__(self, irreducible: Tensor, share: float | None = None) -> None:
-        if irreducible.dim() != 1:
-            raise ValueError(f"irreducible must have shape (N,), got {tuple(irreducible.shape)}")
-        self.irreducible = irreducible.detach().float()
+        self.irreducible = _checked(irreducible)
         self.share = None if share is None else check_share("share", share)
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
@@ -49,7 +71,7 @@ class RhoLoss(Selector):
         Raises:
             ValueError: the irreducible losses are of another number of samples.
         """
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         if len(self.irreducible) != signals.size:
             raise ValueError(
                 f"irreducible holds {len(self.irreducible)} losses, the signals {signals.size} samples; "

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dsenv.errors import pick
 from dsenv.select.base import Selection, Selector
-from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 LOSSES = ("loss", "loss_ema")
@@ -49,5 +49,5 @@ class SmallLoss(Selector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples with the smallest losses, each with weight 1."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         return equally_weighted(small_loss(getattr(signals, self.by), signals.seen, count, generator))

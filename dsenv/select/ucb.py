@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_share
+from dsenv.errors import check_number, check_share
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection
 from dsenv.select.history import HistorySelector
-from dsenv.select.ranking import check_count, equally_weighted, top_by, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, top_by, unseen_first
 from dsenv.signals import SampleSignals
 
 
@@ -62,9 +62,8 @@ class UCB(HistorySelector):
     fields = ("mean", "variance")
 
     def __init__(self, alpha: float = 0.8, c: float = 1.0, size: int | None = None) -> None:
-        if c < 0:
-            raise ValueError(f"c must be at least 0, got {c!r}")
-        self.alpha, self.c = check_share("alpha", alpha), c
+        self.alpha = check_share("alpha", alpha)
+        self.c = check_number("c", c, 0)
         super().__init__(size)
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ class UCB(HistorySelector):
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Take the `count` samples with the largest bounds, each with weight 1."""
-        check_count(count, signals.size)
+        count = check_choice(count, signals.size)
         kept, seen = self.history(signals)
         score = ucb_score(kept["mean"], kept["variance"], seen, self.c)
         return equally_weighted(top_by(score, count, generator))

@@ -1,19 +1,20 @@
 """What every volume schedule is, and how its ratios become sample counts."""
 
-import math
 from abc import ABC, abstractmethod
 
-from dsenv.errors import check_share
+from dsenv.describe import Described
+from dsenv.errors import check_count, check_number, check_share
 
 LARGEST_SWING = 0.25  # default distance of the levels from the target ratio
 
 
-class VolumeSchedule(ABC):
+class VolumeSchedule(Described, ABC):
     """How much of the training set each epoch trains on.
 
     A schedule is a pure function of the epoch it is asked for: it counts nothing itself, so that it can
     be asked twice, out of order, or after a restart. Over a whole training run its ratios add up to
-    `target * total`, the budget of the constant schedule.
+    `target * total`, the budget of the constant schedule. `settings()` tells what it was built with; keep
+    each setting in an attribute of its name.
 
     Use::
 
@@ -43,11 +44,10 @@ class VolumeSchedule(ABC):
             total: number of epochs of the training run.
 
         Raises:
-            ValueError: `step` is outside the training run.
+            ValueError: `step` is outside the training run, or one of the two is no whole number.
         """
-        if not 0 <= step < total:
-            raise ValueError(f"step must be in 0..{total - 1} for total {total}, got {step}; count from 0")
-
+        total = check_count("total", total)
+        step = check_count("step", step, 0, total - 1)
         value = min(1.0, self._ratio(step, total))
         assert value > 0, (self, step, total, value)
         return value
@@ -67,7 +67,7 @@ class SwingSchedule(VolumeSchedule):
 
     def __init__(self, target: float, swing: float | None = None) -> None:
         super().__init__(target)
-        self.swing = check_swing(target, swing)
+        self.swing = check_swing(self.target, swing)
 
     @abstractmethod
     def shape(self, progress: float) -> float:
@@ -137,8 +137,9 @@ def check_swing(target: float, swing: float | None) -> float:
     if swing is None:
         return default_swing(target)
 
+    swing = check_number("swing", swing)
     room = min(target, 1 - target)
-    if math.isfinite(swing) and abs(swing) <= room and abs(swing) < target:
+    if abs(swing) <= room and abs(swing) < target:
         return swing
     raise ValueError(
         f"swing must keep the ratio in (0, 1]: at most {room:.3g} either way around a target of {target}, "

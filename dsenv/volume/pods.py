@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_number, check_positive, check_share
 from dsenv.volume.base import VolumeSchedule, default_swing
 
 
@@ -33,8 +33,9 @@ class Pods(VolumeSchedule):
 
     Source: PODS, arXiv 2605.14773. Differences from published code: none is published. The paper's
     rule for levels and lengths is not known to us; the length is our reading of the equal budget, the
-    default levels are 0.2 to 0.25 from the target, after the swing of the regulariser in its figure
-    (2.5 in log units), and default phases last one epoch each, as drawn there.
+    default levels are 0.2 to 0.25 from targets of 0.3 to 0.7, after the swing of the regulariser in its
+    figure (2.5 in log units there, 2.2 with these levels), and default phases last one epoch each, as drawn
+    there.
 
     Args:
         target: mean ratio, (0, 1].
@@ -58,6 +59,7 @@ class Pods(VolumeSchedule):
         tail: float = 0.0,
     ) -> None:
         super().__init__(target)
+        target = self.target
         swing = default_swing(target)
         self.low = check_share("low", target - swing if low is None else low)
         self.high = check_share("high", target + swing if high is None else high)
@@ -68,10 +70,10 @@ class Pods(VolumeSchedule):
                 f"low < target < high is needed, got {self.low}, {target} and {self.high}; "
                 f"set both levels to {target} to switch PODS off"
             )
-        if warmup < 0 or not 0 <= tail < 1:
-            raise ValueError(f"warmup must be at least 0 and tail in [0, 1), got {warmup} and {tail}")
-
-        self.warmup, self.tail = warmup, tail
+        self.warmup = check_count("warmup", warmup, 0)
+        self.tail = check_number("tail", tail, 0, 1, open_high=True)
+        if high_length is not None:
+            high_length = check_positive("high_length", high_length)
         self.high_length, self.low_length = self._lengths(high_length)
 
     def _lengths(self, high_length: float | None) -> tuple[float, float]:

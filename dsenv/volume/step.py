@@ -2,6 +2,7 @@
 
 import math
 
+from dsenv.errors import check_count
 from dsenv.volume.base import VolumeSchedule, check_swing
 
 
@@ -32,10 +33,8 @@ class Step(VolumeSchedule):
 
     def __init__(self, target: float, swing: float | None = None, stages: int = 2) -> None:
         super().__init__(target)
-        if stages < 2:
-            raise ValueError(f"stages must be at least 2, got {stages}; for one stage use Constant")
-        self.swing = check_swing(target, swing)
-        self.stages = stages
+        self.swing = check_swing(self.target, swing)
+        self.stages = check_count("stages", stages, 2, hint="for one stage use Constant")
 
     def _ratio(self, step: int, total: int) -> float:
         width = self.stages / total

@@ -184,10 +184,10 @@ def test_needs_are_declared_and_checked() -> None:
     ("settings", "message"),
     [
         ({"estimator": "kll"}, "Did you mean 'kl'"),
-        ({"window": 1}, "window must be >= 2"),
+        ({"window": 1}, "window must be a whole number of at least 2, got 1; the variance"),
         ({"ema": 1.0}, "ema"),
         ({"clip": 0.5}, "clip"),
-        ({"size": 0}, "size 0"),
+        ({"size": 0}, "size must be a whole number"),
     ],
 )
 def test_settings_are_checked(settings, message) -> None:

@@ -241,7 +241,7 @@ class Globally(LargestLoss):
             "with the state of another one selects otherwise: .* load_state_dict does not take it in",
         ),
         (Silent, "raised KeyError.* cannot load what state_dict gave"),
-        (NoLoad, r"load_state_dict raised AssertionError.*write load_state_dict\(state\)"),
+        (NoLoad, r"load_state_dict raised ValueError.*write load_state_dict\(state\)"),
         (Shared, r"state_dict\(\)\['score'\] changed when the part went on; return a copy"),
         (Strange, r"what torch.load\(weights_only=True\) does not read"),
         (NoTable, "must return a table, got list"),

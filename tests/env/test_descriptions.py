@@ -56,5 +56,5 @@ def test_a_state_fits_an_environment_whose_parts_are_equal_objects():
         object.__setattr__(env.config, "volume", Linear(0.5, swing=swing))
     one.reset(seed=0)
     equal.restore_state(one.save_state())
-    with pytest.raises(ValueError, match=r"with volume = 'dsenv\.volume\.linear\.Linear"):
+    with pytest.raises(ValueError, match=r"with volume = .dsenv\.volume\.linear\.Linear"):
         unequal.restore_state(one.save_state())

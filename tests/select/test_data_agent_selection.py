@@ -54,6 +54,64 @@ def test_learning_rate_decays_to_one_percent() -> None:
         assert agent.learner.optimizer.param_groups[0]["lr"] == config.lr_at(selection)
 
 
+class ReleasedSampler:
+    """The published sampler, told each epoch's number as it should be: reset once before training."""
+
+    def __init__(self, epochs: int, delta: float) -> None:
+        self.stop_prune, self.seed, self.current_epoch = epochs * delta, 0, 0
+        self.prunes = self.reset()
+
+    def reset(self) -> bool:
+        self.seed += 1
+        return not (self.seed > self.stop_prune or self.current_epoch < 1)
+
+    def run(self, epoch: int) -> bool:
+        """Whether an epoch is pruned; the next one is decided at its end."""
+        self.current_epoch = epoch + 1
+        prunes, self.prunes = self.prunes, self.reset()
+        return prunes
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("anneal", [0.0, 0.1, 0.125, 0.25, 0.5])
+def test_full_epochs_of_the_released_variant_are_those_of_its_sampler(anneal: float) -> None:
+    for planned in (*range(1, 31), 90, 100, 200):
+        sampler = ReleasedSampler(planned, 1 - anneal)
+        config = DataAgentConfig(variant="released", planned=planned, anneal=anneal)
+        assert [not config.uniform(epoch) for epoch in range(planned)] == list(
+            map(sampler.run, range(planned))
+        )
+
+
+@pytest.mark.fast
+def test_an_annealed_run_ends_with_at_least_one_uniform_selection() -> None:
+    for planned in (2, 3, 5, 7):
+        assert DataAgentConfig(planned=planned).uniform(planned - 1)
+        assert not DataAgentConfig(planned=planned, anneal=0.0).uniform(planned - 1)
+    assert sum(not DataAgentConfig(planned=10, anneal=0.9, warmup=0).uniform(e) for e in range(10)) == 1
+
+
+@pytest.mark.fast
+def test_the_released_step_size_falls_at_the_end_of_an_epoch() -> None:
+    """Its loop calls `lr_decay(epoch)` after the epoch, so each epoch has the step size of the one before."""
+    config = DataAgentConfig(variant="released", planned=8)
+    lr, used = config.lr, []
+    for epoch in range(8):
+        used.append(lr)
+        lr = config.lr * (1 - 0.99 / (8 - 1) * epoch)
+    assert [config.lr_at(selection) for selection in range(8)] == pytest.approx(used)
+
+
+@pytest.mark.fast
+def test_one_sample_alone_does_not_spoil_the_released_agent() -> None:
+    agent = DataAgent({"variant": "released", "rollout": 1}, size=64)
+    agent.observe(random_batch(1))
+    agent.observe(random_batch(64))
+    assert agent.score.isfinite().all()
+    assert agent.learner is not None
+    assert all(parameter.isfinite().all() for parameter in agent.learner.networks.parameters())
+
+
 def slow_choice(score: list[float], age: list[int], count: int, decay: float) -> set[int]:
     order = sorted(range(len(score)), key=lambda i: -score[i])
     distance = {i: rank / (len(score) - 1) * decay ** age[i] for rank, i in enumerate(order)}
@@ -125,8 +183,8 @@ def test_a_run_resumes_bit_for_bit(variant: str, tmp_path) -> None:  # type: ign
     play(agent, signals, g, range(2))
     torch.save({"agent": agent.state_dict(), "stream": g.get_state()}, tmp_path / "state.pt")
     rest = play(agent, signals, g, range(2, 4))
-    saved = torch.load(tmp_path / "state.pt")
-    resumed, g2 = DataAgent(config, seed=99), stream(2)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed, g2 = DataAgent(config, seed=5), stream(2)
     resumed.load_state_dict(saved["agent"])
     g2.set_state(saved["stream"])
     again = play(resumed, signals, g2, range(2, 4))
@@ -200,8 +258,8 @@ def test_batches_may_differ_in_size() -> None:
         ({"entropi": 0.1}, "Did you mean 'entropy'"),
         ({"clip": 1.5}, "clip must be in"),
         ({"age_decay": 0.0}, "age_decay must be in"),
-        ({"rollout": 0}, "rollout must be at least 1"),
-        ({"entropy": -1.0}, "entropy must be at least 0"),
+        ({"rollout": 0}, "rollout must be a whole number of at least 1"),
+        ({"entropy": -1.0}, "entropy must be a number of at least 0"),
         ({"variant": "released", "explore": 0.1}, "no effect in the released variant"),
     ],
 )
@@ -228,5 +286,5 @@ def test_use_errors() -> None:
     with pytest.raises(ValueError, match="flatten or pool"):
         wide = batch.features[:, :, None]
         DataAgent(size=64).observe(ModelOutputs(batch.index, batch.labels, batch.loss, batch.logits, wide))
-    with pytest.raises(ValueError, match="same config"):
+    with pytest.raises(ValueError, match=r"settings\.config\.variant' = 'released', here it is 'bandit'"):
         DataAgent().load_state_dict(DataAgent({"variant": "released"}).state_dict())

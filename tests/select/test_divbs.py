@@ -78,7 +78,7 @@ def test_one_batch_at_a_time_ranks_as_several_do() -> None:
 
 
 def test_settings_out_of_range_are_errors() -> None:
-    with pytest.raises(ValueError, match="got batch=1 and together=64"):
+    with pytest.raises(ValueError, match="batch must be a whole number of at least 2, got 1"):
         DivBS(batch=1)
-    with pytest.raises(ValueError, match="got batch=320 and together=0"):
+    with pytest.raises(ValueError, match="together must be a whole number of at least 1, got 0"):
         DivBS(together=0)

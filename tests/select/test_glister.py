@@ -39,7 +39,7 @@ def slow_glister(
     own = [gradient(layer, f[None], y[None]) for f, y in zip(train.features, train.labels, strict=True)]
     chosen: list[int] = []
     for _ in range(picks):
-        step = torch.stack([own[i] for i in chosen]).mean(0) if chosen else torch.zeros_like(layer)
+        step = torch.stack([own[i] for i in chosen]).sum(0) if chosen else torch.zeros_like(layer)
         target = gradient(layer - eta * step, validation.features, validation.labels)
         gains = [-torch.inf if i in chosen else float((g * target).sum()) for i, g in enumerate(own)]
         chosen.append(gains.index(max(gains)))
@@ -72,6 +72,18 @@ def test_samples_that_help_validation_come_first() -> None:
     selector.prepare(train, validation)
     chosen = selector.select(SampleSignals(20, 2), 10, torch.Generator().manual_seed(0)).index
     assert bool((labels[chosen] == 1).all())
+
+
+def test_the_step_is_on_the_sum_of_the_picks_gradients() -> None:
+    """A step on their mean takes ten of the first kind, because it never grows."""
+    features = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 0.8]] * 10)
+    labels, zero = torch.zeros(20, dtype=torch.int64), torch.zeros(20, 2)
+    train = ModelOutputs(torch.arange(20), labels, torch.ones(20), zero, features)
+    validation = ModelOutputs(torch.arange(2), labels[:2], torch.ones(2), zero[:2], torch.eye(2))
+    selector = Glister(budget=0.5, eta=0.1)
+    selector.prepare(train, validation)
+    chosen = selector.select(SampleSignals(20, 2), 10, torch.Generator().manual_seed(0)).index
+    assert (int((chosen < 10).sum()), int((chosen >= 10).sum())) == (6, 4)
 
 
 @pytest.mark.parametrize("settings", [{"group": 0}, {"eta": 0.0}, {"budget": 2.0}])

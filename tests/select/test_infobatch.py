@@ -109,8 +109,56 @@ def test_weights_sum_to_the_number_of_samples(
 
 @pytest.mark.fast
 def test_pruning_stops_in_the_last_part() -> None:
-    assert [pruning_is_on(epoch, 30, 0.875) for epoch in (0, 26, 27, 29)] == [True, True, False, False]
+    assert [pruning_is_on(epoch, 30, 0.875) for epoch in (0, 25, 26, 29)] == [True, True, False, False]
     assert sum(pruning_is_on(epoch, 200, 0.875) for epoch in range(200)) == 175
+    assert [pruning_is_on(epoch, 5, 0.875) for epoch in range(5)] == [True, True, True, True, False]
+
+
+class PublishedSampler:
+    """Which epochs the published sampler prunes: it counts how often it was reset, once before training."""
+
+    def __init__(self, epochs: int, delta: float) -> None:
+        self.stop_prune = epochs * delta
+        self.iterations = 0
+        self.reset()
+
+    def reset(self) -> bool:
+        prunes = not self.iterations > self.stop_prune
+        self.iterations += 1
+        return prunes
+
+
+@pytest.mark.fast
+def test_pruned_epochs_are_those_of_the_published_sampler() -> None:
+    for delta in (0.0, 0.07, 0.1, 0.29, 1 / 3, 0.5, 0.57, 0.7, 0.8, 0.85, 0.875, 0.9, 0.95, 0.999, 1.0):
+        for epochs in (*range(1, 41), 90, 100, 200, 300):
+            sampler = PublishedSampler(epochs, delta)
+            published = [sampler.reset() for _ in range(epochs)]
+            assert [pruning_is_on(epoch, epochs, delta) for epoch in range(epochs)] == published
+            assert delta == 1 or not published[-1]
+
+
+@pytest.mark.fast
+def test_a_tail_of_next_to_nothing_is_still_one_epoch() -> None:
+    almost = 1 - 2**-53
+    for epochs in (1, 3, 10, 1000):
+        assert not pruning_is_on(epochs - 1, epochs, almost)
+        assert pruning_is_on(epochs - 1, epochs, 1)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 5, 0.5), "epoch must be a whole number of at least 0, got -1"),
+        ((0, 0, 0.5), "epochs must be a whole number of at least 1, got 0"),
+        ((0, 5, 1.5), r"delta must be in \[0, 1\], got 1.5"),
+        ((0, 5, float("nan")), "delta must be in"),
+    ],
+)
+def test_an_impossible_tail_is_an_error(arguments: tuple[int, int, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pruning_is_on(*arguments)
 
 
 @pytest.mark.fast

@@ -20,11 +20,57 @@ def graded_signals(size: int) -> SampleSignals:
     return signals
 
 
-@pytest.mark.parametrize("by", ["loss", "loss_ema", "entropy", "margin"])
+@pytest.mark.parametrize("by", ["loss", "loss_ema", "entropy", "label_margin"])
 def test_the_hard_end_is_kept_by_default(by: str) -> None:
     signals, generator = graded_signals(10), torch.Generator().manual_seed(0)
     assert Ranked(by).select(signals, 3, generator).index.tolist() == [9, 8, 7]
     assert Ranked(by, keep="easiest").select(signals, 3, generator).index.tolist() == [0, 1, 2]
+
+
+def margin_batch(seed: int = 0, size: int = 30) -> ModelOutputs:
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = 2 * torch.randn(size, 4, generator=generator), torch.arange(size) % 4
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    return ModelOutputs(torch.arange(size), labels, loss, logits)
+
+
+def test_margin_is_the_largest_probability_minus_the_second() -> None:
+    batch, generator = margin_batch(), torch.Generator().manual_seed(0)
+    assert batch.logits is not None
+    selector, signals = Ranked("margin"), SampleSignals(30, 4)
+    selector.observe(batch)
+    signals.update(batch.index, batch.loss, batch.logits, batch.labels, 0)
+
+    spread = [sorted(row.exp().div(row.exp().sum()).tolist())[-2:] for row in batch.logits]
+    margins = [largest - second for second, largest in spread]
+    order = sorted(range(30), key=margins.__getitem__)
+    assert set(selector.select(signals, 9, generator).index.tolist()) == set(order[:9])
+
+    other = Ranked("margin", keep="easiest")
+    other.load_state_dict({**selector.state_dict(), "settings": other.settings()})
+    assert set(other.select(signals, 9, generator).index.tolist()) == set(order[-9:])
+
+
+def test_a_confidently_wrong_sample_is_hard_by_the_label_margin_alone() -> None:
+    logits = torch.tensor([[9.0, 0.0], [0.1, 0.0], [0.0, 9.0], [9.0, 0.0]])  # sure, unsure, wrong, sure
+    labels, index = torch.zeros(4, dtype=torch.int64), torch.arange(4)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    signals, chosen = SampleSignals(4, 2), {}
+    signals.update(index, loss, logits, labels, 0)
+    for by in ("margin", "label_margin"):
+        selector = Ranked(by)
+        selector.observe(ModelOutputs(index, labels, loss, logits))
+        chosen[by] = selector.select(signals, 1, torch.Generator().manual_seed(0)).index.item()
+    assert chosen == {"margin": 1, "label_margin": 2}
+
+
+def test_only_the_margin_is_kept_by_the_selector() -> None:
+    batch = margin_batch()
+    for by in ("loss", "loss_ema", "entropy", "label_margin"):
+        selector = Ranked(by)
+        selector.observe(batch)
+        assert not selector.observes and selector.state_dict() == {}
+    assert Ranked("margin").observes and not Ranked.observes
 
 
 def test_only_signals_of_the_outputs_need_logits() -> None:
@@ -63,5 +109,5 @@ def test_unknown_names_are_errors_with_a_hint() -> None:
         Ranked("entropi")
     with pytest.raises(ValueError, match="Did you mean 'hardest'"):
         EL2N(keep="hard")
-    with pytest.raises(ValueError, match="visits must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="visits must be a whole number of at least 1, got 0"):
         EL2N(visits=0)

@@ -42,5 +42,5 @@ def test_the_share_says_how_large_the_pool_is() -> None:
 def test_losses_of_other_data_are_an_error() -> None:
     with pytest.raises(ValueError, match="irreducible holds 3 losses, the signals 4 samples"):
         RhoLoss(torch.zeros(3)).select(SampleSignals(4, 2), 2, torch.Generator())
-    with pytest.raises(ValueError, match=r"shape \(N,\), got \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(N,\), one loss a sample, got shape \(3, 1\)"):
         RhoLoss(torch.zeros(3, 1))

@@ -1,0 +1,326 @@
+"""The position of a sample travels through whatever a collate function does to the order."""
+
+import random
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.utils.data import default_collate
+
+from dsenv.plan import DataPlan, IndexedCollate
+
+pytestmark = pytest.mark.fast
+
+SIZE = 60
+LENGTHS = [3 + (7 * place) % 11 for place in range(SIZE)]
+Pair = namedtuple("Pair", ["tokens", "label"])  # as users write them
+
+
+@dataclass
+class Example:
+    tokens: Tensor
+    label: int
+
+
+def text(place: int) -> Tensor:
+    """A sequence that tells its position."""
+    return torch.full((LENGTHS[place],), place + 1)
+
+
+def longest_first(samples: list[Any]) -> list[Any]:
+    return sorted(samples, key=lambda sample: len(sample[0]), reverse=True)
+
+
+def padded(samples: list[Any]) -> tuple[Tensor, Tensor]:
+    return pad_sequence([x for x, _ in samples], batch_first=True), torch.tensor([y for _, y in samples])
+
+
+def sorts(samples: list[Any]) -> Any:
+    return padded(longest_first(samples))
+
+
+def sorts_in_place(samples: list[Any]) -> Any:
+    samples.sort(key=lambda sample: len(sample[0]))
+    return padded(samples)
+
+
+def sorts_tensors(samples: list[Any]) -> Any:
+    x, y = padded(samples)
+    order = (x > 0).sum(1).argsort(descending=True, stable=True)
+    return x[order], y[order]
+
+
+def shuffles(samples: list[Any]) -> Any:
+    random.shuffle(samples)
+    return padded(samples)
+
+
+def shuffles_by_torch(samples: list[Any]) -> Any:
+    x, y = padded(samples)
+    order = torch.randperm(len(y))
+    return x[order], y[order]
+
+
+def shuffles_by_numpy(samples: list[Any]) -> Any:
+    return padded([samples[place] for place in np.random.permutation(len(samples))])  # noqa: NPY002
+
+
+def time_first(samples: list[Any]) -> Any:
+    ordered = longest_first(samples)
+    return pad_sequence([x for x, _ in ordered]), torch.tensor([y for _, y in ordered])
+
+
+def packs(samples: list[Any]) -> Any:
+    x, y = sorts(samples)
+    return pack_padded_sequence(x, (x > 0).sum(1), batch_first=True), y
+
+
+def nests(samples: list[Any]) -> Any:
+    x, y = sorts(samples)
+    return {"deep": [{"x": x}, {"again": (x.float() / 2,)}], "labels": y, "name": "batch"}
+
+
+def lists(samples: list[Any]) -> Any:
+    ordered = longest_first(samples)
+    return [x for x, _ in ordered], [y for _, y in ordered]
+
+
+def by_numpy(samples: list[Any]) -> Any:
+    x, y = sorts(samples)
+    return x.numpy(), y.numpy()
+
+
+def drops(samples: list[Any]) -> Any:
+    return padded([sample for sample in longest_first(samples) if len(sample[0]) != 5])
+
+
+FUNCTIONS = [
+    sorts,
+    sorts_in_place,
+    sorts_tensors,
+    shuffles,
+    shuffles_by_torch,
+    shuffles_by_numpy,
+    time_first,
+    packs,
+    nests,
+    lists,
+    by_numpy,
+    drops,
+]
+
+
+def labels_in(batch: Any) -> list[int]:
+    """The labels of a batch, which are the positions of its samples."""
+    labels = batch["labels"] if isinstance(batch, dict) else batch[1]
+    return [int(label) for label in labels]
+
+
+@pytest.mark.parametrize("collate", FUNCTIONS, ids=lambda function: function.__name__)
+def test_positions_follow_any_order(collate: Any) -> None:
+    follow = IndexedCollate(collate)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        places = rng.permutation(SIZE)[:16].tolist()
+        index, batch = follow([(place, (text(place), place)) for place in places])
+        assert index.tolist() == labels_in(batch)
+        assert set(index.tolist()) <= set(places)
+        is_whole = collate is not drops
+        assert len(index) == sum(is_whole or LENGTHS[place] != 5 for place in places)
+
+
+@pytest.mark.parametrize("classes", [2, 1], ids=["two", "one"])
+@pytest.mark.parametrize("collate", [sorts, shuffles, sorts_tensors, drops], ids=lambda f: f.__name__)
+def test_equal_labels_do_not_confuse(collate: Any, classes: int) -> None:
+    follow = IndexedCollate(collate)
+    for first in (0, 16, 32):
+        places = list(range(first, first + 16))
+        index, (x, _) = follow([(place, (text(place), place % classes)) for place in places])
+        assert index.tolist() == (x.amax(1) - 1).tolist()
+
+
+FORMS: dict[str, Any] = {
+    "mapping": lambda place: {"tokens": text(place), "label": place},
+    "lists of numbers": lambda place: {"tokens": text(place).tolist(), "label": [place]},
+    "named tuple": lambda place: Pair(text(place), place),
+    "dataclass": lambda place: Example(text(place), place),
+    "numpy": lambda place: (text(place).numpy(), np.int64(place)),
+    "length too": lambda place: (text(place), LENGTHS[place], place),
+    "text": lambda place: ("word " * LENGTHS[place], place),
+    "tensors only": lambda place: text(place).float(),
+    "bytes": lambda place: (torch.full((2, 3), place, dtype=torch.uint8), torch.tensor(place)),
+}
+
+
+def any_form(samples: list[Any]) -> dict[str, Any]:
+    """Sorts samples of any of the forms by length; tells the positions in `place`."""
+
+    def parts(sample: Any) -> tuple[Any, int]:
+        if isinstance(sample, dict):
+            label = sample["label"]
+            return sample["tokens"], label[0] if isinstance(label, list) else label
+        if isinstance(sample, Example):
+            return sample.tokens, sample.label
+        if isinstance(sample, Tensor):
+            return sample, int(sample[0]) - 1
+        return sample[0], sample[-1]
+
+    def length(sample: Any) -> int:
+        return sample[1] if isinstance(sample, tuple) and len(sample) == 3 else len(parts(sample)[0])
+
+    ordered = sorted(samples, key=length)
+    rows = [parts(sample)[0] for sample in ordered]
+    x = rows if isinstance(rows[0], str) else [torch.as_tensor(row).float() for row in rows]
+    if not isinstance(rows[0], str):
+        x = pad_sequence([row.flatten() for row in x], batch_first=True)
+    return {"x": x, "place": torch.tensor([int(parts(sample)[1]) for sample in ordered])}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_samples_of_any_form(form: str) -> None:
+    follow = IndexedCollate(any_form)
+    for first in (0, 20):
+        places = list(range(first, first + 12))
+        index, batch = follow([(place, FORMS[form](place)) for place in places])
+        assert index.tolist() == batch["place"].tolist()
+
+
+def test_broken_samples_are_left_out() -> None:
+    def collate(samples: list[Any]) -> Any:
+        return default_collate([sample for sample in samples if sample is not None])
+
+    items = [(place, None if place % 5 == 3 else (torch.rand(2), place % 2)) for place in range(20)]
+    index, _ = IndexedCollate(collate)(items)
+    assert index.tolist() == [place for place in range(20) if place % 5 != 3]
+
+
+def test_samples_that_are_broken_by_their_values_are_left_out() -> None:
+    def collate(samples: list[Any]) -> Any:
+        return default_collate([(x, y) for x, y in samples if x.isfinite().all() and y >= 0])
+
+    rows = torch.rand(20, 3)
+    rows[4, 1], rows[9] = float("nan"), float("inf")
+    labels = [-1 if place == 13 else place % 3 for place in range(20)]
+    index, _ = IndexedCollate(collate)([(place, (rows[place], labels[place])) for place in range(20)])
+    assert index.tolist() == [place for place in range(20) if place not in (4, 9, 13)]
+
+
+def test_the_random_streams_go_on_as_if_it_had_run_once() -> None:
+    items = [(place, (text(place), place)) for place in range(10)]
+    for function in (shuffles, shuffles_by_torch, shuffles_by_numpy):
+        streams = []
+        for run in (IndexedCollate(function), lambda items, f=function: f([sample for _, sample in items])):
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            torch.manual_seed(0)
+            run(items)
+            streams.append((random.random(), np.random.rand(), torch.rand(()).item()))  # noqa: NPY002
+        assert streams[0] == streams[1]
+
+
+def repeats(samples: list[Any]) -> Any:
+    return padded([*samples, samples[0]])
+
+
+def mixes(samples: list[Any]) -> Any:
+    x, y = padded(samples)
+    order = torch.randperm(len(y))
+    return 0.5 * x + 0.5 * x[order], (y, y[order])
+
+
+def own_stream(samples: list[Any]) -> Any:
+    return padded([samples[place] for place in np.random.default_rng().permutation(len(samples))])
+
+
+def sums(samples: list[Any]) -> Any:
+    return torch.stack([x.sum() for x, _ in samples]).sum(), torch.tensor(sum(y for _, y in samples))
+
+
+@pytest.mark.parametrize("collate", [repeats, mixes, own_stream, sums], ids=lambda f: f.__name__)
+def test_what_cannot_be_followed_is_refused_with_the_way_out(collate: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{collate.__name__} could not be followed.*indexed=True"):
+        IndexedCollate(collate)([(place, (text(place), place)) for place in range(12)])
+
+
+def indexed_sort(items: list[Any]) -> Any:
+    ordered = sorted(items, key=lambda item: len(item[1][0]))
+    return [place for place, _ in ordered], padded([sample for _, sample in ordered])
+
+
+def test_an_indexed_function_gives_the_positions_itself() -> None:
+    index, (_, labels) = IndexedCollate(indexed_sort, indexed=True)(
+        [(place, (text(place), place)) for place in range(9, 0, -1)]
+    )
+    assert index.dtype == torch.int64 and index.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda items: items[0], r"each one that it was given|returns \(positions, batch\)"),
+        (lambda _: None, r"returns \(positions, batch\), got NoneType"),
+        (lambda items: ([1, 1], items), r"at most once, got \[1, 1\]"),
+        (lambda items: ([99], items), "each one that it was given"),
+        (lambda items: ([], items), "each one that it was given"),
+        (lambda items: ([0.5], items), "each one that it was given"),
+    ],
+)
+def test_positions_of_an_indexed_function_are_checked(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IndexedCollate(given, indexed=True)([(place, (text(place), place)) for place in range(3)])
+
+
+class Texts(torch.utils.data.Dataset[Any]):
+    """Sequences of different lengths that tell their positions."""
+
+    def __len__(self) -> int:
+        return SIZE
+
+    def __getitem__(self, place: int) -> Any:
+        return text(place), place % 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("collate", [sorts, shuffles, drops], ids=lambda f: f.__name__)
+def test_a_loader_of_a_plan_follows(collate: Any, workers: int) -> None:
+    plan = DataPlan(Texts(), epochs=2, batch_size=8, classes=2, ratio=0.5, selector="small_loss")
+    loader = plan.loader(collate_fn=collate, num_workers=workers)
+    with pytest.warns(UserWarning, match="collate function left out") if collate is drops else no_warning():
+        for _ in plan.epochs_left():
+            for batch in loader:
+                assert batch.index.tolist() == (batch.inputs.amax(1) - 1).tolist()
+                assert batch.labels.tolist() == (batch.index % 2).tolist()
+                assert batch.weight.shape == batch.index.shape
+                plan.loss(batch, batch.index.float())
+    seen = plan.signals.seen.nonzero().flatten()
+    assert torch.equal(plan.signals.loss[seen], seen.float())
+
+
+def no_warning() -> Any:
+    import warnings
+
+    context = warnings.catch_warnings()
+    warnings.simplefilter("default")
+    return context
+
+
+def test_a_scoring_pass_follows() -> None:
+    plan = DataPlan(Texts(), epochs=2, batch_size=8, classes=2, ratio=0.5, selector="el2n", scoring_passes=0)
+
+    def forward(x: Tensor) -> Tensor:
+        place = x.amax(1) - 1
+        return torch.stack([place / SIZE, -place / SIZE], 1).float()
+
+    seen = {}
+    plan.selector.prepare = lambda found, *_: seen.update(found=found)  # type: ignore[method-assign]
+    plan.score(forward, collate_fn=sorts, batch_size=8)
+    expected = torch.arange(SIZE) / SIZE
+    torch.testing.assert_close(seen["found"].logits[:, 0], expected)
+    assert torch.equal(seen["found"].labels, torch.arange(SIZE) % 2)
+    with pytest.raises(ValueError, match=r"must see each of its 60 samples once; sample .* came 0 times"):
+        plan.score(forward, collate_fn=drops, batch_size=8)
