@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 FOLDER = Path(dsenv.__file__).parent
 FILES = sorted(FOLDER.rglob("*.py"))
 FLOORS = (
-    ("catalogue", "describe", "errors", "rng", "scan", "states", "version"),
+    ("catalogue", "describe", "errors", "plain", "rng", "scan", "states", "version"),
     ("kernels", "outputs", "signals"),
     ("select", "volume", "augment", "tasks"),
     ("control",),

@@ -11,7 +11,7 @@ from dsenv.control.base import Control
 from dsenv.control.registry import CONTROLS
 from dsenv.env.config import EnvConfig
 from dsenv.env.episodes import Episodes
-from dsenv.errors import pick
+from dsenv.errors import check_seed, pick, shown
 
 ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiBinary
 RENDER_MODES = ("rgb_array", "ansi")
@@ -28,12 +28,14 @@ def make_spaces(episodes: Episodes) -> tuple[spaces.Box, ActionSpace]:
     return observation, spaces.Box(-1.0, 1.0, (episodes.control.size,), np.float32)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one, else the CPU.
 
     Raises:
         ValueError: there is no such device here.
     """
+    if not isinstance(name, str | torch.device):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1', got {shown(name)}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,6 +46,8 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(
             f"device {name!r} was asked for, but torch finds no CUDA GPU here; use 'auto' or 'cpu'"
         )
+    if device.type == "meta" or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"no device called {name!r} that can train here; use 'auto' or 'cpu'")
     return device
 
 
@@ -56,9 +60,18 @@ def check_render_mode(mode: str | None) -> str | None:
 
 def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the options of a reset if they are known, else raise a ValueError with the nearest one."""
-    for name in options or {}:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f'options must be a table such as {{"context": {{...}}}}, got {shown(options)}')
+    for name in options:
         pick("reset option", name, known)
-    return options or {}
+    return options
+
+
+def check_reset_seed(seed: Any) -> int | None:
+    """Return the seed of a reset as a Python int, or None, else raise a ValueError."""
+    return None if seed is None else check_seed("seed", seed)
 
 
 class Described:
