@@ -141,7 +141,7 @@ def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
 
 
 def _check_buffered(number: int, part: Any, size: int) -> None:
-    """Check a batch that the signals did not take in yet: positions and losses, with logits and labels or not.
+    """Check a batch that the signals did not take in yet: positions, losses, perhaps logits and labels.
 
     Raises:
         ValueError: it is none.

@@ -308,7 +308,7 @@ def test_one_controller_object_in_two_plans_is_refused(name: str) -> None:
         new_plan(data, augment=part)
 
 
-@pytest.mark.parametrize("name", ["random", "small_loss", "infobatch", "ranked"])
+@pytest.mark.parametrize("name", ["random", "small_loss", "infobatch"])
 def test_a_rule_that_remembers_nothing_may_be_shared(name: str) -> None:
     part = new_plan(selector=name).selector
     for _ in range(2):
