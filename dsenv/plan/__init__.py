@@ -6,6 +6,7 @@ from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.feedback import Cost, PlanSignals
 from dsenv.plan.forward import FeatureForward
+from dsenv.plan.suspects import Suspect, Suspects
 
 __all__ = [
     "Batch",
@@ -19,4 +20,6 @@ __all__ = [
     "PlanLoader",
     "PlanSampler",
     "PlanSignals",
+    "Suspect",
+    "Suspects",
 ]

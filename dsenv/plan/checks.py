@@ -55,6 +55,19 @@ def check_epoch(epoch: int, done: int, end: int | None) -> None:
         )
 
 
+def check_next_epoch(epoch: int, current: int) -> None:
+    """Check that a plan in epoch `current` can go to `epoch`.
+
+    Raises:
+        ValueError: it is neither the current epoch nor the next one.
+    """
+    if epoch not in (current, current + 1):
+        raise ValueError(
+            f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals come "
+            "from training, so epochs cannot be skipped: load a state of that epoch"
+        )
+
+
 def check_stamp(batch: Batch, plan: int, epoch: int) -> None:
     """Check that a batch is of this plan and of its current epoch.
 

@@ -18,6 +18,7 @@ from dsenv.plan.data import Batch, IndexedDataset, open_source, split_sample, to
 from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
+from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
@@ -187,14 +188,8 @@ class DataPlan:
 
     def start_epoch(self, epoch: int) -> None:
         """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
-        current = self.epoch_sampler.epoch
-        if epoch not in (current, current + 1):
-            raise ValueError(
-                f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals "
-                "come from training, so epochs cannot be skipped: load a state of that epoch"
-            )
-
-        if epoch > current:
+        checks.check_next_epoch(epoch, self.epoch)
+        if epoch > self.epoch:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
@@ -352,10 +347,8 @@ class DataPlan:
             sources.append(open_source(validation, self.device))
 
         with self.cost.timed("score"):
-            passes = [
-                full_pass(forward, source.batches(self.transform, **loader), sample_loss)
-                for source in sources
-            ]
+            found = (source.batches(self.transform, **loader) for source in sources)
+            passes = [full_pass(forward, batches, sample_loss) for batches in found]
         self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
 
         with self.cost.timed("select"):
@@ -370,6 +363,13 @@ class DataPlan:
         check_share("validation accuracy", float(accuracy), zero=True)
         if self.epoch_sampler.policies is not None:
             self.epoch_sampler.policies.validated(accuracy)
+
+    def suspects(self) -> Suspects:
+        """The samples trained on, sorted by how much their label looks wrong: a table, see `Suspects`.
+
+        Reads the epochs that have ended, without a forward pass: `plan.suspects().head(20)` after training.
+        """
+        return find_suspects(self.signals, self.signals.label_history, self.epoch)
 
     # States
 

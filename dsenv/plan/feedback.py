@@ -1,7 +1,7 @@
 """What is done to a batch before the forward pass, and who learns from its outputs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from dsenv.plan import checks
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
+from dsenv.plan.suspects import LabelHistory
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
@@ -73,6 +74,8 @@ class PlanSignals(SampleSignals):
 
     blind = False
     """The last samples came without logits."""
+    label_history: LabelHistory | None = None
+    """What the visits said about each label, for `DataPlan.suspects`; None before the first logits."""
 
     def __getattr__(self, name: str) -> Tensor:
         if name in FROM_LOGITS and self.blind:
@@ -86,6 +89,35 @@ class PlanSignals(SampleSignals):
         self.blind = True
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
         self.update(index, loss, nothing, torch.zeros_like(index), step)
+
+    def update(self, index: Tensor, loss: Tensor, logits: Tensor, labels: Tensor, step: int | Tensor) -> None:
+        """Take in a training forward, see `SampleSignals.update`, and what it says about the labels."""
+        super().update(index, loss, logits, labels, step)
+        if self.blind:
+            return
+
+        if self.label_history is None:
+            self.label_history = LabelHistory(self.size, self.device)
+        other = self.gather("confidence", index) - self.gather("margin", index)
+        self.label_history.add(index, logits, labels, other)
+
+    def reset(self, replicas: Iterable[int] | None = None) -> None:
+        """Forget everything."""
+        super().reset(replicas)
+        self.label_history = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every signal, and of what is known about the labels."""
+        known = {} if self.label_history is None else self.label_history.state_dict()
+        return {**super().state_dict(), **known}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict()`."""
+        super().load_state_dict(state)
+        self.label_history = None
+        if any(name.startswith("label_history.") for name in state):
+            self.label_history = LabelHistory(self.size, self.device)
+            self.label_history.load_state_dict(state)
 
 
 class EpochBuffer:
