@@ -19,7 +19,7 @@ from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.signals import SampleSignals
+from dsenv.signals import SampleSignals, read_outputs_and_rival
 from dsenv.volume.budget import FORWARD_COST
 
 Transform = Callable[[Any], Any]
@@ -90,16 +90,16 @@ class PlanSignals(SampleSignals):
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
         self.update(index, loss, nothing, torch.zeros_like(index), step)
 
-    def update(self, index: Tensor, loss: Tensor, logits: Tensor, labels: Tensor, step: int | Tensor) -> None:
-        """Take in a training forward, see `SampleSignals.update`, and what it says about the labels."""
-        super().update(index, loss, logits, labels, step)
+    def _read(self, index: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the outputs say, as signals; the history of the labels takes it in."""
         if self.blind:
-            return
+            return super()._read(index, logits, labels)
 
         if self.label_history is None:
             self.label_history = LabelHistory(self.size, self.device)
-        other = self.gather("confidence", index) - self.gather("margin", index)
-        self.label_history.add(index, logits, labels, other)
+        said, rival, probability = read_outputs_and_rival(logits, labels)
+        self.label_history.add(index, logits, labels, rival, probability)
+        return said
 
     def reset(self, replicas: Iterable[int] | None = None) -> None:
         """Forget everything."""

@@ -150,39 +150,38 @@ class LabelHistory:
         """Mean margin of the logits over visits."""
         self.visits = torch.zeros(size, dtype=torch.int32, device=device)
         """Visits with logits that are numbers."""
-        self.other = torch.full((size,), -1, dtype=torch.int32, device=device)
+        self.rival = torch.full((size,), -1, dtype=torch.int32, device=device)
         """The class that leads the vote for the strongest class other than the label."""
         self.lead = torch.zeros(size, device=device)
         """By how much it leads, in probability summed over visits."""
 
-    def add(self, index: Tensor, logits: Tensor, labels: Tensor, probability: Tensor) -> None:
-        """Take in visits; those whose margin is no finite number count as none.
+    def add(self, index: Tensor, logits: Tensor, labels: Tensor, rival: Tensor, probability: Tensor) -> None:
+        """Take in visits; those whose outputs are no finite numbers count as none.
 
         Args:
             index: (B,) int64 positions, each at most once.
             logits: (B, C) the model's outputs.
             labels: (B,) int64 the labels trained on.
-            probability: (B,) of the strongest class other than the label.
+            rival: (B,) int64 the most probable class other than the label.
+            probability: (B,) its probability.
         """
-        given = labels[:, None]
-        logits = logits.float()
-        best, other = logits.scatter(-1, given, -torch.inf).max(-1)
-        margin = logits.gather(-1, given).squeeze(-1) - best
-        known = margin.isfinite()
+        own = logits.gather(-1, labels[:, None]).float()
+        margin = (own - logits.gather(-1, rival[:, None]).float()).squeeze(-1)
+        known = margin.isfinite() & probability.isfinite()
 
-        mean = self.margin[index]
-        visits = self.visits[index] + known
-        self.margin[index] = torch.where(known, mean + (margin - mean) / visits, mean)
-        self.visits[index] = visits.int()
-        self.label[index] = labels.int()
-        self._vote(index, other.int(), torch.where(known, probability, 0.0), known)
+        # Mean over visits
+        mean = self.margin.index_select(0, index)
+        visits = self.visits.index_select(0, index) + known.int()
+        self.margin.scatter_(0, index, torch.where(known, mean + (margin - mean) / visits, mean))
+        self.visits.scatter_(0, index, visits)
+        self.label.scatter_(0, index, labels.int())
 
-    def _vote(self, index: Tensor, other: Tensor, weight: Tensor, known: Tensor) -> None:
-        """The majority vote of Boyer and Moore (1981), with weights; it needs no counts of each class."""
-        leader = self.other[index]
-        lead = self.lead[index] + torch.where(other == leader, weight, -weight)
-        self.other[index] = torch.where(known & (lead <= 0) & (other != leader), other, leader)
-        self.lead[index] = lead.abs()
+        # The majority vote of Boyer and Moore (1981), with weights; it needs no counts of each class
+        leader, lead = self.rival.index_select(0, index), self.lead.index_select(0, index)
+        rival, weight = rival.int(), torch.where(known, probability, 0.0)
+        lead = lead + torch.where(rival == leader, weight, -weight)
+        self.rival.scatter_(0, index, torch.where(known & (lead <= 0), rival, leader))
+        self.lead.scatter_(0, index, lead.abs())
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every tensor, under names that no signal has."""
@@ -235,7 +234,7 @@ def find_suspects(signals: SampleSignals, history: LabelHistory | None, epochs: 
     return Suspects(
         position=position,
         label=label,
-        said=torch.where(margin > 0, label, columns["other"][position].long()),
+        said=torch.where(margin > 0, label, columns["rival"][position].long()),
         margin=margin,
         visits=columns["visits"][position].long(),
         forgetting=forgetting[position].long(),

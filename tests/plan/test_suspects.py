@@ -234,7 +234,7 @@ def test_logits_that_are_no_numbers_are_left_out():
     history = signals.label_history
     assert history.visits.tolist() == [2, 2, 3, 3]
     assert history.margin.tolist() == [1, 2, -1, 1]
-    assert history.lead.isfinite().all() and history.other.tolist() == [2, 2, 1, 1]
+    assert history.lead.isfinite().all() and history.rival.tolist() == [2, 2, 1, 1]
 
 
 # States and costs
