@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dsenv.plan import DataPlan, Suspect, Suspects
 from dsenv.plan.feedback import PlanSignals
 from dsenv.plan.suspects import find_suspects
-from dsenv.signals import SampleSignals
+from dsenv.signals import SampleSignals, read_outputs, read_outputs_and_rival
 from dsenv.tasks.corruption import symmetric_noise
 
 pytestmark = pytest.mark.fast
@@ -292,3 +292,38 @@ def test_every_source_gives_the_same_table(source):
     one = train(DataPlan((inputs, given), **settings)).suspects()
     other = train(DataPlan(data, **settings)).suspects()
     assert list(one) == list(other)
+
+
+# What it is read from
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+def test_the_rival_is_the_most_probable_other_class(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(*shape, 5, generator=generator).to(dtype)
+    labels = torch.randint(0, 5, shape, generator=generator)
+    before = logits.clone()
+    said, rival, probability = read_outputs_and_rival(logits, labels)
+    plain = read_outputs(logits, labels)
+    assert torch.equal(logits, before)  # the outputs of the model are left as they are
+    assert all(torch.equal(said[name], plain[name]) for name in plain) and said.keys() == plain.keys()
+    others = logits.float().softmax(-1)
+    others = others.masked_fill(F.one_hot(labels, 5).bool(), -1)
+    torch.testing.assert_close(probability, others.max(-1).values)
+    assert (others.gather(-1, rival[..., None]).squeeze(-1) == others.max(-1).values).all()
+
+
+def test_it_goes_on_over_several_updates_in_an_epoch():
+    """A large epoch is taken in part by part."""
+    generator = torch.Generator().manual_seed(0)
+    whole, parts = PlanSignals(20, 3), PlanSignals(20, 3)
+    for step in range(3):
+        index = torch.randperm(20, generator=generator)
+        logits, labels = torch.randn(20, 3, generator=generator), index % 3
+        whole.update(index, torch.ones(20), logits, labels, step)
+        for cut in torch.arange(20).split(7):
+            parts.update(index[cut], torch.ones(len(cut)), logits[cut], labels[cut], step)
+    one, other = (find_suspects(signals, signals.label_history, 3) for signals in (whole, parts))
+    assert one.position.tolist() == other.position.tolist() and one.said.tolist() == other.said.tolist()
+    torch.testing.assert_close(one.margin, other.margin)
