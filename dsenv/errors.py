@@ -128,6 +128,13 @@ def check_flag(name: str, value: Any) -> bool:
     raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
+def check_function(name: str, value: Any) -> Any:
+    """The setting `name` if it is None or can be called, else a ValueError."""
+    if value is None or callable(value):
+        return value
+    raise ValueError(f"{name} must be a function or None, got {shown(value)}")
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A value in an error message: its repr, cut where it is long."""
     try:

@@ -161,7 +161,16 @@ class SampleSignals:
             else:
                 self._store[name][rows] = value
 
-    def update(self, index: Tensor, loss: Tensor, logits: Tensor, labels: Tensor, step: int | Tensor) -> None:
+    def update(
+        self,
+        index: Tensor,
+        loss: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        step: int | Tensor,
+        *,
+        known: Tensor | None = None,
+    ) -> None:
         """Take in one interval's training forward.
 
         Args:
@@ -170,23 +179,32 @@ class SampleSignals:
             logits: (..., B, C) the model's outputs.
             labels: (..., B) int64 the labels trained on.
             step: number of this interval, stored as `last_step`; (K,) where replicas are at different ones.
+            known: (..., B) bool, samples whose loss and outputs are to be taken in; None for all. Of the
+                others the visit counts, and the loss of a first visit; all else stays as it was.
         """
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
-        said = self._read(index, logits, labels)
+        said = self._read(index, logits, labels, known)
 
         old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
         visits = self.gather("times_trained", index)
         first = visits == 0
         forgot = (old["correct"] > said["correct"]).int()
-        self._update_influence(index, (loss - old["loss"]).abs(), visits)
+        is_sample = index < self.size
 
         # The first visit has no loss to compare with
-        self._write("loss_ema", index, torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)))
-        self._write("loss_change", index, torch.where(first, torch.zeros_like(loss), loss - old["loss"]))
-        self._write("loss_rank", index, _rank(loss, index < self.size))
-        self._write("loss", index, loss)
-        for name, value in said.items():
+        new = {
+            **self._influence(index, (loss - old["loss"]).abs(), visits),
+            "loss_ema": torch.where(first, loss, torch.lerp(loss, old["loss_ema"], EMA_DECAY)),
+            "loss_change": torch.where(first, torch.zeros_like(loss), loss - old["loss"]),
+            "loss_rank": _rank(loss, is_sample if known is None else is_sample & known),
+            "loss": loss,
+            **said,
+        }
+        if known is not None:
+            forgot = torch.where(known, forgot, torch.zeros_like(forgot))
+            new = {name: self._where_known(name, index, value, known, first) for name, value in new.items()}
+        for name, value in new.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
 
@@ -195,18 +213,28 @@ class SampleSignals:
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
 
-    def _read(self, index: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """What the outputs say, as signals; a subclass may take in more of the samples at `index`."""
+    def _read(
+        self,
+        index: Tensor,  # noqa: ARG002
+        logits: Tensor,
+        labels: Tensor,
+        known: Tensor | None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """What the outputs say, as signals; a subclass may take in more of the samples, see `update`."""
         return read_outputs(logits, labels)
 
-    def _update_influence(self, index: Tensor, change: Tensor, visits: Tensor) -> None:
-        """Take in the size of each sample's loss change; there is none at its first visit."""
+    def _where_known(self, name: str, index: Tensor, value: Tensor, known: Tensor, first: Tensor) -> Tensor:
+        """New values where they are known, the old ones elsewhere; of a first visit the loss is taken in."""
+        is_taken = known | first if name in ("loss", "loss_ema") else known
+        return torch.where(is_taken, value, self.gather(name, index))
+
+    def _influence(self, index: Tensor, change: Tensor, visits: Tensor) -> dict[str, Tensor]:
+        """Influence and its variance after a loss change of that size; there is none at a first visit."""
         mean, variance = self.gather("influence", index), self.gather("influence_variance", index)
         share = torch.where(visits > 1, INFLUENCE_SHARE, 1.0)  # the second visit gives the first change
         moved = share * (change - mean)
         spread = torch.where(visits > 1, (1 - share) * (variance + moved * (change - mean)), 0.0)
-        self._write("influence", index, torch.where(visits > 0, mean + moved, 0.0))
-        self._write("influence_variance", index, spread)
+        return {"influence": torch.where(visits > 0, mean + moved, 0.0), "influence_variance": spread}
 
     def gather(self, name: str, index: Tensor) -> Tensor:
         """A signal at the positions `index` (..., M); its values at N, the padding, have no meaning."""

@@ -249,6 +249,7 @@ def life_of_a_plan(choice):
     epoch()
     plans[0].start_epoch(1)
     trained, state = calls(second_epoch), {}
+    assert len(plans[0].sampler) > 0  # chooses the samples of the third epoch
     saved = calls(lambda: state.update(plans[0].state_dict()))
     build()
     loaded = calls(lambda: plans[1].load_state_dict(state))

@@ -51,18 +51,18 @@ SIMPLE = {"selector": "infobatch", "volume": "pods", "ratio": 0.5}
 AUGMENTED = {**SIMPLE, "augment": "sada"}
 
 
-@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 12), (AUGMENTED, 15)])
-def test_building_a_plan_enters_at_most_12_files_and_3_more_for_augmentation(settings, most):
+@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 16), (AUGMENTED, 19)])
+def test_building_a_plan_enters_at_most_16_files_and_3_more_for_augmentation(settings, most):
     plan_of(**settings)  # imports what is imported at first use
     found = files_entered(lambda: plan_of(**settings))
     assert "plan/data_plan.py" in found and len(found) <= most, found
 
 
 @pytest.mark.parametrize("settings", [SIMPLE, AUGMENTED])
-def test_the_loss_of_a_plan_enters_at_most_6_files(settings):
+def test_the_loss_of_a_plan_enters_at_most_8_files(settings):
     plan = plan_of(**settings)
     batch = next(plan.batches())
     logits = torch.randn(50, 4)
     losses = F.cross_entropy(logits, batch.labels, reduction="none")
     found = files_entered(lambda: plan.loss(batch, losses, logits=logits))
-    assert "plan/feedback.py" in found and len(found) <= 6, found
+    assert "plan/feedback.py" in found and len(found) <= 8, found

@@ -21,7 +21,8 @@ from dsenv.augment import CONTROLLERS, FixedStrength
 from dsenv.control.registry import CONTROLS
 from dsenv.env.config import EnvConfig
 from dsenv.env.session import Session
-from dsenv.plan import DataPlan, EpochSampler, FeatureForward
+from dsenv.plan import DataPlan, FeatureForward
+from dsenv.plan.epoch_record import EpochRecord
 from dsenv.select.data_agent_ppo import Learner
 from dsenv.select.random import UniformRandom
 from dsenv.select.registry import SELECTORS
@@ -37,7 +38,7 @@ ALLOWED: dict[str, tuple[type, str]] = {
     # The networks of a Data Agent, once a training: the first batch shows how long feature vectors are.
     "networks": (Learner, "__init__"),
     # Of a DataLoader's batches every position is checked against the epoch's samples, copied once an epoch.
-    "host weights": (EpochSampler, "_weights_on_host"),
+    "host weights": (EpochRecord, "_on_host"),
 }
 BATCH, SIZE, CLASSES, HIDDEN = 6, 24, 3, 6
 IMAGES = torch.randint(256, (SIZE + 12, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()

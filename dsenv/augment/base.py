@@ -10,17 +10,19 @@ from torch import Tensor
 from dsenv.augment.draw import Draw, draw_parameters
 from dsenv.augment.magnitudes import MODERATE, Magnitudes
 from dsenv.augment.ops import STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.describe import Described
 from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
 
 
-class AugmentationController(ABC):
+class AugmentationController(Described, ABC):
     """Decides how strongly each sample is augmented, and augments it.
 
     A training loop calls `augment` for each batch before the forward pass, `observe` after it, and
     `end_epoch` after each epoch. Crops and flips that every method shares are left to the
-    training loop.
+    training loop. `settings()` tells what a controller was built with; keep each setting in an attribute of
+    its name.
 
     Use::
 

@@ -1,11 +1,13 @@
 """The plan: the parts of dsenv in your own training loop."""
 
-from dsenv.plan.data import Batch, IndexedCollate, IndexedDataset
+from dsenv.plan.collate import IndexedCollate
+from dsenv.plan.data import Batch, IndexedDataset
 from dsenv.plan.data_plan import DataPlan
-from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler
+from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.feedback import Cost, PlanSignals
 from dsenv.plan.forward import FeatureForward
+from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.suspects import Suspect, Suspects
 
 __all__ = [

@@ -1,12 +1,14 @@
 """The parts of a plan from names, tables, classes or objects, made to fit each other and one budget."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
-from dsenv.errors import check_share
+from dsenv.describe import describe
+from dsenv.errors import check_count, check_flag, check_share
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.policies import PlanPolicies, make_policies
 from dsenv.policy.parts import LearnedPart, LearnedVolume, PolicyChoice, resolve
@@ -25,6 +27,8 @@ KNOWN: dict[str, Mapping[str, Any]] = {
 }
 """The parts by name: those of the registries, and the learned ones, which only a plan can run."""
 
+CLAIMED = "_given_to_a_plan"  # attribute of a part that belongs to a plan
+MOST_EPOCHS = 1_000_000  # a schedule of more would take long to plan; count steps as epochs of fewer
 VolumeChoice = Choice | VolumeSchedule | LearnedVolume | None
 Chosen = dict[str, Any]
 """What was chosen for "selector", "volume" and "augment"; None where nothing was."""
@@ -105,6 +109,10 @@ class PlanParts:
     words: Mapping[str, str]
     """The parts in words, see `describe`."""
 
+    def settings(self) -> dict[str, Any]:
+        """All settings of the parts, as plain data."""
+        return {name: describe(part) for name, part in zip(KNOWN, self, strict=True)}
+
     def __iter__(self) -> Iterator[Selector | LearnedVolume | AugmentationController | None]:
         """Selector, learned volume and controller."""
         return iter((self.selector, self.volume, self.controller))
@@ -125,12 +133,49 @@ def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, 
     selector = make_selector(chosen["selector"], given)
     controller = make_controller(chosen["augment"], given)
     volume = make_volume(chosen["volume"])
+    for name, part in (("selector", selector), ("augment", controller)):
+        claim(name, part, chosen[name])
 
-    words = describe(chosen, {"selector": selector, "volume": volume, "augment": controller})
+    words = in_words(chosen, {"selector": selector, "volume": volume, "augment": controller})
     return PlanParts(selector, volume, controller, chosen["volume"], words)
 
 
-def describe(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
+def claim(name: str, part: Any, choice: Any) -> None:
+    """Note that a part which was given as an object belongs to a plan now.
+
+    Args:
+        name: "selector" or "augment".
+        part: what the plan works with.
+        choice: what the user gave.
+
+    Raises:
+        ValueError: it was given to a plan before, and may keep what it learnt there.
+    """
+    if part is None or part is not choice or not keeps_state(part):
+        return
+    if getattr(part, CLAIMED, False):
+        kind = type(part).__name__
+        raise ValueError(
+            f"this {kind} was given to a plan before and keeps what it learnt there; make one for each plan, "
+            f"or let the plan make it from a class or a table, {name}={{'name': {kind}, ...}}"
+        )
+    with suppress(AttributeError):  # a class with slots
+        object.__setattr__(part, CLAIMED, True)
+
+
+def keeps_state(part: Any) -> bool:
+    """Whether a part may remember something: only parts of dsenv are known not to."""
+    base = Selector if isinstance(part, Selector) else AugmentationController
+    kind = type(part)
+    if isinstance(part, LearnedPart):  # its runner tells
+        return False
+    is_own = kind.__module__.partition(".")[0] == "dsenv"
+    is_pure = kind.state_dict is base.state_dict and not getattr(part, "_memory", None)
+    learns = kind.observes or getattr(kind, "needs_pass", False)
+    return not is_own or not is_pure or learns
+
+
+def in_words(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts in words, so that a state is not continued with others: names and plain settings.
 
     Args:
@@ -159,6 +204,19 @@ class Budgeted:
     drop_last: bool
     ratio: float | None
     scoring_passes: int | None
+
+    def __post_init__(self) -> None:
+        checked = {
+            "epochs": check_count("epochs", self.epochs, 1, MOST_EPOCHS),
+            "batch_size": check_count("batch_size", self.batch_size),
+            "drop_last": check_flag("drop_last", self.drop_last),
+            "ratio": None if self.ratio is None else check_share("ratio", self.ratio),
+            "scoring_passes": self.scoring_passes,
+        }
+        if self.scoring_passes is not None:
+            checked["scoring_passes"] = check_count("scoring_passes", self.scoring_passes, 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def plan_epochs(

@@ -8,63 +8,102 @@ import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
+from dsenv.augment.geometric import GEOMETRIC_OPS
+from dsenv.errors import shown
 from dsenv.plan.data import Batch
+from dsenv.plan.epoch_record import EpochRecord
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 
+ON_IMAGES = ("boxes", "masks", "keypoints", "bbox", "mask", "segmentation")  # targets that lie on images
 
-def check_batch_size(size: int, batch_size: int, left: int) -> None:
-    """Check that a loader of the user's own makes the batches that the plan counts as steps.
+
+def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
+    """Check the labels of a loader's batch where they are on the CPU: one for each sample, and classes.
 
     Args:
-        size: samples in its batch.
-        batch_size: the plan's.
-        left: samples of the epoch from this batch on; the last batch holds what is left over.
+        labels: what the data set gives as target.
+        index: (B,) positions.
+        classes: C; None where it is not known.
 
     Raises:
-        ValueError: the batch has another size.
+        ValueError: there are more or fewer labels than positions, or one is not in 0..C-1.
     """
-    if size != min(batch_size, left):
+    if not isinstance(labels, Tensor):
+        return
+    if labels.dim() and len(index) not in labels.shape:
         raise ValueError(
-            f"the batch holds {size} samples, the plan makes steps of {batch_size}: give the DataLoader "
-            "batch_size=plan.batch_size, or DataPlan(batch_size=...) that of the loader"
+            f"the batch has {len(index)} positions and labels of shape {tuple(labels.shape)}: the collate "
+            "function leaves samples out or adds some; give it to plan.loader(collate_fn=...), or to "
+            "dsenv.plan.IndexedCollate in a loader of your own, and its positions follow"
+        )
+    if classes is None or labels.dtype != torch.int64 or labels.dim() != 1 or labels.device.type != "cpu":
+        return
+
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= classes:
+        label = low if low < 0 else high
+        position = int(index[(labels == label).nonzero()[0].to(index.device)])
+        raise ValueError(
+            f"labels must be classes, 0 to {classes - 1}; got {label} at position {position}: set "
+            "DataPlan(classes=...) right, or leave such samples out of the data"
         )
 
 
-def check_epoch(epoch: int, done: int, end: int | None) -> None:
+def check_geometry(controller: AugmentationController, inputs: Tensor, labels: Any) -> None:
+    """Check that augmentation leaves labels true: geometric ops move objects, and masks and boxes stay.
+
+    Raises:
+        ValueError: the labels lie on the images, and an op moves the images.
+    """
+    moving = [name for name in getattr(controller, "ops", ()) if name in GEOMETRIC_OPS]
+    if not moving:
+        return
+
+    what = ""
+    if isinstance(labels, Tensor) and labels.dim() >= 3 and labels.shape[-2:] == inputs.shape[-2:]:
+        what = f"labels of shape {tuple(labels.shape)} are masks"
+    targets = labels if isinstance(labels, list | tuple) else [labels]
+    found = {key for target in targets if isinstance(target, Mapping) for key in target} & set(ON_IMAGES)
+    if found:
+        what = f"targets with {', '.join(sorted(found))}"
+    if what:
+        raise ValueError(
+            f"augment moves images ({', '.join(moving[:3])}, ...), and {what} that would not move along; use "
+            "ops that leave places alone: augment={'name': ..., 'ops': dsenv.augment.ops.PHOTOMETRIC_OPS}"
+        )
+
+
+def check_epoch(epoch: int, record: EpochRecord | None) -> None:
     """Warn when an epoch ends with chosen samples that were not trained on.
 
     Args:
         epoch: its number.
-        done: samples trained on.
-        end: samples that it was to train on; None where they were not chosen yet.
+        record: which were; None where they were not chosen yet.
     """
-    if done and end is not None and done < end:
-        warnings.warn(
-            f"epoch {epoch} ended with {end - done} of its {end} chosen samples not trained on: plan.loss "
-            f"was taken for {done}. A loop that leaves an epoch early, skips batches or is cut short by a "
-            "framework spends less than the budget, and its learning rate does not end where it should",
-            stacklevel=4,
-        )
-
-    if not done:
+    if record is None or not record.done:
         warnings.warn(
             f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
             "take the loss of every training batch by plan.loss(batch, losses)",
             stacklevel=4,
         )
+        return
 
-
-def check_next_epoch(epoch: int, current: int) -> None:
-    """Check that a plan in epoch `current` can go to `epoch`.
-
-    Raises:
-        ValueError: it is neither the current epoch nor the next one.
-    """
-    if epoch not in (current, current + 1):
-        raise ValueError(
-            f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals come "
-            "from training, so epochs cannot be skipped: load a state of that epoch"
+    if record.left_out:
+        positions = shown(sorted(record.left_out))
+        warnings.warn(
+            f"epoch {epoch}: the collate function left out {len(record.left_out)} of {record.end} chosen "
+            f"samples (positions {positions}); take them out of the data set, and others are chosen instead",
+            stacklevel=4,
+        )
+    missing = record.end - record.passed
+    if missing > 0:
+        warnings.warn(
+            f"epoch {epoch} ended with {missing} of its {record.end} chosen samples not trained on: "
+            f"plan.loss was taken for {record.done}. A loop that leaves an epoch early, skips batches or is "
+            "cut short by a framework spends less than the budget, and its learning rate does not end where "
+            "it should",
+            stacklevel=4,
         )
 
 
@@ -87,28 +126,64 @@ def check_stamp(batch: Batch, plan: int, epoch: int) -> None:
 
 
 def check_losses(losses: Any, size: int, device: torch.device) -> None:
-    """Check that `losses` is one value for each of `size` samples, on the plan's device.
+    """Check that `losses` is one floating value for each of `size` samples, on the plan's device.
 
     Raises:
-        ValueError: it is a scalar, has another shape, or is somewhere else.
+        ValueError: it is no tensor, a scalar, has another shape or type, or is somewhere else.
     """
-    if not isinstance(losses, Tensor) or losses.dim() == 0:
+    if not isinstance(losses, Tensor):
+        raise ValueError(
+            f"plan.loss needs the losses as a tensor of shape ({size},), with its graph, got "
+            f"{type(losses).__name__} {shown(losses)}; compute them with torch, reduction='none'"
+        )
+    if losses.dim() == 0:
         raise ValueError(
             "plan.loss needs the loss of each sample, got a scalar; compute it with reduction='none', for "
             "example F.cross_entropy(logits, labels, reduction='none'), and let plan.loss take the mean"
         )
 
     if losses.shape != (size,):
-        raise ValueError(
-            f"plan.loss needs losses of shape ({size},), one value a sample, got {tuple(losses.shape)}; "
-            "take the mean over the other dimensions first, for example losses.flatten(1).mean(1)"
-        )
-
+        raise ValueError(f"plan.loss needs losses of shape ({size},), {_loss_advice(losses, size)}")
+    if not losses.is_floating_point():
+        raise ValueError(f"plan.loss needs floating losses, got {losses.dtype}")
     if losses.device != device:
         raise ValueError(
             f"the losses are on {losses.device}, the plan's batches on {device}; give "
             f"DataPlan(device={str(losses.device)!r}), and the plan puts batches there"
         )
+
+
+def _loss_advice(losses: Tensor, size: int) -> str:
+    """What to do about losses of another shape than (B,)."""
+    found = f"one value a sample, got {tuple(losses.shape)}"
+    if losses.dim() == 1 and len(losses) < size:
+        return (
+            f"{found}: {size - len(losses)} samples of the batch are missing. Where a collate function "
+            "leaves them out, use plan.loader(collate_fn=...), which follows it; where the loop does, give "
+            "batch._replace(index=batch.index[kept], weight=batch.weight[kept], labels=batch.labels[kept])"
+        )
+    if losses.dim() == 1:
+        return f"{found}; give the losses of this batch alone"
+    return (
+        f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels; for "
+        "tokens with padding only over what counts, (losses * mask).sum(1) / mask.sum(1), because padding "
+        "counted as 0 makes short samples look easy"
+    )
+
+
+def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, labels: Tensor) -> None:
+    """Check that a scoring pass gives one row of outputs and one label for each sample of a batch.
+
+    Raises:
+        ValueError: it gives another number.
+    """
+    given = {"logits": logits, "features": features, "labels": labels}
+    for name, value in given.items():
+        if value is not None and (value.dim() == 0 or len(value) != len(index)):
+            raise ValueError(
+                f"a pass over {len(index)} samples gave {name} of shape {tuple(value.shape)}: it needs one "
+                "row a sample"
+            )
 
 
 def _check_needed(
@@ -139,6 +214,9 @@ def check_outputs(
     Raises:
         ValueError: logits, features or labels are missing or of another shape.
     """
+    for name, value in {"logits": logits, "features": features}.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be {HINTS[name]} as a tensor, got {type(value).__name__}")
     _check_needed(parts, {"logits": logits, "features": features})
     if features is not None and (features.dim() != 2 or len(features) != size):
         raise ValueError(f"features must have shape ({size}, D), got {tuple(features.shape)}; flatten them")
@@ -197,38 +275,3 @@ def check_forward(controller: AugmentationController, batch: Batch, forward: Any
 
     if len(batch.views) != controller.extra_views:
         raise ValueError(f"{name} needs the batch as the plan made it, with its views")
-
-
-def check_total_steps(scheduler: Any, steps: int, epochs: int) -> None:
-    """Warn when a learning-rate schedule is made for another number of steps than the plan has.
-
-    A number that equals `epochs` is taken for a schedule that steps once an epoch.
-    """
-    for name in ("total_steps", "T_max"):
-        planned = getattr(scheduler, name, None)
-        if planned is not None and planned not in (steps, epochs):
-            warnings.warn(
-                f"{type(scheduler).__name__} has {name}={planned}, the plan has {steps} steps in {epochs} "
-                f"epochs: the learning rate will not end where it should; give {name}=plan.total_steps",
-                stacklevel=3,
-            )
-
-
-def check_state(state: Any, own: dict[str, Any]) -> None:
-    """Check that a saved state is of a plan like this one.
-
-    Raises:
-        ValueError: a setting differs; the message names it.
-    """
-    for name, value in own.items():
-        saved = state["plan"].get(name)
-        if saved != value:
-            raise ValueError(
-                f"the state is of a plan with {name}={_short(saved)}, this one has {_short(value)}; build it "
-                "with the settings it was saved with"
-            )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,18 +1,18 @@
-"""Where the samples of a plan come from, and the batches that a training loop gets."""
+"""The batches that a training loop gets, and arrays that are read from disk batch by batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset
+
+from dsenv.errors import shown
 
 LABEL_KEYS = ("labels", "label", "target")  # of samples that are mappings
-READ = 1024  # samples read at a time by default
 
 
 # Batches
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     epoch: int
     """Epoch that it belongs to, from 0."""
     number: int
-    """Its number in the epoch, from 0."""
+    """Its number in the epoch, from 0: of the steps as they were planned."""
     views: tuple[Any, ...] = ()
     """(B, ...) each: further views of the same samples, for controllers that compare them (`extra_views`)."""
 
@@ -59,21 +59,6 @@ class IndexedDataset(Dataset[tuple[int, Any]]):
         fetch = getattr(self.dataset, "__getitems__", None)
         samples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
         return list(zip(indices, samples, strict=True))
-
-
-class IndexedCollate:
-    """Collates the samples as the user wants, and their positions into a tensor beside them.
-
-    Args:
-        collate: makes a batch of a list of samples; None for torch's default.
-    """
-
-    def __init__(self, collate: Callable[[list[Any]], Any] | None = None) -> None:
-        self.collate = collate or default_collate
-
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        indices, samples = zip(*items, strict=True)
-        return default_collate(list(indices)), self.collate(list(samples))
 
 
 def split_sample(sample: Any) -> tuple[Any, Any]:
@@ -147,10 +132,19 @@ class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
 
 
 def in_memory(labels: NDArray[Any] | Sequence[Any]) -> Tensor:
-    """A copy as a tensor; whole numbers as int64."""
-    labels = np.asarray(labels)
-    is_whole = np.issubdtype(labels.dtype, np.integer)
-    return torch.from_numpy(np.array(labels, np.int64 if is_whole else None))
+    """A copy as a tensor; whole numbers as int64.
+
+    Raises:
+        ValueError: they are no array of numbers.
+    """
+    try:
+        found = np.asarray(labels)
+        is_whole = np.issubdtype(found.dtype, np.integer)
+        return torch.from_numpy(np.array(found, np.int64 if is_whole else None))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"labels must be an array of numbers, got {shown(labels)}: number classes 0..C-1, pad ragged ones"
+        ) from error
 
 
 def read_ahead(pair: ArrayPair, indices: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -175,116 +169,3 @@ def read_ahead(pair: ArrayPair, indices: Iterable[Tensor], device: torch.device)
                 yield ready.result().to(device, non_blocking=is_gpu)
         if coming is not None:
             yield coming.result().to(device, non_blocking=is_gpu)
-
-
-# Sources
-
-
-@dataclass(frozen=True)
-class Source:
-    """A map-style data set, and its tensors where it is made of them."""
-
-    dataset: Any
-    """Has `__len__` and `__getitem__`."""
-    tensors: tuple[Tensor, ...]
-    """(inputs, labels) on the device, or nothing. Of an `ArrayPair` only the labels."""
-    device: torch.device
-    """Where batches are to live."""
-    classes: int | None
-    """Number of classes, where labels or data set tell."""
-
-    @property
-    def gathers(self) -> bool:
-        """Whether batches are made here, without a DataLoader."""
-        return bool(self.tensors)
-
-    def gathered(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels of batches at the positions (B,), where the source `gathers`."""
-        labels = self.tensors[-1]
-        if isinstance(self.dataset, ArrayPair):
-            whole = torch.cat(tuple(indices)).cpu()  # one wait for a GPU, not one a batch
-            on_host = torch.split(whole, [len(index) for index in indices])
-            inputs = read_ahead(self.dataset, on_host, self.device)
-            return ((found, labels[index]) for index, found in zip(indices, inputs, strict=True))
-        return ((self.tensors[0][index], labels[index]) for index in indices)
-
-    def batches(
-        self, transform: Callable[[Any], Any] | None = None, batch_size: int = READ, **loader: Any
-    ) -> Iterator[tuple[Any, Tensor]]:
-        """All samples in order, as (inputs, labels) on the device.
-
-        Args:
-            transform: applied to each batch of inputs.
-            batch_size: samples read at a time.
-            loader: further arguments of the DataLoader, where there are no tensors.
-
-        Raises:
-            ValueError: the samples have no labels.
-        """
-        for inputs, labels in self._raw(batch_size, loader):
-            yield (inputs if transform is None else transform(inputs)), labels
-
-    def _raw(self, batch_size: int, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Tensor]]:
-        if isinstance(self.dataset, ArrayPair):
-            return self.gathered(torch.split(torch.arange(len(self.dataset), device=self.device), batch_size))
-        if self.tensors:
-            return zip(*(torch.split(tensor, batch_size) for tensor in self.tensors), strict=True)
-        # A generator of its own: torch's loader would draw from the global stream.
-        loader = DataLoader(self.dataset, batch_size, generator=torch.Generator(), **settings)
-        return (_labelled(to_device(sample, self.device)) for sample in loader)
-
-
-def open_source(data: Any, device: torch.device | str | None) -> Source:
-    """The source behind what a user gives as data.
-
-    Args:
-        data: (inputs, labels) as tensors or NumPy arrays, a `TensorDataset` of two tensors, or a map-style
-            data set.
-        device: where batches are to live; None for that of the tensors, or the CPU.
-
-    Raises:
-        ValueError: it is none of these, or inputs and labels differ in number.
-    """
-    pair = data.tensors if isinstance(data, TensorDataset) else data
-    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-    if is_pair and isinstance(pair[0], Tensor) and isinstance(pair[1], np.ndarray):
-        pair = (pair[0], in_memory(pair[1]))
-
-    # Arrays stay where they are
-    if is_pair and isinstance(pair[0], np.ndarray):
-        arrays = ArrayPair(*pair)
-        target = torch.device(device or "cpu")
-        labels = arrays.labels.to(target)
-        return Source(arrays, (labels,), target, _classes_of(labels))
-
-    # Tensors go to the device
-    if is_pair and all(isinstance(part, Tensor) for part in pair):
-        if len(pair[0]) != len(pair[1]):
-            raise ValueError(f"data has {len(pair[0])} inputs and {len(pair[1])} labels")
-        target = torch.device(device or pair[0].device)
-        tensors = tuple(part.to(target) for part in pair)
-        return Source(TensorDataset(*tensors), tensors, target, _classes_of(tensors[1]))
-
-    # Any map-style data set
-    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, tuple):
-        raise ValueError(
-            "data must be a pair (inputs, labels) of tensors or arrays, or a map-style data set with __len__ "
-            f"and __getitem__, got {type(data).__name__}; a stream has no samples to choose from"
-        )
-    names = getattr(data, "classes", None)
-    classes = len(names) if isinstance(names, list | tuple) else None
-    return Source(data, (), torch.device(device or "cpu"), classes)
-
-
-def _classes_of(labels: Tensor) -> int | None:
-    """Number of classes of int64 labels (N,), at least 2; None where they are no classes."""
-    if labels.dtype != torch.int64 or labels.dim() != 1 or len(labels) == 0 or int(labels.min()) < 0:
-        return None
-    return max(2, int(labels.max()) + 1)
-
-
-def _labelled(sample: Any) -> tuple[Any, Tensor]:
-    inputs, labels = split_sample(sample)
-    if not isinstance(labels, Tensor):
-        raise ValueError("a pass over the data needs samples with labels: pairs (input, label)")
-    return inputs, labels

@@ -11,13 +11,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dsenv.augment.base import AugmentationController
 from dsenv.catalogue import Choice
-from dsenv.errors import check_share
+from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
-from dsenv.plan import build, checks
-from dsenv.plan.data import Batch, IndexedDataset, open_source, split_sample, to_device
-from dsenv.plan.epoch_sampler import EpochSampler, PlanLoader, PlanSampler, check_world
+from dsenv.plan import build, checks, rates, states
+from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
+from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
+from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.source import open_source
 from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
@@ -49,8 +51,9 @@ class DataPlan:
         print(plan, plan.cost)
 
     An epoch's samples are chosen when its first batch, or its length, is asked for; signals are taken
-    in at its end. A batch counts as done once its `loss` was taken, so a state saved between two steps
-    resumes at the next batch, however many a loader has fetched ahead.
+    in at its end. The plan knows of each chosen sample whether its `loss` was taken, so a state saved between
+    two steps goes on with the others, in whatever order batches came and however many a loader has fetched
+    ahead. Losses, logits and features that are not finite are left out, and said once an epoch.
 
     Args:
         data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are; a
@@ -68,7 +71,8 @@ class DataPlan:
         policy: a trained `Policy`, its file, or the name of a pretrained one: decides the parts that its
             control is about, which are then not given. Each of them may also be {"name": "learned",
             "policy": ...} by itself; parts of one policy share one view of the training run.
-        classes: C; None to read it off the labels, or the data set's `classes`.
+        classes: C; None to read it off the labels, or the data set's `classes`. Labels that are in memory are
+            checked against it.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
@@ -80,8 +84,9 @@ class DataPlan:
         seed: decides every random choice, >= 0; global streams are not touched.
 
     Raises:
-        ValueError: a name or setting is unknown, the budget is too small, or the process is one of several
-            of a `torch.distributed` group.
+        ValueError: a name or setting is unknown or out of range, a label is no class, the data are no samples
+            by position, a part was given to another plan before, the budget is too small, or the process is
+            one of several of a `torch.distributed` group.
     """
 
     def __init__(
@@ -105,25 +110,26 @@ class DataPlan:
         seed: int = 0,
     ) -> None:
         check_world()
+        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
+        seed = check_seed("seed", seed)
 
         # The samples
-        self._source = open_source(data, device)
-        size, self.device = len(self._source.dataset), self._source.device
-        self.classes = self._source.classes if classes is None else classes
+        classes = None if classes is None else check_count("classes", classes, 2)
+        self._source = open_source(data, device, classes)
+        size, self.device, self.classes = self._source.facts()
         self.signals = PlanSignals(size, self.classes or 2, device=self.device)
         self.dataset = IndexedDataset(self._source.dataset)
         """Gives (position, sample), for your own DataLoader with `sampler`."""
 
         # What, how much, how strong
         chosen = {"selector": selector, "volume": volume, "augment": augment}
-        given = {"size": size, "classes": self.classes, "device": self.device, "epochs": epochs, "seed": seed}
-        parts = build.make_parts(policy, chosen, given)
+        given = {"size": size, "classes": self.classes, "device": self.device, "seed": seed}
+        parts = build.make_parts(policy, chosen, {**given, "epochs": said.epochs})
         self.selector = parts.selector
         self.controller = parts.controller
-        self._words = parts.words
+        self._parts = parts
 
         # How many samples each epoch has, and which
-        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
         self.epoch_sampler = EpochSampler(
             self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies
@@ -131,7 +137,7 @@ class DataPlan:
         self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
 
         # What is done to a batch, and what is learned from it
-        self.transform, self.cost = transform, Cost()
+        self.transform, self.cost = check_function("transform", transform), Cost()
         self._number = next(_NUMBERS)
         self._transform_batch = BatchTransform(
             self._number, self.controller, transform, self.epoch_sampler, self.cost
@@ -188,23 +194,44 @@ class DataPlan:
 
     def start_epoch(self, epoch: int) -> None:
         """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
-        checks.check_next_epoch(epoch, self.epoch)
-        if epoch > self.epoch:
+        current = self.epoch_sampler.epoch
+        if epoch not in (current, current + 1):
+            raise ValueError(
+                f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals "
+                "come from training, so epochs cannot be skipped: load a state of that epoch"
+            )
+
+        if epoch > current:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
         sampler = self.epoch_sampler
-        checks.check_epoch(sampler.epoch, sampler.done, sampler.end if sampler.done else None)
+        checks.check_epoch(sampler.epoch, sampler.begun)
         self._feedback.end_epoch(sampler.epoch)
         sampler.finish()
 
     def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
         """A scheduler to step after each optimiser step; `shape` maps progress to a factor on the rate."""
-        return LambdaLR(optimizer, lambda _: shape(self.progress))
 
-    def check_scheduler(self, scheduler: Any) -> None:
-        """Warn when a scheduler is made for another number of steps than the plan has."""
-        checks.check_total_steps(scheduler, self.total_steps, self.epochs)
+        def factor(_step: int) -> float:
+            return shape(self.progress)
+
+        setattr(factor, rates.FOLLOWS, True)
+        return LambdaLR(optimizer, factor)
+
+    def check_scheduler(self, scheduler: Any, *, accumulate: int = 1) -> None:
+        """Warn when a scheduler of torch is made for another number of steps than the plan has.
+
+        Args:
+            scheduler: those that are made of others (SequentialLR, ChainedScheduler) are looked into.
+            accumulate: batches whose gradients one step of the optimiser takes.
+
+        Raises:
+            ValueError: numbers of samples are decided during the training run.
+        """
+        self.total_steps  # noqa: B018  # says where it is not known
+        steps = [self.steps_in_epoch(epoch) for epoch in range(self.epochs)]
+        rates.check_scheduler(scheduler, steps, check_count("accumulate", accumulate))
 
     # Batches
 
@@ -213,40 +240,55 @@ class DataPlan:
         if not self._source.gathers:
             return iter(self.loader())
         with self.cost.timed("select"):
-            left = self.epoch_sampler.left()
+            left = self.epoch_sampler.record.left_batches()
 
-        first = self.epoch_sampler.batches_done
-        indices, weights = (torch.split(part, self.batch_size) for part in (left.index, left.weight))
-        cut = zip(indices, weights, self._source.gathered(indices), strict=True)
+        inputs = self._source.gathered([index for _, index, _ in left])
         return (
-            self._transform_batch(index, inputs, labels, weight, first + number)
-            for number, (index, weight, (inputs, labels)) in enumerate(cut)
+            self._transform_batch(index, found, labels, weight, number)
+            for (number, index, weight), (found, labels) in zip(left, inputs, strict=True)
         )
 
-    def loader(self, **settings: Any) -> PlanLoader:
+    def loader(self, *, indexed: bool = False, **settings: Any) -> PlanLoader:
         """A loader of the plan's batches; make it once, before the loop over the epochs.
 
+        A `collate_fn` may sort, shuffle, leave out, pad and nest: the position of each sample travels with
+        it. To follow it, it runs two or three times a batch; see `dsenv.plan.IndexedCollate`.
+
         Args:
+            indexed: `collate_fn` is given a list of (position, sample) and returns (positions, batch); then
+                it runs once a batch.
             settings: arguments of `torch.utils.data.DataLoader`: num_workers, persistent_workers, ...
         """
-        return PlanLoader(self.dataset, self.sampler, self.epoch_sampler, self.batch, settings)
+        return PlanLoader(self.dataset, self.epoch_sampler, self._partial_batch, indexed, settings)
 
-    def batch(self, index: Tensor, sample: Any, number: int | None = None) -> Batch:
+    def _partial_batch(self, index: Tensor, sample: Any) -> Batch:
+        return self.batch(index, sample, partial=True)
+
+    def batch(self, index: Tensor, sample: Any, number: int | None = None, *, partial: bool = False) -> Batch:
         """The batch made of what your own DataLoader gave, over `plan.dataset` with `plan.sampler`.
 
         Args:
-            index: (B,) int64 positions.
+            index: (B,) int64 positions, in the order of the rows.
             sample: the collated samples: (inputs, labels), a mapping, or only inputs.
             number: of the batch in its epoch; None to tell it by the positions.
+            partial: the collate function may leave samples out. Those of the same step that are missing are
+                then not offered again, and counted at the end of the epoch.
 
         Raises:
-            ValueError: a sample is not among those of this epoch, or the loader's batches have another size.
+            ValueError: a sample is not among those of this epoch or there twice, the loader's batches have
+                another size, or there are more or fewer labels than positions.
         """
-        weight = self.epoch_sampler.weights_of(index)
-        number = self.epoch_sampler.number_of(index) if number is None else number
-        checks.check_batch_size(
-            len(index), self.batch_size, self.epoch_sampler.end - number * self.batch_size
-        )
+        # Which samples
+        record = self.epoch_sampler.record
+        weight = record.weights_of(index)
+        number = record.number_of(index) if number is None else check_count("number", number, 0)
+        if partial:
+            record.leave_out(number, index)
+        else:
+            record.check_size(len(index), number)
+
+        # What they hold
+        checks.check_labels(split_sample(sample)[1], index, self.classes)
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
 
@@ -293,19 +335,20 @@ class DataPlan:
 
         Arguments and errors as for `loss`; the graph of the losses is not used.
         """
-        # 1. The batch is of this epoch, the outputs have the right shape, and the epoch has room for them
+        # 1. The batch is of this epoch and was not taken in before, and its outputs have the right shape
         checks.check_stamp(batch, self._number, self.epoch)
+        record = self.epoch_sampler.record
+        record.check_new(batch)
         seen = self._feedback.checked(batch, losses, logits, features, self.classes)
-        self.epoch_sampler.check_room(len(losses))
 
         # 2. Further views, where the controller compares them
         views = self._feedback.forward_views(batch, forward)
 
         # 3. Signals, selector and controller take it in
-        self._feedback.take_in(seen, views, self.epoch_sampler)
+        self._feedback.take_in(seen, views, self.epoch_sampler, batch.number)
 
         # 4. The samples count as trained on
-        self.epoch_sampler.done += len(losses)
+        record.mark(batch)
         self.cost.trained += len(losses)
 
     def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
@@ -332,23 +375,26 @@ class DataPlan:
         For selectors that rank the samples by it (`needs_pass`), before the epoch that is to follow it.
 
         Args:
-            forward: an `nn.Module` or `FeatureForward`, run in evaluation mode, or any function of the
-                inputs; gives logits (B, C), or (logits, features (B, D)).
+            forward: an `nn.Module`, a `FeatureForward` or any function of the inputs that calls a model,
+                which is run in evaluation mode; gives logits (B, C), or (logits, features (B, D)).
             validation: (inputs, labels) or a data set of held-out samples, for selectors that use them.
             sample_loss: per-sample loss of (logits, labels); None for cross-entropy.
             loader: batch_size of the pass and, where the data are not tensors, further arguments of
-                `torch.utils.data.DataLoader`: num_workers, collate_fn, ...
+                `torch.utils.data.DataLoader`: num_workers, collate_fn, ...; `indexed` as for `loader`.
 
         Raises:
-            ValueError: the selector needs features or a validation split, and there are none.
+            ValueError: the selector needs features or a validation split, and there are none; or the pass
+                does not see every sample once.
         """
         sources = [self._source]
         if validation is not None:
             sources.append(open_source(validation, self.device))
 
         with self.cost.timed("score"):
-            found = (source.batches(self.transform, **loader) for source in sources)
-            passes = [full_pass(forward, batches, sample_loss) for batches in found]
+            passes = [
+                full_pass(forward, source.batches(self.transform, **loader), len(source.dataset), sample_loss)
+                for source in sources
+            ]
         self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
 
         with self.cost.timed("select"):
@@ -365,9 +411,17 @@ class DataPlan:
             self.epoch_sampler.policies.validated(accuracy)
 
     def suspects(self) -> Suspects:
-        """The samples trained on, sorted by how much their label looks wrong: a table, see `Suspects`.
+        """The samples trained on, sorted by how much their label looks wrong, see `Suspects`.
 
-        Reads the epochs that have ended, without a forward pass: `plan.suspects().head(20)` after training.
+        It reads the history of the epochs that have ended, and needs no forward pass of its own: call it
+        after the training run, or between two epochs. After the loop above::
+
+            suspects = plan.suspects()
+            print(suspects)  # the first rows: position, label, what the model says, margin, ..., score
+            wrong = suspects.likely.position  # a proposal, without a noise rate
+
+        Raises:
+            ValueError: the logits were not given, or no epoch has ended.
         """
         return find_suspects(self.signals, self.signals.label_history, self.epoch)
 
@@ -376,6 +430,8 @@ class DataPlan:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on from the next batch: tensors, numbers and strings."""
         return {
+            "version": states.VERSION,
+            "data": self._source.fingerprint,
             "plan": self._settings(),
             "epoch_sampler": self.epoch_sampler.state_dict(),
             "feedback": self._feedback.state_dict(),
@@ -385,16 +441,28 @@ class DataPlan:
         """Continue from `state_dict()`, bit for bit; batches of an iterator made before are void.
 
         Raises:
-            ValueError: the state is of a plan with other settings.
+            ValueError: the state is damaged, of other data, or of a plan with other settings. Then nothing of
+                it is loaded.
         """
-        checks.check_state(state, self._settings())
-        self.epoch_sampler.load_state_dict(state["epoch_sampler"])
+        states.check_plan_state(state, self.state_dict(), self.epoch_schedule)
+        before = self.state_dict()
+        try:
+            self._load(state)
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         self._feedback.load_state_dict(state["feedback"])
+        self.epoch_sampler.load_state_dict(state["epoch_sampler"])
 
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
-        return {**self.epoch_schedule.as_dict(), **self.epoch_sampler.settings(), **self._words}
+        own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
+        return {**own, **self._parts.words, "parts": self._parts.settings()}
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {words[:20]}" for name, words in self._words.items() if words != "fixed")
+        parts = ", ".join(
+            f"{name} {words[:20]}" for name, words in self._parts.words.items() if words != "fixed"
+        )
         return f"DataPlan({self.epoch_schedule}; {parts}; in epoch {self.epoch}, {self.progress:.0%} done)"

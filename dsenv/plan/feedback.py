@@ -17,6 +17,7 @@ from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
+from dsenv.plan.values import ValueRecord, codes, mended
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals, read_outputs_and_rival
@@ -84,21 +85,21 @@ class PlanSignals(SampleSignals):
             )
         return super().__getattr__(name)
 
-    def update_losses(self, index: Tensor, loss: Tensor, step: int) -> None:
-        """Take in losses (B,) of samples (B,) whose logits are not known."""
+    def update_losses(self, index: Tensor, loss: Tensor, step: int, *, known: Tensor | None = None) -> None:
+        """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
         self.blind = True
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
-        self.update(index, loss, nothing, torch.zeros_like(index), step)
+        self.update(index, loss, nothing, torch.zeros_like(index), step, known=known)
 
-    def _read(self, index: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the outputs say, as signals; the history of the labels takes it in."""
         if self.blind:
-            return super()._read(index, logits, labels)
+            return super()._read(index, logits, labels, known)
 
         if self.label_history is None:
             self.label_history = LabelHistory(self.size, self.device)
         said, rival, probability = read_outputs_and_rival(logits, labels)
-        self.label_history.add(index, logits, labels, rival, probability)
+        self.label_history.add(index, logits, labels, rival, probability, known)
         return said
 
     def reset(self, replicas: Iterable[int] | None = None) -> None:
@@ -108,16 +109,15 @@ class PlanSignals(SampleSignals):
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every signal, and of what is known about the labels."""
-        known = {} if self.label_history is None else self.label_history.state_dict()
-        return {**super().state_dict(), **known}
+        history = self.label_history or LabelHistory(self.size, self.device)
+        return {**super().state_dict(), **history.state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()`."""
+        history = LabelHistory(self.size, self.device)
+        history.load_state_dict(state)
         super().load_state_dict(state)
-        self.label_history = None
-        if any(name.startswith("label_history.") for name in state):
-            self.label_history = LabelHistory(self.size, self.device)
-            self.label_history.load_state_dict(state)
+        self.label_history = history if bool(history.visits.any()) else None
 
 
 class EpochBuffer:
@@ -131,28 +131,41 @@ class EpochBuffer:
         self._parts: list[tuple[Tensor, ...]] = []
         self._elements = 0
 
-    def add(self, signals: PlanSignals, step: int, index: Tensor, loss: Tensor, *more: Tensor) -> None:
+    def add(self, signals: PlanSignals, index: Tensor, loss: Tensor, *more: Tensor) -> None:
         """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
         if self._parts and len(self._parts[0]) != 2 + len(more):
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
         self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
         self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
-        if self._elements > FLUSH_ELEMENTS:
-            self.flush(signals, step)
 
-    def flush(self, signals: PlanSignals, step: int) -> None:
-        """Let the signals take in what is kept."""
+    @property
+    def is_full(self) -> bool:
+        """So much is kept that the signals should take it in now."""
+        return self._elements > FLUSH_ELEMENTS
+
+    def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
+        """Let the signals take in what is kept, but for what is not finite, which goes on record."""
         if not self._parts:
             return
 
+        # What is not finite is found here, in one look at many batches
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        if more:
-            signals.blind = False
-            signals.update(index, loss, more[0], more[1], step)
-        else:
-            signals.update_losses(index, loss, step)
+        logits, labels = more or (None, index)
+        seen = ModelOutputs(index, labels, loss, logits)
+        code = codes(seen, None if logits is None else signals.classes)
+        record.add(index, code)
+        known = None
+        if code.device.type != "cpu" or bool(code.any()):  # to ask a device would be a wait
+            known = code == 0
+            seen = mended(seen, code)
 
+        if seen.logits is None:
+            signals.update_losses(index, seen.loss, step, known=known)
+        else:
+            signals.blind = False
+            labels = seen.labels.clamp(0, signals.classes - 1)
+            signals.update(index, seen.loss, seen.logits, labels, step, known=known)
         self._parts, self._elements = [], 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,6 +210,7 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
+        checks.check_geometry(self.controller, inputs, labels)
 
         with self.cost.timed("augment"):
             generator = self.epoch_sampler.generator_for("augment", number)
@@ -233,6 +247,7 @@ class Feedback:
         self.controller = controller
         self.signals = signals
         self.cost = cost
+        self.values = ValueRecord(signals.size, signals.device)
         self._needing = (selector, controller, volume)
         self._buffer = EpochBuffer()
 
@@ -271,34 +286,55 @@ class Feedback:
                 found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
         return found
 
-    def take_in(self, seen: ModelOutputs, views: list[ModelOutputs], epoch_sampler: EpochSampler) -> None:
+    def take_in(
+        self, seen: ModelOutputs, views: list[ModelOutputs], epoch_sampler: EpochSampler, number: int
+    ) -> None:
         """Learn from a training batch.
 
         Args:
             seen: its outputs.
             views: those of its further views.
             epoch_sampler: where the training run stands.
+            number: of the batch in its epoch.
         """
         kind = self.signals.device.type
         full = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
         with self.cost.timed("observe"), full:
+            # The signals take in many batches at once, and look at their values then
             more = () if seen.logits is None else (seen.logits, seen.labels)
-            self._buffer.add(self.signals, epoch_sampler.epoch, seen.index, seen.loss, *more)
+            self._buffer.add(self.signals, seen.index, seen.loss, *more)
+            if self._buffer.is_full:
+                self._buffer.flush(self.signals, epoch_sampler.epoch, self.values)
+
+            # Who learns batch by batch gets finite values only
+            controller = self.controller if self.controller is not None and self.controller.observes else None
+            if not self.selector.observes and controller is None and not views:
+                return
+            seen, views = self._mended(seen), [self._mended(view) for view in views]
             if self.selector.observes:
                 self.selector.observe(seen)
             if views and self.controller is not None:
-                generator = epoch_sampler.generator_for("views", epoch_sampler.batches_done)
+                generator = epoch_sampler.generator_for("views", number)
                 self.controller.observe_views(seen, views, generator)
-            elif self.controller is not None and self.controller.observes:
-                self.controller.observe(seen)
+            elif controller is not None:
+                controller.observe(seen)
+
+    def _mended(self, seen: ModelOutputs) -> ModelOutputs:
+        """The outputs without what is not finite, which goes on record."""
+        code = codes(seen)
+        self.values.add(seen.index, code)
+        if code.device.type == "cpu" and not bool(code.any()):  # to ask a device would be a wait
+            return seen
+        return mended(seen, code)
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the signals take in the epoch."""
+        """Let the signals take in the epoch, and say which values were not finite."""
         with self.cost.timed("observe"):
-            self._buffer.flush(self.signals, epoch)
+            self._buffer.flush(self.signals, epoch, self.values)
             if self.controller is not None:
                 self.controller.end_epoch()
+        self.values.report(epoch, stacklevel=5)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything learnt so far."""
@@ -306,6 +342,7 @@ class Feedback:
             "signals": self.signals.state_dict(),
             "blind": self.signals.blind,
             "buffer": self._buffer.state_dict(),
+            "values": self.values.state_dict(),
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
             "cost": self.cost.state_dict(),
@@ -316,6 +353,7 @@ class Feedback:
         self.signals.load_state_dict(state["signals"])
         self.signals.blind = state["blind"]
         self._buffer.load_state_dict(state["buffer"], self.signals.device)
+        self.values.load_state_dict(state["values"])
         # A state read with map_location="cpu" goes on where the plan is.
         self.selector.load_state_dict(to_device(state["selector"], self.signals.device))
         if self.controller is not None:

@@ -1,15 +1,17 @@
 """Forward passes: a model with its features, and scoring passes over data without training."""
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dsenv import kernels
 from dsenv.augment.influence import evaluation_mode
 from dsenv.outputs import ModelOutputs
+from dsenv.plan import checks, values
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""
@@ -18,7 +20,11 @@ SampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def outputs(forward: ForwardFunction, inputs: Any) -> tuple[Tensor, Tensor | None]:
-    """Logits (B, C) and, where the function gives them, features (B, D), without a graph."""
+    """Logits (B, C) and, where the function gives them, features (B, D), without a graph.
+
+    Raises:
+        ValueError: the function gives neither.
+    """
     with torch.no_grad():
         found = forward(inputs)
 
@@ -32,41 +38,93 @@ def outputs(forward: ForwardFunction, inputs: Any) -> tuple[Tensor, Tensor | Non
     )
 
 
+@contextmanager
+def evaluating(forward: ForwardFunction) -> Iterator[None]:
+    """Put every model that a function calls into evaluation mode, and each module back into its own after.
+
+    A module, or the model of a `FeatureForward`, is known; the models behind any other function are met when
+    they are called.
+    """
+    model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
+    if isinstance(model, nn.Module):
+        with evaluation_mode(model):
+            yield
+        return
+
+    with ExitStack() as stack:
+
+        def meet(module: nn.Module, _arguments: Any) -> None:
+            if module.training:
+                stack.enter_context(evaluation_mode(module))
+
+        stack.callback(register_module_forward_pre_hook(meet).remove)
+        yield
+
+
 def full_pass(
     forward: ForwardFunction,
-    batches: Iterable[tuple[Any, Tensor]],
+    batches: Iterable[tuple[Tensor, Any, Tensor]],
+    size: int,
     sample_loss: SampleLoss | None = None,
 ) -> ModelOutputs:
-    """Run a model over a split, in evaluation mode where the model is known.
+    """Run a model over a split, in evaluation mode.
 
     Args:
         forward: an `nn.Module`, a `FeatureForward`, or any function of the inputs.
-        batches: (inputs, labels) in the order of the split, on the model's device.
+        batches: (positions, inputs, labels) that cover the split, in any order, on the model's device.
+        size: N, samples of the split.
         sample_loss: per-sample loss; None for cross-entropy.
+
+    Returns:
+        The outputs in the order of the split. What is not finite is replaced by the mean of what is, and
+        said in a warning.
+
+    Raises:
+        ValueError: samples are missing, or outputs have another shape.
     """
-    model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
-    logits = []
-    features = []
-    labels = []
-    losses = []
+    parts: list[tuple[Tensor, ...]] = []
+    with evaluating(forward):
+        for index, inputs, given in batches:
+            logits, features = outputs(forward, inputs)
+            labels = given.to(logits.device)
+            checks.check_pass(index, logits, features, labels)
+            losses = (sample_loss or _cross_entropy)(logits.float(), labels)
+            checks.check_losses(losses, len(index), logits.device)
+            more = () if features is None else (features,)
+            parts.append((index.to(logits.device), labels, losses, logits, *more))
 
-    with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
-        for inputs, given in batches:
-            logit, feature = outputs(forward, inputs)
-            logits.append(logit)
-            labels.append(given.to(logit.device))
-            losses.append((sample_loss or _cross_entropy)(logit.float(), labels[-1]))
-            if feature is not None:
-                features.append(feature)
+    index, labels, losses, logits, *rest = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = _order_of(index, size)
+    found = ModelOutputs(
+        torch.arange(size, device=index.device),
+        labels[order],
+        losses[order],
+        logits[order],
+        rest[0][order] if rest else None,
+    )
+    return values.finite_pass(found)
 
-    all_labels = torch.cat(labels)
-    index = torch.arange(len(all_labels), device=all_labels.device)
-    joined = torch.cat(features) if features else None
-    return ModelOutputs(index, all_labels, torch.cat(losses), torch.cat(logits), joined)
+
+def _order_of(index: Tensor, size: int) -> Tensor:
+    """Where each sample 0..N-1 is among the positions (N,) of a pass.
+
+    Raises:
+        ValueError: one is missing or there twice.
+    """
+    met = torch.bincount(index, minlength=size)
+    wrong = (met != 1).nonzero().flatten()
+    if len(wrong):
+        first = int(wrong[0])
+        raise ValueError(
+            f"a pass over the data must see each of its {size} samples once; sample {first} came "
+            f"{int(met[first])} times, {len(wrong)} such in all: the collate function leaves samples out or "
+            "repeats them; take broken samples out of the data set"
+        )
+    return index.argsort()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    if labels.dtype != torch.int64 or labels.dim() != 1:
+    if labels.dtype != torch.int64 or labels.dim() != 1 or logits.dim() != 2:
         raise ValueError(
             f"a pass over the data needs int64 class labels, one a sample, got {labels.dtype} of shape "
             f"{tuple(labels.shape)}; convert them in the data, for example labels.long(), or give sample_loss"

@@ -74,7 +74,8 @@ class Suspects:
     score: Tensor
     """float32, [0, 1]: how much the label looks wrong."""
     never_visited: Tensor
-    """(L,) int64, ascending: positions of the samples never trained on, of which nothing is known."""
+    """(L,) int64, ascending: positions of the samples of which nothing is known: those never trained on, and
+    those whose outputs were never finite."""
 
     @property
     def likely(self) -> "Suspects":
@@ -155,8 +156,16 @@ class LabelHistory:
         self.lead = torch.zeros(size, device=device)
         """By how much it leads, in probability summed over visits."""
 
-    def add(self, index: Tensor, logits: Tensor, labels: Tensor, rival: Tensor, probability: Tensor) -> None:
-        """Take in visits; those whose outputs are no finite numbers count as none.
+    def add(
+        self,
+        index: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        rival: Tensor,
+        probability: Tensor,
+        known: Tensor | None = None,
+    ) -> None:
+        """Take in visits; those whose margin is no finite number count as none.
 
         Args:
             index: (B,) int64 positions, each at most once.
@@ -164,17 +173,19 @@ class LabelHistory:
             labels: (B,) int64 the labels trained on.
             rival: (B,) int64 the most probable class other than the label.
             probability: (B,) its probability.
+            known: (B,) bool, the visits to take in; None for all.
         """
         own = logits.gather(-1, labels[:, None]).float()
         margin = (own - logits.gather(-1, rival[:, None]).float()).squeeze(-1)
-        known = margin.isfinite() & probability.isfinite()
+        is_finite = margin.isfinite() & probability.isfinite()
+        known = is_finite if known is None else is_finite & known
 
         # Mean over visits
-        mean = self.margin.index_select(0, index)
+        mean, label = self.margin.index_select(0, index), self.label.index_select(0, index)
         visits = self.visits.index_select(0, index) + known.int()
         self.margin.scatter_(0, index, torch.where(known, mean + (margin - mean) / visits, mean))
         self.visits.scatter_(0, index, visits)
-        self.label.scatter_(0, index, labels.int())
+        self.label.scatter_(0, index, torch.where(known, labels.int(), label))
 
         # The majority vote of Boyer and Moore (1981), with weights; it needs no counts of each class
         leader, lead = self.rival.index_select(0, index), self.lead.index_select(0, index)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
+from dsenv.describe import Described
 from dsenv.outputs import ModelOutputs
 from dsenv.signals import SampleSignals
+from dsenv.states import check_state
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ class StackedSelection:
         return cls(index, weight, counts)
 
 
-class Selector(ABC):
+class Selector(Described, ABC):
     """Chooses which samples to train on.
 
     Rule-based selectors are pure functions of the signals. Others need more: static ones need one
     pass over the training set (`needs_pass`), learned ones see every training batch (`observe`).
+    `settings()` tells what a selector was built with; keep each setting in an attribute of its name.
 
     Use::
 
@@ -147,8 +150,12 @@ class Selector(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        assert not state, sorted(state)
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is no state of this selector, or of other settings or data; nothing is loaded then.
+        """
+        check_state(type(self).__name__, state, {})
 
 
 def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:

@@ -3,17 +3,19 @@
 import math
 from abc import ABC, abstractmethod
 
+from dsenv.describe import Described
 from dsenv.errors import check_share
 
 LARGEST_SWING = 0.25  # default distance of the levels from the target ratio
 
 
-class VolumeSchedule(ABC):
+class VolumeSchedule(Described, ABC):
     """How much of the training set each epoch trains on.
 
     A schedule is a pure function of the epoch it is asked for: it counts nothing itself, so that it can
     be asked twice, out of order, or after a restart. Over a whole training run its ratios add up to
-    `target * total`, the budget of the constant schedule.
+    `target * total`, the budget of the constant schedule. `settings()` tells what it was built with; keep
+    each setting in an attribute of its name.
 
     Use::
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dsenv.plan import DataPlan
-from dsenv.plan.data import IndexedCollate
+from dsenv.plan.collate import IndexedCollate
 from tests.plan.loops import TRAIN, Digits, Loop, new_plan, same_batches, same_weights, scale
 
 

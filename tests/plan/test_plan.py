@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
-from dsenv.plan.data import READ, open_source
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.feedback import EpochBuffer, PlanSignals
 from dsenv.plan.forward import full_pass
+from dsenv.plan.source import READ, open_source
+from dsenv.plan.values import ValueRecord
 from dsenv.select.base import Selection, Selector
 from dsenv.select.infobatch import InfoBatch
 from dsenv.select.registry import SELECTORS
@@ -105,7 +106,7 @@ def test_samples_stay_with_their_labels_and_weights() -> None:
         batch = loop.batches[-1]
         assert torch.equal(batch.labels, TRAIN[1][batch.index])
         assert torch.equal(batch.inputs, scale(TRAIN[0][batch.index]))
-        assert torch.equal(plan.epoch_sampler.weights_of(batch.index), batch.weight)
+        assert torch.equal(plan.epoch_sampler.record.weights_of(batch.index), batch.weight)
         seen[epoch] += batch.index.tolist()
     assert all(len(set(indices)) == len(indices) == SIZE // 2 for indices in seen.values())
     assert seen[0] != sorted(seen[0])
@@ -218,7 +219,7 @@ def test_a_scheduler_of_another_length_is_warned_about() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR
     full = 6 * (SIZE // 64)
-    with pytest.warns(UserWarning, match=rf"total_steps={full}, the plan has {plan.total_steps} steps"):
+    with pytest.warns(UserWarning, match=rf"made for {full} steps, the plan has {plan.total_steps} steps"):
         plan.check_scheduler(one_cycle(optimizer, 0.1, total_steps=full))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -334,8 +335,11 @@ def test_regression_and_samples_without_labels() -> None:
 def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch(monkeypatch: Any) -> None:
     monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 32 * 100)
     signals, inbox = PlanSignals(64, classes=100), EpochBuffer()
+    record = ValueRecord(64, signals.device)
     for first in range(0, 64, 8):
-        inbox.add(signals, 0, torch.arange(first, first + 8), torch.rand(8))
+        inbox.add(signals, torch.arange(first, first + 8), torch.rand(8))
+        if inbox.is_full:
+            inbox.flush(signals, 0, record)
         assert sum(len(part[0]) for part in inbox.state_dict()["parts"]) <= 32
     assert int(signals.seen.sum()) >= 32
 
@@ -354,7 +358,7 @@ def test_a_pass_keeps_no_more_than_it_hands_on() -> None:
 
     inputs, labels = torch.rand(READ + 5, 3), torch.randint(3, (READ + 5,))
     source = open_source((inputs, labels), None)
-    found = full_pass(lambda batch: batch, source.batches(), sample_loss)
+    found = full_pass(lambda batch: batch, source.batches(), len(labels), sample_loss)
     assert sizes == [READ, 5]
     torch.testing.assert_close(found.loss, F.cross_entropy(inputs, labels, reduction="none"))  # in two parts
     assert torch.equal(found.logits, inputs) and torch.equal(found.index, torch.arange(READ + 5))

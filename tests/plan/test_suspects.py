@@ -233,8 +233,32 @@ def test_logits_that_are_no_numbers_are_left_out():
         signals.update(torch.arange(4), torch.ones(4), logits, labels, step)
     history = signals.label_history
     assert history.visits.tolist() == [2, 2, 3, 3]
-    assert history.margin.tolist() == [1, 2, -1, 1]
+    assert history.margin.tolist() == [1, 2, -1, 1] and history.label.tolist() == [0, 1, 2, 0]
     assert history.lead.isfinite().all() and history.rival.tolist() == [2, 2, 1, 1]
+
+
+def test_samples_that_are_not_known_are_left_out():
+    signals = PlanSignals(3, 3)
+    index, labels, logits = torch.arange(3), torch.tensor([0, 1, 2]), torch.eye(3)
+    known = torch.tensor([True, False, True])
+    signals.update(index, torch.ones(3), logits, labels, 0, known=known)
+    table = find_suspects(signals, signals.label_history, 1)
+    assert table.position.tolist() == [0, 2] and table.never_visited.tolist() == [1]
+
+
+@pytest.mark.filterwarnings("ignore:epoch .* not finite")
+def test_a_plan_leaves_out_what_is_not_finite():
+    data = torch.zeros(40, 2), torch.arange(40) % 4
+    plan = DataPlan(data, epochs=3, batch_size=10)
+    for epoch in plan.epochs_left():
+        for batch in plan.batches():
+            logits = F.one_hot(batch.labels, 4).float()
+            logits[(batch.index == 7) | ((batch.index == 9) & (epoch == 1))] = torch.nan
+            plan.loss(batch, torch.ones(10), logits=logits)
+    table = plan.suspects()
+    assert table.never_visited.tolist() == [7] and not len(table.likely)
+    assert {row.position: row.visits for row in table if row.visits < 3} == {9: 2}
+    assert (table.margin == 1).all()
 
 
 # States and costs

@@ -1,0 +1,145 @@
+"""What a plan's saved state must look like: checked as a whole, before anything of it is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import shown
+from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
+
+VERSION = 2
+
+
+def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
+    """Check that a saved state is of a plan like this one, of the same data, and undamaged.
+
+    Args:
+        state: what was saved.
+        own: the plan's present `state_dict()`.
+        schedule: of the plan.
+
+    Raises:
+        ValueError: something differs; the message names it.
+    """
+    _check_version(state)
+    _check_same("data", state, own, "the data that it was saved with: the same samples in the same order")
+    _check_same("plan", state, own, "the settings that it was saved with")
+
+    check_state("a DataPlan", state, {**own, **_pattern(own, schedule)})
+    _check_epoch(state["epoch_sampler"], schedule)
+
+
+def _check_version(state: Any) -> None:
+    if not isinstance(state, Mapping):
+        raise ValueError(f"a plan's state is the dict of plan.state_dict(), got {shown(state)}")
+    version = state.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise ValueError(
+            f"the state has version {shown(version)}, this dsenv reads version {VERSION}: it is damaged, no "
+            "plan's state, or of another dsenv; go on with the dsenv that it was saved with"
+        )
+
+
+def _check_same(part: str, state: Mapping[str, Any], own: Mapping[str, Any], advice: str) -> None:
+    """Check that a part of a state is equal to the plan's own."""
+    saved = state.get(part)
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"this is no state of a DataPlan: {part!r} is missing; it is damaged")
+    names = [*own[part], *(name for name in saved if name not in own[part])]
+    for name in names:
+        theirs, mine = saved.get(name), own[part].get(name)
+        if type(theirs) is not type(mine) or theirs != mine:
+            where, theirs, mine = _innermost(name, theirs, mine)
+            raise ValueError(
+                f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build "
+                f"it with {advice}"
+            )
+
+
+def _words(value: Any) -> str:
+    return value[:60] if isinstance(value, str) else shown(value)
+
+
+def _innermost(name: str, theirs: Any, mine: Any) -> tuple[str, Any, Any]:
+    """The first entry of two tables in which they differ, and its name."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        for key in [*mine, *(key for key in theirs if key not in mine)]:
+            if theirs.get(key) != mine.get(key):
+                return _innermost(f"{name}.{key}", theirs.get(key), mine.get(key))
+    return name, theirs, mine
+
+
+def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
+    """What may differ between the state of a plan now and at another time."""
+    size = schedule.size
+    record = {
+        "index": TensorOf(torch.int64, (None,)),
+        "weight": TensorOf(torch.float32, (None,)),
+        "trained": TensorOf(torch.bool, (size,)),
+        "left_out": ListOf(Whole(0, size - 1)),
+    }
+    sampler, feedback = own["epoch_sampler"], own["feedback"]
+    cost = feedback["cost"]
+    return {
+        "data": Anything(),  # compared before
+        "plan": Anything(),
+        "epoch_sampler": {
+            **sampler,
+            "epoch": Whole(0, schedule.epochs),
+            "scoring_passes": Whole(),
+            "before": Whole(),
+            "policies": None if sampler["policies"] is None else Anything(),
+            "record": Either(None, record),
+        },
+        "feedback": {
+            **feedback,
+            "buffer": {"parts": ListOf(ListOf(Anything())), "elements": Whole()},
+            "selector": Anything(),  # each part judges its own
+            "controller": Anything(),
+            "cost": {**cost, "trained": Whole(), "extra_forwards": Whole()},
+        },
+    }
+
+
+def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
+    """Check that the current epoch's samples fit each other.
+
+    Raises:
+        ValueError: they are not samples of this plan, or more were trained on than chosen.
+    """
+    record = state["record"]
+    if record is None:
+        return
+
+    index, weight = record["index"].cpu(), record["weight"].cpu()
+    is_planned = schedule.counts is None or state["epoch"] >= schedule.epochs
+    wanted = len(index) if is_planned else schedule.counts[state["epoch"]]  # type: ignore[index]
+    faults = {
+        "the epochs are over, and it holds samples of another one": state["epoch"] >= schedule.epochs,
+        f"it holds {len(index)} samples of epoch {state['epoch']}, which has {wanted}": len(index) != wanted,
+        "it holds no samples": not len(index),
+    }
+    if not any(faults.values()):
+        chosen = torch.zeros(schedule.size, dtype=torch.bool)
+        inside = index.clamp(0, schedule.size - 1)
+        chosen[inside] = True
+        closed = _closed(record)
+        faults = {
+            f"positions must be in 0..{schedule.size - 1}": bool((inside != index).any()),
+            "a sample is there twice": int(chosen.sum()) < len(index),
+            "weights and samples differ in number": weight.shape != index.shape,
+            "weights must be finite and above 0": not bool(((weight > 0) & weight.isfinite()).all()),
+            "samples were trained on that were not chosen": bool((closed & ~chosen).any()),
+        }
+    for fault in (words for words, is_met in faults.items() if is_met):
+        raise ValueError(f"this is no state of a DataPlan: {fault}; it is damaged, load an older one")
+
+
+def _closed(record: Mapping[str, Any]) -> Tensor:
+    """Samples (N,) that were trained on or left out."""
+    closed: Tensor = record["trained"].cpu().clone()
+    closed[torch.tensor(record["left_out"], dtype=torch.int64)] = True
+    return closed

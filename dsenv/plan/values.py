@@ -1,0 +1,131 @@
+"""Values that are not finite: kept out of every average, counted, and said once an epoch."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.outputs import ModelOutputs
+
+KINDS = ("loss", "logits", "features", "label")
+"""What a value may be; the last one is a label outside of 0..C-1. Bit k of a code stands for the k-th."""
+MOST_POSITIONS = 10  # in a warning
+
+
+def is_finite(value: Tensor) -> Tensor:
+    """Which rows (B,) of values (B,) or (B, C) are finite throughout."""
+    if value.dim() == 1:
+        return value.isfinite()
+    low, high = value.flatten(1).aminmax(dim=1)  # a NaN is the least and the largest
+    return low.isfinite() & high.isfinite()
+
+
+def codes(seen: ModelOutputs, classes: int | None = None) -> Tensor:
+    """Which values of each sample are not finite (B,) uint8: bits in the order of `KINDS`; 0 for none.
+
+    Args:
+        seen: outputs of a model for B samples.
+        classes: C, where the labels are to be looked at as well.
+    """
+    found = (~is_finite(seen.loss)).byte()
+    for place, value in ((1, seen.logits), (2, seen.features)):
+        if value is not None:
+            found |= (~is_finite(value)).byte() << place
+    if classes is not None:
+        found |= ((seen.labels < 0) | (seen.labels >= classes)).byte() << 3
+    return found
+
+
+def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
+    """The outputs with what is not finite replaced by the mean of what is, so that it moves no average.
+
+    Args:
+        seen: outputs of a model for B samples.
+        code: (B,) of `codes`; a sample with any bit is replaced whole, but for its label.
+    """
+    is_bad = code > 0
+    parts = {
+        "loss": seen.loss,
+        "logits": seen.logits,
+        "features": seen.features,
+    }
+    filled = {name: _filled(value, is_bad) for name, value in parts.items() if value is not None}
+    return replace(seen, **filled)
+
+
+def _filled(value: Tensor, is_bad: Tensor) -> Tensor:
+    """Values (B, ...) with the bad rows (B,) replaced by the mean of the others; by 0 where all are bad."""
+    mask = is_bad.view(-1, *[1] * (value.dim() - 1))
+    kept = torch.where(mask, torch.zeros_like(value), value)
+    mean = kept.sum(0, keepdim=True) / (~is_bad).sum().clamp(min=1)
+    return torch.where(mask, mean.to(value.dtype), value)
+
+
+def finite_pass(found: ModelOutputs) -> ModelOutputs:
+    """The outputs of a pass over a split, `mended`; a warning says what was not finite."""
+    code = codes(found)
+    if not bool((code > 0).any()):
+        return found
+    warnings.warn(f"a pass over the data: {described(code)}; {ADVICE}", stacklevel=5)
+    return mended(found, code)
+
+
+ADVICE = "they are left out of what the plan learns; look at these samples"
+
+
+def described(code: Tensor) -> str:
+    """What the codes (N,) of all samples say, in words."""
+    words = []
+    for place, kind in enumerate(KINDS):
+        positions = ((code >> place) & 1).nonzero().flatten().tolist()
+        if positions:
+            first = ", ".join(map(str, positions[:MOST_POSITIONS]))
+            more = ", ..." if len(positions) > MOST_POSITIONS else ""
+            what = "labels that are no classes" if kind == "label" else f"{kind} that are not finite"
+            words.append(f"{len(positions)} samples had {what} (positions {first}{more})")
+    return " and ".join(words)
+
+
+class ValueRecord:
+    """Which samples had values that are not finite, in the current epoch and before.
+
+    Args:
+        size: N.
+        device: where it lives.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.count = torch.zeros(size, dtype=torch.int32, device=device)
+        """(N,) epochs in which a value of the sample was not finite."""
+        self._codes = torch.zeros(size, dtype=torch.uint8, device=device)  # of the current epoch
+        self._is_clean = True  # nothing was added since the last report
+
+    def add(self, index: Tensor, code: Tensor) -> None:
+        """Note the codes (B,) of samples (B,)."""
+        if code.device.type == "cpu" and not bool(code.any()):
+            return
+        self._is_clean = False
+        self._codes[index] |= code
+
+    def report(self, epoch: int, stacklevel: int = 2) -> None:
+        """Say what was noted in an epoch, and forget it; a wait where anything may have been."""
+        if self._is_clean:
+            return
+        if bool(self._codes.any()):
+            self.count += (self._codes > 0).int()
+            warnings.warn(f"epoch {epoch}: {described(self._codes)}; {ADVICE}", stacklevel=stacklevel)
+        self._codes.zero_()
+        self._is_clean = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, and what was noted in the current epoch."""
+        return {"count": self.count.clone(), "codes": self._codes.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.count.copy_(state["count"])
+        self._codes.copy_(state["codes"])
+        self._is_clean = False

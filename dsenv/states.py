@@ -1,0 +1,220 @@
+"""Saved states: what one must look like, checked as a whole before anything of it is loaded.
+
+`check_state(what, state, like)` compares a saved state with the present `state_dict()`: keys, types, shapes
+and dtypes. Where a state may really differ, a pattern stands in place of the value: `Either`, `ListOf`,
+`TensorOf`, `Whole`, `Exactly`, `Anything`. A state holds tensors, numbers, text, None, lists and dicts, so
+that `torch.load(weights_only=True)` reads it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.errors import shown
+
+WAY_OUT = "build it with the settings and the data it was saved with"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in a range."""
+
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorOf:
+    """A tensor of this dtype; None in the shape stands for any length."""
+
+    dtype: torch.dtype
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of any length, all like `item`."""
+
+    item: Any
+
+
+@dataclass(frozen=True, init=False)
+class Either:
+    """Like one of several; give the most usual last, because the error is about that one."""
+
+    options: tuple[Any, ...]
+
+    def __init__(self, *options: Any) -> None:
+        object.__setattr__(self, "options", options)
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """This value of plain data: a setting that the state was saved with."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Anything:
+    """Any plain data: what only its owner can judge."""
+
+
+def check_state(what: str, state: Any, like: Any) -> None:
+    """Check a saved state as a whole; nothing is loaded here.
+
+    Args:
+        what: whose state it is, for the message.
+        state: what was saved.
+        like: the present `state_dict()`, or the same with patterns where a saved one may differ.
+            Values of numbers and text are not compared, those in `Exactly` are.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value has another type, shape or dtype than it must
+            have; the message names the key, what was found and what is allowed.
+    """
+    if fault := _fault(state, like, ""):
+        raise ValueError(f"this is no state of {what}: {fault}; {WAY_OUT}")
+
+
+def _fault(state: Any, like: Any, path: str) -> str | None:
+    """What is wrong with a part of a state; None where nothing is."""
+    if isinstance(like, Whole | Either | Exactly | Anything):
+        return _fault_by_pattern(state, like, path)
+    if isinstance(like, Tensor):
+        like = TensorOf(like.dtype, tuple(like.shape))
+    if isinstance(like, TensorOf):
+        return _fault_of_tensor(state, like, path)
+    if isinstance(like, Mapping):
+        return _fault_of_mapping(state, like, path)
+    if isinstance(like, list | tuple | ListOf):
+        return _fault_of_list(state, like, path)
+    return _fault_of_scalar(state, like, path)
+
+
+def _fault_by_pattern(state: Any, like: Whole | Either | Exactly | Anything, path: str) -> str | None:
+    if isinstance(like, Whole):
+        limit = f"of at least {like.least}" if like.most is None else f"from {like.least} to {like.most}"
+        is_whole = isinstance(state, int) and not isinstance(state, bool)
+        is_met = is_whole and state >= like.least and (like.most is None or state <= like.most)
+        return None if is_met else f"{_named(path)} must be a whole number {limit}, got {_seen(state)}"
+    if isinstance(like, Either):
+        faults = [_fault(state, option, path) for option in like.options]
+        return None if None in faults else faults[-1]
+    if isinstance(like, Exactly):
+        return _difference(state, like.value, path)
+    return _not_plain(state, path)
+
+
+def _fault_of_tensor(state: Any, like: TensorOf, path: str) -> str | None:
+    wanted = tuple("any" if length is None else length for length in like.shape)
+    if not isinstance(state, Tensor):
+        return f"{_named(path)} must be a tensor of shape {_shape(wanted)}, got {_seen(state)}"
+    fits = len(state.shape) == len(like.shape) and all(
+        length in (None, found) for length, found in zip(like.shape, state.shape, strict=True)
+    )
+    if not fits:
+        return f"{_named(path)} has shape {tuple(state.shape)}, it must be {_shape(wanted)}"
+    if state.dtype != like.dtype or state.layout != torch.strided:
+        return f"{_named(path)} is {state.dtype} ({state.layout}), it must be {like.dtype}"
+    return None
+
+
+def _fault_of_mapping(state: Any, like: Mapping[Any, Any], path: str) -> str | None:
+    if not isinstance(state, Mapping):
+        return f"{_named(path)} must be a dict, got {_seen(state)}"
+    if missing := [key for key in like if key not in state]:
+        return f"{_named(_joined(path, missing[0]))} is missing"
+    if unknown := [key for key in state if key not in like]:
+        known = ", ".join(map(repr, like)) or "none"
+        return f"{_named(_joined(path, unknown[0]))} is unknown; there are: {known}"
+    return next(filter(None, (_fault(state[key], like[key], _joined(path, key)) for key in like)), None)
+
+
+def _fault_of_list(state: Any, like: list[Any] | tuple[Any, ...] | ListOf, path: str) -> str | None:
+    if not isinstance(state, list | tuple):
+        return f"{_named(path)} must be a list, got {_seen(state)}"
+    items = [like.item] * len(state) if isinstance(like, ListOf) else like
+    if len(state) != len(items):
+        return f"{_named(path)} has {len(state)} entries, it must have {len(items)}"
+    pairs = enumerate(zip(state, items, strict=True))
+    return next(filter(None, (_fault(found, item, f"{path}[{i}]") for i, (found, item) in pairs)), None)
+
+
+def _fault_of_scalar(state: Any, like: Any, path: str) -> str | None:
+    """None, a flag, a number or text; a float may be a whole number, and must be finite where `like` is."""
+    if isinstance(like, float):
+        is_number = isinstance(state, int | float) and not isinstance(state, bool)
+        if is_number and (math.isfinite(state) or not math.isfinite(like)):
+            return None
+        return f"{_named(path)} must be a finite number, got {_seen(state)}"
+    if like is None or isinstance(like, bool | int | str):
+        wanted = {type(None): "None", bool: "True or False", int: "a whole number", str: "text"}[type(like)]
+        return None if type(state) is type(like) else f"{_named(path)} must be {wanted}, got {_seen(state)}"
+    raise TypeError(f"a state holds plain data; {_named(path)} is a {type(like).__name__}")
+
+
+def _difference(state: Any, own: Any, path: str) -> str | None:
+    """Where two settings of plain data differ."""
+    if isinstance(state, Mapping) and isinstance(own, Mapping):
+        keys = [*own, *(key for key in state if key not in own)]
+        absent = "nothing"
+        pairs = ((_joined(path, key), state.get(key, absent), own.get(key, absent)) for key in keys)
+        return next(filter(None, (_difference(theirs, mine, at) for at, theirs, mine in pairs)), None)
+    if isinstance(state, list | tuple) and isinstance(own, list | tuple) and len(state) == len(own):
+        places = enumerate(zip(state, own, strict=True))
+        return next(filter(None, (_difference(a, b, f"{path}[{i}]") for i, (a, b) in places)), None)
+
+    is_same = not isinstance(state, Tensor) and isinstance(state, bool) == isinstance(own, bool)
+    if is_same and state == own:
+        return None
+    return f"it was saved with {_named(path)} = {_seen(state)}, here it is {shown(own)}"
+
+
+def _not_plain(state: Any, path: str) -> str | None:
+    """Which part of a state is no plain data."""
+    if isinstance(state, Mapping):
+        return next(filter(None, (_not_plain(part, _joined(path, key)) for key, part in state.items())), None)
+    if isinstance(state, list | tuple):
+        return next(filter(None, (_not_plain(part, f"{path}[{i}]") for i, part in enumerate(state))), None)
+    if state is None or isinstance(state, Tensor | bool | int | float | str):
+        return None
+    return f"{_named(path)} must be plain data (tensors, numbers, text, lists, dicts), got {_seen(state)}"
+
+
+def adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Pattern for the state of an Adam optimizer: before its first step or after it, at any learning rate."""
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        number: {
+            "step": TensorOf(torch.float32, ()),
+            "exp_avg": parameter.detach(),
+            "exp_avg_sq": parameter.detach(),
+        }
+        for number, parameter in enumerate(parameters)
+    }
+    free = [{key: 0.0 if key == "lr" else Exactly(value) for key, value in group.items()} for group in groups]
+    return {"state": Either({}, moments), "param_groups": free}
+
+
+def _joined(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _named(path: str) -> str:
+    return repr(path) if path else "it"
+
+
+def _shape(lengths: tuple[Any, ...]) -> str:
+    return f"({', '.join(map(str, lengths))}{',' if len(lengths) == 1 else ''})"
+
+
+def _seen(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return shown(value)
