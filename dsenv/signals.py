@@ -187,7 +187,7 @@ class SampleSignals:
         """
         assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
         loss = loss.float()
-        said = read_outputs(logits, labels)
+        said = self._read(index, logits, labels, known)
 
         old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
         visits = self.gather("times_trained", index)
@@ -220,6 +220,16 @@ class SampleSignals:
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
+
+    def _read(
+        self,
+        index: Tensor,  # noqa: ARG002
+        logits: Tensor,
+        labels: Tensor,
+        known: Tensor | None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """What the outputs say, as signals; a subclass may take in more of the samples, see `update`."""
+        return read_outputs(logits, labels)
 
     def _influence(self, index: Tensor, change: Tensor, visits: Tensor) -> dict[str, Tensor]:
         """Influence and its variance after a loss change of that size; there is none at a first visit."""
@@ -262,14 +272,35 @@ def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits: (..., C).
         labels: (...) int64.
     """
+    confidence, entropy, others = _probabilities(logits, labels)
+    return _as_signals(confidence, entropy, others.amax(-1))
+
+
+def read_outputs_and_rival(logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The same signals, and the most probable class other than the label.
+
+    Returns:
+        The signals, the class (...) int64 and its probability (...).
+    """
+    confidence, entropy, others = _probabilities(logits, labels)
+    other, rival = others.max(-1)
+    return _as_signals(confidence, entropy, other), rival, other
+
+
+def _probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of the label (...), entropy (...), and the probabilities (..., C) with -1 at the label."""
     log_probability = kernels.log_softmax(logits.float())
     probability = log_probability.exp()
+    entropy = -(probability * log_probability).sum(-1) / math.log(logits.shape[-1])
     confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
-    other = probability.scatter(-1, labels[..., None], -1.0).amax(-1)
+    return confidence, entropy, probability.scatter_(-1, labels[..., None], -1.0)
 
+
+def _as_signals(confidence: Tensor, entropy: Tensor, other: Tensor) -> dict[str, Tensor]:
+    """The signals by name; `other` (...) is the largest probability of another class than the label."""
     return {
         "confidence": confidence,
-        "entropy": -(probability * log_probability).sum(-1) / math.log(logits.shape[-1]),
+        "entropy": entropy,
         "margin": confidence - other,
         "correct": (confidence > other).float(),
     }

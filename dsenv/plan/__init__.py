@@ -8,6 +8,7 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.feedback import Cost, PlanSignals
 from dsenv.plan.forward import FeatureForward
 from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.suspects import Suspect, Suspects
 
 __all__ = [
     "Batch",
@@ -21,4 +22,6 @@ __all__ = [
     "PlanLoader",
     "PlanSampler",
     "PlanSignals",
+    "Suspect",
+    "Suspects",
 ]

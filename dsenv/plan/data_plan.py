@@ -20,6 +20,7 @@ from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Tra
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.source import open_source
+from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 
@@ -413,6 +414,21 @@ class DataPlan:
         check_share("validation accuracy", float(accuracy), zero=True)
         if self.epoch_sampler.policies is not None:
             self.epoch_sampler.policies.validated(accuracy)
+
+    def suspects(self) -> Suspects:
+        """The samples trained on, sorted by how much their label looks wrong, see `Suspects`.
+
+        It reads the history of the epochs that have ended, and needs no forward pass of its own: call it
+        after the training run, or between two epochs. After the loop above::
+
+            suspects = plan.suspects()
+            print(suspects)  # the first rows: position, label, what the model says, margin, ..., score
+            wrong = suspects.likely.position  # a proposal, without a noise rate
+
+        Raises:
+            ValueError: the logits were not given, or no epoch has ended.
+        """
+        return find_suspects(self.signals, self.signals.label_history, self.epoch)
 
     # States
 

@@ -1,7 +1,7 @@
 """What is done to a batch before the forward pass, and who learns from its outputs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,11 @@ from dsenv.plan import checks
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
+from dsenv.plan.suspects import LabelHistory
 from dsenv.plan.values import ValueRecord, codes, mended
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.signals import SampleSignals
+from dsenv.signals import SampleSignals, read_outputs_and_rival
 from dsenv.volume.budget import FORWARD_COST
 
 Transform = Callable[[Any], Any]
@@ -74,6 +75,8 @@ class PlanSignals(SampleSignals):
 
     blind = False
     """The last samples came without logits."""
+    label_history: LabelHistory | None = None
+    """What the visits said about each label, for `DataPlan.suspects`; None before the first logits."""
 
     def __getattr__(self, name: str) -> Tensor:
         if name in FROM_LOGITS and self.blind:
@@ -87,6 +90,34 @@ class PlanSignals(SampleSignals):
         self.blind = True
         nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
         self.update(index, loss, nothing, torch.zeros_like(index), step, **known)
+
+    def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        """What the outputs say, as signals; the history of the labels takes it in."""
+        if self.blind:
+            return super()._read(index, logits, labels, known)
+
+        if self.label_history is None:
+            self.label_history = LabelHistory(self.size, self.device)
+        said, rival, probability = read_outputs_and_rival(logits, labels)
+        self.label_history.add(index, logits, labels, rival, probability, known)
+        return said
+
+    def reset(self, replicas: Iterable[int] | None = None) -> None:
+        """Forget everything."""
+        super().reset(replicas)
+        self.label_history = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every signal, and of what is known about the labels."""
+        history = self.label_history or LabelHistory(self.size, self.device)
+        return {**super().state_dict(), **history.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state_dict()`."""
+        history = LabelHistory(self.size, self.device)
+        history.load_state_dict(state)
+        super().load_state_dict(state)
+        self.label_history = history if bool(history.visits.any()) else None
 
 
 class EpochBuffer:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("env_speed", "overhead", "pipeline", "time_to_accuracy")
+SCRIPTS = ("env_speed", "overhead", "pipeline", "suspects", "time_to_accuracy")
 
 
 @pytest.fixture(autouse=True)
