@@ -159,17 +159,16 @@ def part_source(
     """
     if inspect.isclass(name):
         check_class(kind, part_words(name), name, expected)
-    if callable(name):
-        source: Callable[..., Any] = name
-        return source
-    if not isinstance(name, str):
+    if not callable(name) and not isinstance(name, str):
         raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
 
-    if ":" in name:
-        source = import_kind(kind, name, expected)
-        return source
-    found = known[pick(kind, name, known)]
-    source = import_entry_point(found) if isinstance(found, str) else found
+    if not isinstance(name, str):
+        found = name
+    elif ":" in name:
+        found = import_kind(kind, name, expected)
+    else:
+        found = known[pick(kind, name, known)]
+    source: Callable[..., Any] = import_entry_point(found) if isinstance(found, str) else found
     return source
 
 

@@ -5,13 +5,17 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_positive, check_share
+from dsenv.errors import check_count, check_positive, check_share
 from dsenv.tasks.corruption import add_noise, add_pair_flips, long_tail, random_subset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The situation of one episode."""
+    """The situation of one episode.
+
+    Raises:
+        ValueError: a value is no number, or out of range.
+    """
 
     label_noise: float = 0.0
     """Share of the training labels that are wrong, [0, 1]."""
@@ -30,12 +34,18 @@ class Context:
     """Position of the data set among the environment's `datasets`."""
 
     def __post_init__(self) -> None:
-        check_share("label_noise", self.label_noise, zero=True)
-        check_share("imbalance", self.imbalance)
-        check_share("subset", self.subset)
-        check_share("pair_flip", self.pair_flip, zero=True)
-        check_share("width", self.width)
-        check_positive("lr", self.lr)
+        own = {
+            "label_noise": check_share("label_noise", self.label_noise, zero=True),
+            "imbalance": check_share("imbalance", self.imbalance),
+            "subset": check_share("subset", self.subset),
+            "pair_flip": check_share("pair_flip", self.pair_flip, zero=True),
+            "width": check_share("width", self.width),
+            "lr": check_positive("lr", self.lr),
+            "dataset": check_count("dataset", self.dataset, 0),
+        }
+        for name, value in own.items():
+            object.__setattr__(self, name, value)  # plain Python values, whatever was given
+
         if self.label_noise + self.pair_flip > 1:
             raise ValueError(
                 "label_noise and pair_flip fall on different samples and must not add up to more than 1, got "

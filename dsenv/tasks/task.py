@@ -21,6 +21,7 @@ from dsenv.errors import (
     pick,
     shown,
 )
+from dsenv.kinds import check_class
 from dsenv.tasks.dataset import Dataset
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -249,11 +250,24 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
             "parameters of its own: give what builds one, for example lambda: nn.Linear(64, 10)"
         )
 
-    if callable(choice) and not {"sample_shape", "classes"} & inspect.signature(choice).parameters.keys():
+    if inspect.isclass(choice):
+        check_class("model", choice.__name__, choice, nn.Module)
+    if callable(choice) and not _takes_sizes(choice):
         return choice
     known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
     check_part("model", MODELS, choice, known, nn.Module)
     return partial(_build_model, known, as_table("model", choice))
+
+
+def _takes_sizes(factory: Callable[..., Any]) -> bool:
+    """Whether a factory asks for the shape of a sample or the number of classes."""
+    try:
+        takes = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"model {shown(factory)} does not say what it takes ({error}); give a lambda that calls it"
+        ) from error
+    return bool({"sample_shape", "classes"} & takes.keys())
 
 
 def _build_model(known: Mapping[str, Any], table: Mapping[str, Any], width_factor: float = 1.0) -> nn.Module:
@@ -266,10 +280,17 @@ def seeded_model(factory: Callable[..., nn.Module], seed: int) -> nn.Module:
     """Build a model on the CPU with initial parameters that follow from `seed` only.
 
     torch's initialisers draw from the global CPU stream; it is left as it was.
+
+    Raises:
+        ValueError: the factory gives something else.
     """
     state = torch.default_generator.get_state()
     try:
         torch.default_generator.manual_seed(seed)
-        return factory()
+        model = factory()
     finally:
         torch.default_generator.set_state(state)
+
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model's factory must return an nn.Module, returned {shown(model)}")
+    return model
