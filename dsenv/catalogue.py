@@ -152,11 +152,7 @@ def as_table(kind: str, choice: Choice) -> dict[str, Any]:
 def part_source(
     kind: str, known: Mapping[str, Any], name: Any, expected: type = object
 ) -> Callable[..., Any]:
-    """The class or function behind the name of a part, checked and not called; a function is returned as is.
-
-    Raises:
-        ValueError: the name is unknown (the message names the nearest one), or is that of something else.
-    """
+    """The class or function behind the name of a part, checked and not called; errors as for `build_part`."""
     if inspect.isclass(name):
         check_class(kind, part_words(name), name, expected)
     if not callable(name) and not isinstance(name, str):
@@ -255,6 +251,8 @@ def part_words(name: Any) -> str:
     """The name of a part in words; for a class or function where it stands."""
     if isinstance(name, str):
         return name
+    if not callable(name):
+        return shown(name)
     source = getattr(name, "func", name)  # of a functools.partial
     return f"{source.__module__}:{getattr(source, '__qualname__', type(source).__qualname__)}"
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from dsenv.errors import check_count, check_share, pick, shown
 from dsenv.tasks.dataset import check_labels
 
+MOST_SAMPLES = 1 << 32
+
 
 def _noisy_positions(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
     """Exactly round(rate * N) positions, drawn uniformly."""
@@ -156,7 +158,7 @@ def random_subset(size: int, share: float, generator: torch.Generator) -> Tensor
     Raises:
         ValueError: the size is no count, or the share is none.
     """
-    size, share = check_count("size", size, 0), check_share("subset", share)
+    size, share = check_count("size", size, 0, MOST_SAMPLES), check_share("subset", share)
     _check_generator(generator)
     kept = torch.zeros(size, dtype=torch.bool)
     kept[torch.randperm(size, generator=generator)[: max(1, round(share * size))]] = True

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dsenv import kernels
-from dsenv.catalogue import Choice, as_table, build_part, check_part, import_kind
+from dsenv.catalogue import Choice, as_table, build_part, check_part, import_kind, part_words
 from dsenv.errors import (
     check_count,
     check_flag,
     check_keywords,
     check_number,
     check_positive,
+    missing_keywords,
     pick,
     shown,
 )
@@ -253,6 +254,11 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
     if inspect.isclass(choice):
         check_class("model", choice.__name__, choice, nn.Module)
     if callable(choice) and not _takes_sizes(choice):
+        for key in missing_keywords(choice, {}):
+            raise ValueError(
+                f"model {part_words(choice)!r} needs the setting {key!r}; give a lambda that calls it, or a "
+                f"table with name and {key}"
+            )
         return choice
     known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
     check_part("model", MODELS, choice, known, nn.Module)
