@@ -101,7 +101,7 @@ class Definition:
         return {"entry_point": self.entry_point, "kwargs": dict(self.kwargs)}
 
 
-def import_entry_point(entry_point: str) -> Any:
+def import_entry_point(entry_point: str, where: str = "") -> Any:
     """Import `module:attribute`; the module's code runs, the attribute is not called.
 
     Raises:
@@ -109,7 +109,7 @@ def import_entry_point(entry_point: str) -> Any:
     """
     module_name, _, attribute = entry_point.partition(":") if isinstance(entry_point, str) else ("", "", "")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ValueError(f"an entry point has the form 'module:attribute', got {shown(entry_point)}")
+        raise ValueError(f"{where}an entry point has the form 'module:attribute', got {shown(entry_point)}")
 
     try:
         module = importlib.import_module(module_name)
@@ -128,7 +128,7 @@ def import_entry_point(entry_point: str) -> Any:
 
 def import_kind(kind: str, entry_point: str, expected: type) -> Any:
     """Import what `entry_point` names, checked to build an `expected` and not called; errors as there."""
-    found = import_entry_point(entry_point)
+    found = import_entry_point(entry_point, f"{kind}: ")
     check_kind(kind, entry_point, found, expected)
     return found
 

@@ -18,12 +18,12 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
         ValueError: `name` is not known; the message lists what is.
     """
     options = sorted(known)
-    if name in options:
+    if isinstance(name, str) and name in options:
         return name
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
-    raise ValueError(f"no {kind} called {name!r}.{hint} There are: {', '.join(options)}")
+    raise ValueError(f"no {kind} called {shown(name)}.{hint} There are: {', '.join(options)}")
 
 
 def check_keywords(what: str, function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 from dsenv.errors import check_count, check_positive, check_share
 from dsenv.tasks.corruption import add_noise, add_pair_flips, long_tail, random_subset
 
+MOST_DATASETS = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
@@ -41,7 +43,7 @@ class Context:
             "pair_flip": check_share("pair_flip", self.pair_flip, zero=True),
             "width": check_share("width", self.width),
             "lr": check_positive("lr", self.lr),
-            "dataset": check_count("dataset", self.dataset, 0),
+            "dataset": check_count("dataset", self.dataset, 0, MOST_DATASETS),
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)  # plain Python values, whatever was given

@@ -40,7 +40,10 @@ def mlp(
     sizes = (inputs, *widths, check_count("mlp: classes", classes, most=MOST_CLASSES))
     for fan_in, fan_out in pairwise(sizes):
         if fan_in * fan_out > MOST_WEIGHTS:
-            raise ValueError(f"mlp: a layer of {fan_in} x {fan_out} has more than {MOST_WEIGHTS:,} weights")
+            raise ValueError(
+                f"mlp: sample_shape, hidden and classes give a layer of {fan_in} x {fan_out} weights, "
+                f"more than {MOST_WEIGHTS:,}"
+            )
 
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in pairwise(sizes[:-1]):
