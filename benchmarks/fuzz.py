@@ -41,7 +41,7 @@ import dsenv
 ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {**READERS, **SETTINGS}
 """Name -> draws a case from a generator; the folder is empty, for files."""
 
-LIMIT = 10  # seconds a case
+LIMIT = 20  # seconds a case
 FEWEST = 0.3  # share of the cases of an entry point that have to be accepted, and refused
 SHOWN = 5  # wrong cases that are kept for each entry point
 PACKAGE = str(Path(dsenv.__file__).parent) + os.sep

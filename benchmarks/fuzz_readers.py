@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
+import torchvision.transforms.v2  # noqa: F401  # not while a case is timed
 from fuzz_cases import Case, pick
 from PIL import Image
 

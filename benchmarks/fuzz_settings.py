@@ -41,7 +41,9 @@ CONTEXT = {
 MLP = {
     "sample_shape": (
         lambda rng: pick(rng, [(4,), (1, 4, 4), [3, 2], torch.Size([7])]),
-        lambda rng: pick(rng, [(), (0,), (-1, 4), ("4",), (2.0,), 5, (10**12, 10**12), odd(rng)]),
+        lambda rng: pick(
+            rng, [(), (0,), (-1, 4), ("4",), (2.0,), 5, (10**12, 10**12), None, 1.5, b"1", "ab", {}]
+        ),
     ),
     "classes": whole(1, 20),
     "hidden": (

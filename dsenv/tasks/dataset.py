@@ -76,7 +76,7 @@ class Dataset:
     def _per_channel(self, name: str, values: Sequence[float]) -> tuple[float, ...]:
         """One number for each channel, or one for all, as Python floats."""
         channels = self.sample_shape[0]
-        if isinstance(values, str) or not isinstance(values, Sequence):
+        if isinstance(values, str | bytes) or not isinstance(values, Sequence):
             raise ValueError(f"{self.name}: {name} must be a tuple of numbers, got {shown(values)}")
         if len(values) not in (1, channels):
             raise ValueError(f"{self.name}: {name} has {len(values)} values for {channels} channels")

@@ -33,7 +33,7 @@ def mlp(
         ValueError: a size is no whole number, or out of range.
     """
     inputs = prod(_checked_shape("mlp", sample_shape))
-    if isinstance(hidden, str) or not isinstance(hidden, Sequence) or len(hidden) > LAYERS:
+    if isinstance(hidden, str | bytes) or not isinstance(hidden, Sequence) or len(hidden) > LAYERS:
         raise ValueError(f"mlp: hidden must be a list of at most {LAYERS} widths, got {shown(hidden)}")
     share = check_share("mlp: width_factor", width_factor)
     widths = [narrowed(check_count("mlp: hidden", units, most=WIDEST), share) for units in hidden]
@@ -54,7 +54,11 @@ def mlp(
 
 def _checked_shape(model: str, sample_shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a sample, as Python ints."""
-    if isinstance(sample_shape, str) or not isinstance(sample_shape, Sequence) or not len(sample_shape):
+    if (
+        isinstance(sample_shape, str | bytes)
+        or not isinstance(sample_shape, Sequence)
+        or not len(sample_shape)
+    ):
         raise ValueError(
             f"{model}: sample_shape must be a tuple such as (1, 28, 28), got {shown(sample_shape)}"
         )

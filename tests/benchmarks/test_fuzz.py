@@ -35,7 +35,7 @@ def test_a_short_run_finds_nothing_wrong(fuzz, tmp_path, capsys):
 def test_verdicts(fuzz, monkeypatch):
     from dsenv.errors import check_count
 
-    def case(call, oracle=lambda found: "", **settings):
+    def case(call, oracle=lambda _: "", **settings):
         return fuzz.judge(fuzz.Case("x", call, oracle, **settings))[0]
 
     refuse = lambda: check_count("size", -1)  # noqa: E731
