@@ -8,12 +8,14 @@ A definition names an entry point, `module:attribute`, and the keyword arguments
     control = "curriculum"
 
 Defaults stand only in the Python signature; a definition holds what differs from them.
+
+An entry point is imported, checked to be of the kind asked for (`dsenv.kinds`), and only then called.
 """
 
 import copy
 import importlib
 import inspect
-import tomllib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -23,13 +25,18 @@ from typing import Any
 
 import gymnasium
 
-from dsenv.errors import check_keywords, missing_keywords, pick
+from dsenv.errors import check_count, check_keywords, missing_keywords, pick, shown
+from dsenv.kinds import AgentLike, check_built, check_class, check_kind
+from dsenv.toml_files import read_definition
 
-KINDS = ("envs", "agents")
 NAMESPACE = "dsenv"
 
 Choice = str | Mapping[str, Any] | Callable[..., Any]
 """How a part is chosen: a name, a table of its name and settings, a class, a factory, or the part itself."""
+
+
+KINDS: dict[str, type] = {"envs": gymnasium.Env, "agents": AgentLike}
+"""The catalogues, and what a definition in each builds."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,13 @@ class Definition:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self) -> Any:
-        """Import and return what the entry point names."""
-        return import_entry_point(self.entry_point)
+        """Import and return what the entry point names; nothing is called.
+
+        Raises:
+            ValueError: it cannot be imported, or builds no environment (or agent).
+        """
+        expected = KINDS[pick("catalogue", self.kind, KINDS)]
+        return import_kind(self.kind.removesuffix("s"), self.entry_point, expected)
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> "Definition":
         """The same definition with some settings replaced; tables are merged key by key."""
@@ -53,9 +65,12 @@ class Definition:
         """Call the entry point with the settings, and `further` ones.
 
         Raises:
-            ValueError: a setting is unknown; the message names the nearest one.
+            ValueError: a setting is unknown (the message names the nearest one), or the entry point builds
+                something else.
         """
-        return self._call(self.resolve(), further)
+        built = self._call(self.resolve(), further)
+        check_built(self.kind.removesuffix("s"), self.entry_point, built, KINDS[self.kind])
+        return built
 
     def build_vector(self, num_envs: int, **further: Any) -> Any:
         """Build `num_envs` copies of an environment, stacked into one.
@@ -63,7 +78,8 @@ class Definition:
         Raises:
             ValueError: a setting is unknown, or the entry point is no class with a vector form.
         """
-        return self._call(self.vector_class(), {"num_envs": num_envs, **further})
+        count = check_count("num_envs", num_envs)
+        return self._call(self.vector_class(), {"num_envs": count, **further})
 
     def vector_class(self) -> Any:
         """The class of the environment's vector form, as its own class names it."""
@@ -85,25 +101,36 @@ class Definition:
         return {"entry_point": self.entry_point, "kwargs": dict(self.kwargs)}
 
 
-def import_entry_point(entry_point: str) -> Any:
-    """Import `module:attribute`.
+def import_entry_point(entry_point: str, where: str = "") -> Any:
+    """Import `module:attribute`; the module's code runs, the attribute is not called.
 
     Raises:
-        ValueError: the form is wrong, the module cannot be found or has no such attribute.
+        ValueError: the form is wrong, the module cannot be imported or has no such attribute.
     """
-    module_name, _, attribute = entry_point.partition(":")
-    if not module_name or not attribute:
-        raise ValueError(f"an entry point has the form 'module:attribute', got {entry_point!r}")
+    module_name, _, attribute = entry_point.partition(":") if isinstance(entry_point, str) else ("", "", "")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ValueError(f"{where}an entry point has the form 'module:attribute', got {shown(entry_point)}")
 
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"entry point {entry_point!r}: {error}; is its folder on PYTHONPATH?") from error
+    except Exception as error:
+        raise ValueError(
+            f"entry point {entry_point!r}: importing {module_name} raised {type(error).__name__}: {error}"
+        ) from error
 
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         pick(f"attribute of {module_name}", attribute, public)
     return getattr(module, attribute)
+
+
+def import_kind(kind: str, entry_point: str, expected: type) -> Any:
+    """Import what `entry_point` names, checked to build an `expected` and not called; errors as there."""
+    found = import_entry_point(entry_point, f"{kind}: ")
+    check_kind(kind, entry_point, found, expected)
+    return found
 
 
 def as_table(kind: str, choice: Choice) -> dict[str, Any]:
@@ -117,32 +144,48 @@ def as_table(kind: str, choice: Choice) -> dict[str, Any]:
     if isinstance(choice, str) or callable(choice):
         return {"name": choice}
     raise ValueError(
-        f"{kind} must be a name, a table with a name, a class, a factory or the part itself, got {choice!r}"
+        f"{kind} must be a name, a table with a name, a class, a factory or the part itself, got "
+        f"{shown(choice)}"
     )
 
 
-def part_source(kind: str, known: Mapping[str, Any], name: Any) -> Callable[..., Any]:
-    """The class or function behind the name of a part; a class or function is returned as it is.
-
-    Raises:
-        ValueError: the name is unknown; the message names the nearest one.
-    """
-    if callable(name):
-        source: Callable[..., Any] = name
-        return source
-    if not isinstance(name, str):
+def part_source(
+    kind: str, known: Mapping[str, Any], name: Any, expected: type = object
+) -> Callable[..., Any]:
+    """The class or function behind the name of a part, checked and not called; errors as for `build_part`."""
+    if inspect.isclass(name):
+        check_class(kind, part_words(name), name, expected)
+    if not callable(name) and not isinstance(name, str):
         raise ValueError(f"{kind} needs a name: one of {', '.join(known)}, or 'module:attribute'")
 
-    found = name if ":" in name else known[pick(kind, name, known)]
-    source = import_entry_point(found) if isinstance(found, str) else found
+    if not isinstance(name, str):
+        found = name
+    elif ":" in name:
+        found = import_kind(kind, name, expected)
+    else:
+        found = known[pick(kind, name, known)]
+    source: Callable[..., Any] = import_entry_point(found) if isinstance(found, str) else found
     return source
 
 
-def part_type(kind: str, known: Mapping[str, Any], choice: Any) -> Any:
+def part_type(kind: str, known: Mapping[str, Any], choice: Any, expected: type = object) -> Any:
     """What is known of a part before it is built: its class or factory, which bears its declared facts."""
     if not isinstance(choice, str | Mapping) and not callable(choice):
         return type(choice)
-    return part_source(kind, known, as_table(kind, choice)["name"])
+    return part_source(kind, known, as_table(kind, choice)["name"], expected)
+
+
+def check_part(
+    kind: str,
+    known: Mapping[str, Any],
+    choice: Choice,
+    given: Mapping[str, Any] | None = None,
+    expected: type = object,
+) -> None:
+    """Check the name and the names of the settings of a part that is built later; see `build_part`."""
+    table = as_table(kind, choice)
+    name = table.pop("name")
+    _filled(kind, part_words(name), part_source(kind, known, name, expected), table, given or {})
 
 
 def build_part(
@@ -172,12 +215,12 @@ def build_part(
         return copy.deepcopy(choice) if fresh else choice
     table = as_table(kind, choice)
     name = table.pop("name")
-    source, words = part_source(kind, known, name), part_words(name)
+    source, words = part_source(kind, known, name, expected), part_words(name)
     settings = _filled(kind, words, source, table, given or {})
 
     part = source(**settings)
     if not isinstance(part, expected):
-        raise ValueError(f"{kind} {words!r} must be a {expected.__name__}, got {type(part).__name__}")
+        check_built(kind, words, part, expected)
     return part
 
 
@@ -189,7 +232,12 @@ def _filled(
     Raises:
         ValueError: a setting is missing or unknown.
     """
-    takes = inspect.signature(source).parameters
+    try:
+        takes = inspect.signature(source).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{kind} {words!r} does not say what it takes ({error}); wrap it in a function"
+        ) from error
     settings = {key: given[key] for key in takes if given.get(key) is not None} | dict(own)
 
     for key in missing_keywords(source, settings):
@@ -203,6 +251,8 @@ def part_words(name: Any) -> str:
     """The name of a part in words; for a class or function where it stands."""
     if isinstance(name, str):
         return name
+    if not callable(name):
+        return shown(name)
     source = getattr(name, "func", name)  # of a functools.partial
     return f"{source.__module__}:{getattr(source, '__qualname__', type(source).__qualname__)}"
 
@@ -230,7 +280,11 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     for key, value in overrides.items():
         old = merged.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            same_part = "name" not in value or value["name"] == old.get("name")
+            same_part = (
+                "name" not in value
+                or value["name"] is old.get("name")
+                or (isinstance(value["name"], str) and value["name"] == old.get("name"))
+            )
             merged[key] = merge(old, value) if same_part else dict(value)
         else:
             merged[key] = value
@@ -264,8 +318,8 @@ def names(kind: str) -> list[str]:
     return sorted(stems)
 
 
-def definition(kind: str, name_or_path: str) -> Definition:
-    """Read one definition.
+def definition(kind: str, name_or_path: str | os.PathLike[str]) -> Definition:
+    """Read one definition; nothing that it names is imported.
 
     Args:
         kind: "envs" or "agents".
@@ -275,16 +329,19 @@ def definition(kind: str, name_or_path: str) -> Definition:
         ValueError: the name is unknown, or the file is not a definition.
         FileNotFoundError: a path was given, and no file is there.
     """
-    if name_or_path.endswith(".toml"):
-        path: Traversable = Path(name_or_path).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"no definition at {name_or_path!r} (looked in {Path.cwd()})")
-        name = Path(name_or_path).stem
-    else:
-        name = pick(kind.removesuffix("s"), name_or_path.removeprefix(f"{NAMESPACE}/"), names(kind))
-        path = _folder(kind) / f"{name}.toml"
+    pick("catalogue", kind, KINDS)
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"expected a name or the path of a TOML file, got {shown(name_or_path)}")
 
-    return _parse(kind, name, path.read_text(encoding="utf-8"))
+    given = os.fspath(name_or_path)
+    if not given.endswith(".toml"):
+        name = pick(kind.removesuffix("s"), given.removeprefix(f"{NAMESPACE}/"), names(kind))
+        return Definition(kind, name, *read_definition(_folder(kind) / f"{name}.toml"))
+
+    path = Path(os.path.expanduser(given))
+    if not path.exists():
+        raise FileNotFoundError(f"no definition at {given!r} (looked in {Path.cwd()})")
+    return Definition(kind, path.stem, *read_definition(path))
 
 
 def summary(kind: str, name: str) -> str:
@@ -293,20 +350,7 @@ def summary(kind: str, name: str) -> str:
     return text.partition("\n")[0].lstrip("# ").strip()
 
 
-def _parse(kind: str, name: str, text: str) -> Definition:
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{kind}/{name}.toml is not valid TOML: {error}") from error
-
-    for key in content:
-        pick(f"key of {kind}/{name}.toml", key, ("entry_point", "kwargs"))
-    if not isinstance(content.get("entry_point"), str):
-        raise ValueError(f"{kind}/{name}.toml has no entry_point; write entry_point = 'module:attribute'")
-    return Definition(kind, name, content["entry_point"], content.get("kwargs", {}))
-
-
-def load(kind: str, name_or_path: str, **overrides: Any) -> Any:
+def load(kind: str, name_or_path: str | os.PathLike[str], **overrides: Any) -> Any:
     """Build an environment or agent from its definition.
 
     Use::
@@ -333,7 +377,7 @@ def make_env(definition_name: str, **overrides: Any) -> Any:
     return load("envs", definition_name, **overrides)
 
 
-def load_vector(name_or_path: str, num_envs: int = 1, **overrides: Any) -> Any:
+def load_vector(name_or_path: str | os.PathLike[str], num_envs: int = 1, **overrides: Any) -> Any:
     """Build `num_envs` copies of an environment, stacked into one; see `load`."""
     return definition("envs", name_or_path).with_overrides(overrides).build_vector(num_envs)
 

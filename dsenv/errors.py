@@ -23,7 +23,7 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
-    raise ValueError(f"no {kind} called {name!r}.{hint} There are: {', '.join(options)}")
+    raise ValueError(f"no {kind} called {shown(name)}.{hint} There are: {', '.join(options)}")
 
 
 def check_keywords(what: str, function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:

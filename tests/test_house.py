@@ -13,7 +13,18 @@ pytestmark = pytest.mark.fast
 FOLDER = Path(dsenv.__file__).parent
 FILES = sorted(FOLDER.rglob("*.py"))
 FLOORS = (
-    ("catalogue", "describe", "errors", "plain", "rng", "scan", "states", "version"),
+    (
+        "catalogue",
+        "describe",
+        "errors",
+        "kinds",
+        "plain",
+        "rng",
+        "scan",
+        "states",
+        "toml_files",
+        "version",
+    ),
     ("kernels", "outputs", "signals"),
     ("select", "volume", "augment", "tasks"),
     ("control",),

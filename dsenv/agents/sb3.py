@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
-from dsenv.catalogue import import_entry_point
+from dsenv.catalogue import import_entry_point, import_kind
 from dsenv.control.base import Control
 from dsenv.errors import check_keywords, pick
 
@@ -85,7 +85,9 @@ class SB3Agent:
                 f"{self._entry_point} needs sb3-contrib: pip install sb3-contrib, "
                 'or in a checkout pip install -e ".[contrib]"'
             )
-        algorithm: type[BaseAlgorithm] = import_entry_point(self._entry_point)
+        from stable_baselines3.common.base_class import BaseAlgorithm as Expected
+
+        algorithm: type[BaseAlgorithm] = import_kind("algorithm", self._entry_point, Expected)
         return algorithm
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> Any:
@@ -109,10 +111,10 @@ class SB3Agent:
         Raises:
             ValueError: the algorithm has no such policy.
         """
-        from stable_baselines3.common.policies import ActorCriticPolicy
+        from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
         if ":" in self.policy:
-            return import_entry_point(self.policy)
+            return import_kind("policy", self.policy, BasePolicy)
         known: dict[str, Any] = dict(self.algorithm.policy_aliases)
         if known.get("MlpPolicy") is ActorCriticPolicy:
             known |= POLICIES

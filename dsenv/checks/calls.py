@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsenv.catalogue import build_part, import_entry_point
+from dsenv.catalogue import build_part, import_kind
 from dsenv.errors import missing_keywords
 from dsenv.signals import SampleSignals
 
@@ -64,7 +64,7 @@ def maker(kind: str, part: Any, expected: type, known: Mapping[str, Any], given:
         ValueError: it is none of these, or cannot be built.
     """
     if isinstance(part, str) and ":" in part:
-        part = import_entry_point(part)
+        part = import_kind(kind, part, expected)
 
     if isinstance(part, expected):
         return lambda: _copied(part)

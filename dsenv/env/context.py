@@ -9,10 +9,16 @@ from torch import Tensor
 from dsenv.errors import check_count, check_positive, check_share
 from dsenv.tasks.corruption import add_noise, add_pair_flips, long_tail, random_subset
 
+MOST_DATASETS = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The situation of one episode."""
+    """The situation of one episode.
+
+    Raises:
+        ValueError: a value is no number, or out of range.
+    """
 
     label_noise: float = 0.0
     """Share of the training labels that are wrong, [0, 1]."""
@@ -39,7 +45,7 @@ class Context:
         for name in VALUES:  # NumPy's numbers become plain ones
             check = check_positive if name == "lr" else partial(check_share, zero=name in FROM_ZERO)
             object.__setattr__(self, name, check(name, getattr(self, name)))
-        object.__setattr__(self, "dataset", check_count("dataset", self.dataset, 0))
+        object.__setattr__(self, "dataset", check_count("dataset", self.dataset, 0, MOST_DATASETS))
         if self.label_noise + self.pair_flip > 1:
             raise ValueError(
                 "label_noise and pair_flip fall on different samples and must not add up to more than 1, got "

@@ -1,5 +1,6 @@
 """Policy: a trained agent that travels as one file."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from dsenv.control.base import Actions, Control
 from dsenv.control.observation import observe
 from dsenv.control.state import TrainingState
+from dsenv.errors import shown
 from dsenv.policy import storage
 from dsenv.policy.actors import Actor, build_actor
 from dsenv.policy.card import PolicyCard, read_toml
@@ -67,7 +69,7 @@ class Policy:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a policy that this version can use; the message says why.
         """
-        path = Path(path).expanduser()
+        path = _path(path)
         try:
             tensors, text = storage.read(path, read_toml)
             card = PolicyCard.of_text(text)
@@ -81,7 +83,7 @@ class Policy:
         Raises:
             ValueError: the name ends in something else.
         """
-        path = Path(path).expanduser()
+        path = _path(path)
         storage.write(path, self.weights, self.card.text())
         return path
 
@@ -165,6 +167,12 @@ class Policy:
     def __repr__(self) -> str:
         card = self.card
         return f"Policy({card.control['name']}, {card.actions}, {card.network['kind']}, {self.digest[:12]})"
+
+
+def _path(given: str | Path) -> Path:
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
+        raise ValueError(f"a policy's path must be that of NAME.safetensors, got {shown(given)}")
+    return Path(os.path.expanduser(given))
 
 
 def describe_network(actor: Actor) -> Mapping[str, Any]:

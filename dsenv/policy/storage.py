@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+LARGEST = 1 << 30  # bytes
 CARD, DIGEST = "dsenv.card", "dsenv.sha256"  # keys of the file's metadata
 
 
@@ -99,12 +99,15 @@ def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ValueError: it is something else, or not whole.
     """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise ValueError(f"it has {size:,} bytes, a policy has at most {LARGEST:,}")
     try:
         content = path.read_bytes()  # once: the file may be replaced meanwhile
         tensors = load(content)
         (length,) = struct.unpack_from("<Q", content)
-        return tensors, json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        return tensors, json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    except Exception as error:  # of the file, its header, or a type of numbers that torch lacks
         raise ValueError(
             f"it is not a whole safetensors file ({error}); a policy is saved by dsenv.Policy.save, and "
             "pickled ones (.zip, .pt, .pkl) are never opened: load the model with Stable-Baselines3 "

@@ -5,13 +5,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_share, pick
+from dsenv.errors import check_count, check_share, pick, shown
+from dsenv.tasks.dataset import check_labels
+
+MOST_SAMPLES = 1 << 32
 
 
-def _noisy_positions(size: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Exactly round(rate * size) positions, drawn uniformly."""
-    check_share("label_noise", rate, zero=True)
-    return torch.randperm(size, generator=generator)[: round(rate * size)]
+def _noisy_positions(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Exactly round(rate * N) positions, drawn uniformly."""
+    rate = check_share("label_noise", rate, zero=True)
+    check_labels("labels", labels, classes)
+    _check_generator(generator)
+    if rate > 0 and classes < 2:
+        raise ValueError(f"label_noise = {rate:g} needs another class to name, and there is only {classes}")
+    return torch.randperm(len(labels), generator=generator)[: round(rate * len(labels))]
+
+
+def _check_generator(generator: torch.Generator) -> None:
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise ValueError(
+            f"generator must be a torch.Generator on the CPU, got {shown(generator)}; "
+            "use torch.Generator().manual_seed(seed)"
+        )
 
 
 def symmetric_noise(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
@@ -25,10 +40,13 @@ def symmetric_noise(labels: Tensor, rate: float, classes: int, generator: torch.
 
     Returns:
         (N,) int64 given labels; exactly round(rate * N) of them are wrong.
+
+    Raises:
+        ValueError: a label is out of range, the rate is no share, or there is no other class.
     """
+    where = _noisy_positions(labels, rate, classes, generator)
     noisy = labels.clone()
-    where = _noisy_positions(len(labels), rate, generator)
-    shift = torch.randint(1, classes, (len(where),), generator=generator)
+    shift = torch.randint(1, max(classes, 2), (len(where),), generator=generator)
     noisy[where] = (labels[where] + shift) % classes
     return noisy
 
@@ -38,8 +56,8 @@ def pair_flip_noise(labels: Tensor, rate: float, classes: int, generator: torch.
 
     Arguments and result are those of `symmetric_noise`.
     """
+    where = _noisy_positions(labels, rate, classes, generator)
     noisy = labels.clone()
-    where = _noisy_positions(len(labels), rate, generator)
     noisy[where] = (labels[where] + 1) % classes
     return noisy
 
@@ -69,10 +87,20 @@ def add_pair_flips(
 
     Returns:
         (N,) int64 labels; round(share * N) more of them are wrong, or all that were right.
+
+    Raises:
+        ValueError: a label is out of range, the share is none, or there is no other class.
     """
-    check_share("pair_flip", share, zero=True)
+    share = check_share("pair_flip", share, zero=True)
+    for name, labels in (("given", given), ("clean", clean)):
+        check_labels(name, labels, classes)
+    if len(given) != len(clean):
+        raise ValueError(f"there are {len(given)} given labels and {len(clean)} clean ones")
+    _check_generator(generator)
     if share == 0:
         return given
+    if classes < 2:
+        raise ValueError(f"pair_flip = {share:g} needs another class to name, and there is only {classes}")
 
     right = (given == clean).nonzero().squeeze(1)
     where = right[torch.randperm(len(right), generator=generator)[: round(share * len(clean))]]
@@ -84,8 +112,9 @@ def add_pair_flips(
 def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.Generator) -> Tensor:
     """Which samples are kept so that class sizes fall off exponentially.
 
-    Class c keeps imbalance^(c / (C - 1)) of the size of the smallest class, as in the long-tailed
-    CIFAR of Cui et al. (2019, arXiv 1901.05555), so that the first class is 1 / imbalance times the last.
+    Class c keeps imbalance^(c / (C - 1)) of the size of the smallest class that has samples, as in the
+    long-tailed CIFAR of Cui et al. (2019, arXiv 1901.05555), so that the first class is 1 / imbalance times
+    the last.
 
     Args:
         labels: (N,) int64 clean labels, on the CPU.
@@ -95,15 +124,23 @@ def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.G
 
     Returns:
         (N,) bool.
+
+    Raises:
+        ValueError: a label is out of range, or the imbalance is no share.
     """
-    check_share("imbalance", imbalance)
+    imbalance = check_share("imbalance", imbalance)
+    check_labels("labels", labels, classes)
+    _check_generator(generator)
     if imbalance == 1:
         return torch.ones_like(labels, dtype=torch.bool)
 
     # How many samples of each class are kept
     sizes = torch.bincount(labels, minlength=classes)
     share = imbalance ** (torch.arange(classes) / max(classes - 1, 1))
-    keep = (sizes.min() * share).round().long().clamp(min=1)
+    smallest = (
+        sizes[sizes > 0].min() if len(labels) else 0
+    )  # a class without samples must not empty the others
+    keep = (smallest * share).round().long().clamp(min=1)
 
     # The first ones of each class in a random order
     order = torch.randperm(len(labels), generator=generator)
@@ -116,8 +153,13 @@ def long_tail(labels: Tensor, imbalance: float, classes: int, generator: torch.G
 
 
 def random_subset(size: int, share: float, generator: torch.Generator) -> Tensor:
-    """Keep exactly round(share * size) samples (at least one), drawn uniformly; (N,) bool."""
-    check_share("subset", share)
+    """Keep exactly round(share * size) samples (at least one), drawn uniformly; (N,) bool.
+
+    Raises:
+        ValueError: the size is no count, or the share is none.
+    """
+    size, share = check_count("size", size, 0, MOST_SAMPLES), check_share("subset", share)
+    _check_generator(generator)
     kept = torch.zeros(size, dtype=torch.bool)
     kept[torch.randperm(size, generator=generator)[: max(1, round(share * size))]] = True
     return kept

@@ -1,11 +1,18 @@
 """Dataset: train, validation and test splits as tensors, fixed by a seed and disjoint."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
+
+MOST_CLASSES = 1 << 20
+MOST_SAMPLES = 1 << 40  # of a split that is asked for
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth
@@ -30,7 +37,11 @@ class Dataset:
     Only evaluation reads `test`; observations and rewards see `train` and `validation`.
 
     Raises:
-        ValueError: a split is empty, a label is out of range or a value is not finite.
+        ValueError: a split is empty or shares a sample with another, a label is out of range, a value is not
+            finite, or a setting is of another type.
+
+    Warns:
+        UserWarning: no sample has label 0, as where labels count from 1.
     """
 
     name: str
@@ -46,13 +57,55 @@ class Dataset:
     """Training samples at the end of `train` whose labels stay as they are: an added validation split."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"the name of a data set must be text, got {shown(self.name)}")
+        object.__setattr__(
+            self, "classes", check_count(f"{self.name}: classes", self.classes, 1, MOST_CLASSES)
+        )
         for name, split in self.splits().items():
             _check_split(f"{self.name}/{name}", split, self.classes)
             self._check_like_training(name, split)
+
+        most = len(self.train) - 1  # at least one sample is the data set's own
+        object.__setattr__(self, "trusted", check_count(f"{self.name}: trusted", self.trusted, 0, most))
+        object.__setattr__(self, "mean", self._per_channel("mean", self.mean))
+        object.__setattr__(self, "std", self._per_channel("std", self.std))
+        self._check_disjoint()
+        self._say_missing()
+
+    def _per_channel(self, name: str, values: Sequence[float]) -> tuple[float, ...]:
+        """One number for each channel, or one for all, as Python floats."""
         channels = self.sample_shape[0]
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                raise ValueError(f"{self.name}: {name} has {len(values)} values for {channels} channels")
+        if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+            raise ValueError(f"{self.name}: {name} must be a tuple of numbers, got {shown(values)}")
+        if len(values) not in (1, channels):
+            raise ValueError(f"{self.name}: {name} has {len(values)} values for {channels} channels")
+        check = check_positive if name == "std" else check_number
+        return tuple(float(check(f"{self.name}: {name}", value)) for value in values)
+
+    def _check_disjoint(self) -> None:
+        """No sample of a source may be in two splits."""
+        splits = list(self.splits().items())
+        for (name, split), (other, second) in combinations(splits, 2):
+            if split.source[0] != second.source[0]:
+                continue
+            shared = split.source[1][torch.isin(split.source[1], second.source[1])]
+            if len(shared):
+                raise ValueError(
+                    f"{self.name}: {len(shared)} samples of {split.source[0]!r} are in {name} and in "
+                    f"{other}, the first at position {int(shared[0])}; splits must be disjoint"
+                )
+
+    def _say_missing(self) -> None:
+        """Labels that count from 1 look like a class 0 without samples."""
+        lowest = min(int(split.labels.min()) for split in self.splits().values())
+        highest = max(int(split.labels.max()) for split in self.splits().values())
+        if lowest > 0 and highest == self.classes - 1:
+            warnings.warn(
+                f"{self.name}: no sample has label 0, the labels are {lowest} to {highest}. If they count "
+                f"from {lowest}, pass labels - {lowest}; else {lowest} of the classes have no sample",
+                stacklevel=4,
+            )
 
     def _check_like_training(self, name: str, split: Split) -> None:
         own, wanted = ((s.images.dtype, tuple(s.images.shape[1:])) for s in (split, self.train))
@@ -90,26 +143,85 @@ class Dataset:
 
 
 def _check_split(name: str, split: Split, classes: int) -> None:
+    if not isinstance(split, Split):
+        raise ValueError(f"{name} must be a Split, got {shown(split)}; dsenv.tasks.from_tensors makes them")
+    _check_images(name, split.images)
+    check_labels(name, split.labels, classes)
     if len(split) == 0:
         raise ValueError(f"{name} is empty: every split needs at least one sample")
     if len(split.images) != len(split.labels):
         raise ValueError(f"{name} has {len(split.images)} samples and {len(split.labels)} labels")
-
-    if split.images.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"{name}: samples must be uint8 or float32, got {split.images.dtype}")
-    if split.labels.dtype != torch.int64:
-        raise ValueError(f"{name}: labels must be int64, got {split.labels.dtype}; use labels.long()")
-
-    low, high = int(split.labels.min()), int(split.labels.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(
-            f"{name} has the label {wrong}; with {classes} classes labels are 0 to {classes - 1}"
-        )
+    _check_source(name, split)
 
     if split.images.is_floating_point() and not bool(torch.isfinite(split.images).all()):
         where = int((~torch.isfinite(split.images.flatten(1))).any(1).nonzero()[0])
         raise ValueError(f"{name}: sample {where} has a NaN or infinite value; clean the data first")
+
+
+def _check_images(name: str, images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.layout is not torch.strided:
+        raise ValueError(f"{name}: samples must be a dense tensor (N, ...), got {type(images).__name__}")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"{name}: samples must be uint8 or float32, got {images.dtype}")
+    if images.dim() < 2 or (len(images) and not images[0].numel()):
+        raise ValueError(
+            f"{name}: samples must be (N, D) or images (N, C, H, W), got shape {tuple(images.shape)}"
+        )
+    if images.requires_grad:
+        raise ValueError(f"{name}: samples must not require gradients; pass images.detach()")
+
+
+def check_labels(name: str, labels: Tensor, classes: int) -> None:
+    """Check labels: (N,) int64 in 0..classes-1.
+
+    Raises:
+        ValueError: they are something else; the message names the first wrong one and where it stands.
+    """
+    check_count("classes", classes, 1, MOST_CLASSES)
+    if not isinstance(labels, Tensor) or labels.layout is not torch.strided:
+        raise ValueError(f"{name}: labels must be a tensor (N,), got {type(labels).__name__}")
+    if labels.dim() != 1:
+        raise ValueError(f"{name}: labels must be (N,), one for each sample, got {tuple(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"{name}: labels must be int64, got {labels.dtype}; {_as_int64(labels)}")
+    if not len(labels):
+        return
+
+    low, high = int(labels.min()), int(labels.max())
+    if low >= 0 and high < classes:
+        return
+    wrong = low if low < 0 else high
+    where = int((labels == wrong).nonzero()[0])
+    hint = "; do they count from 1?" if low == 1 and high == classes else ""
+    hint = "; leave out samples without a label" if low < 0 else hint
+    raise ValueError(
+        f"{name} has the label {wrong}; with {classes} classes labels are 0 to {classes - 1} (first at "
+        f"sample {where}){hint}"
+    )
+
+
+def _as_int64(labels: Tensor) -> str:
+    """What to do about labels of another type."""
+    if not labels.is_floating_point():
+        return "use labels.long()"
+    broken = (labels != labels.floor()) | labels.isinf()
+    if not bool(broken.any()):
+        return "use labels.long()"
+    where = int(broken.nonzero()[0])
+    return f"label {where} is {float(labels[where]):g}, which is no class"
+
+
+def _check_source(name: str, split: Split) -> None:
+    source = split.source
+    if not (isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str)):
+        raise ValueError(f"{name}: source must be a name and the positions there, got {shown(source)}")
+    positions = source[1]
+    is_tensor = isinstance(positions, Tensor) and positions.dtype == torch.int64
+    if not is_tensor or positions.shape != split.labels.shape:
+        raise ValueError(
+            f"{name}: source must have an int64 position for each of {len(split)} samples, got "
+            f"{shown(positions)}"
+        )
 
 
 def subset(images: Tensor, labels: Tensor, positions: Tensor, source: str) -> Split:
@@ -127,8 +239,17 @@ def draw_positions(total: int, sizes: Sequence[int | None], seed: int, what: str
         what: names the source in errors.
 
     Raises:
-        ValueError: the parts are empty or larger than the source.
+        ValueError: the parts are empty or larger than the source, or a size is no whole number.
     """
+    total = check_count(f"{what}: samples", total, 0)
+    sizes = [
+        size if size is None else check_count(f"{what}: size of a split", size, 0, MOST_SAMPLES)
+        for size in sizes
+    ]
+    if sizes.count(None) > 1:
+        raise ValueError(
+            f"{what}: the sizes of the splits are {sizes}; only one can be None, which takes what is left"
+        )
     fixed = sum(size for size in sizes if size is not None)
     if any(size is not None and size < 1 for size in sizes):
         raise ValueError(f"{what}: every split needs at least one sample, got the sizes {list(sizes)}")
@@ -136,7 +257,7 @@ def draw_positions(total: int, sizes: Sequence[int | None], seed: int, what: str
     if rest < (1 if None in sizes else 0):
         raise ValueError(f"{what} has {total} samples, too few for splits of {list(sizes)}; ask for fewer")
 
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(total))
+    order = torch.from_numpy(np.random.default_rng(check_seed("split_seed", seed)).permutation(total))
     parts, start = [], 0
     for size in sizes:
         stop = start + (rest if size is None else size)
@@ -160,7 +281,14 @@ def split_pools(
         test_pool: (images, labels) of the data set's own test samples, if it has them.
         sizes: samples of train, validation and test; None means all that are left.
         seed: decides which sample falls where.
+
+    Raises:
+        ValueError: see `draw_positions`; or samples and labels differ in number.
     """
+    for what, pair in (("samples", pool), ("test samples", test_pool)):
+        if pair is not None and len(pair[0]) != len(pair[1]):
+            raise ValueError(f"{name} has {len(pair[0])} {what} and {len(pair[1])} labels of them")
+
     train_size, validation_size, test_size = sizes
     if test_pool is None:
         parts = draw_positions(len(pool[1]), (train_size, validation_size, test_size), seed, name)
@@ -168,8 +296,11 @@ def split_pools(
         return train, validation, test
 
     # Test samples of its own: pool samples that no split asks for are left out
-    rest = () if train_size is None else (len(pool[1]) - train_size - validation_size,)
-    wanted = [train_size, validation_size, *(size for size in rest if size > 0)]
+    total = check_count(f"{name}: validation", validation_size, 0, MOST_SAMPLES)
+    if train_size is not None:
+        total += check_count(f"{name}: train", train_size, 0, MOST_SAMPLES)
+    rest = 0 if train_size is None else len(pool[1]) - total
+    wanted = [train_size, validation_size, *([rest] if rest > 0 else [])]
     parts = draw_positions(len(pool[1]), wanted, seed, f"{name}'s training samples")
     test_part = draw_positions(len(test_pool[1]), (test_size,), seed, f"{name}'s test samples")[0]
 

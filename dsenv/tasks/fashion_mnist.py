@@ -1,15 +1,13 @@
 """Fashion-MNIST: 70,000 grey images of 28 x 28 pixels in ten classes, from gzipped idx files."""
 
-import gzip
 import os
-import struct
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from dsenv.errors import check_flag
 from dsenv.tasks.dataset import Dataset, split_pools
+from dsenv.tasks.idx import read_idx
 from dsenv.tasks.roots import data_root
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -42,24 +40,31 @@ def fashion_mnist(
 
     Raises:
         FileNotFoundError: the files are in none of the folders.
+        ValueError: a file is damaged, or two do not belong together; the message names it.
     """
     folder = _find(root, download)
-    pools = [tuple(read_idx(folder / name) for name in FILES[part]) for part in ("train", "test")]
-    (images, labels), (test_images, test_labels) = pools
-
-    splits = split_pools(
-        "fashion_mnist",
-        (images[:, None], labels.long()),
-        (test_images[:, None], test_labels.long()),
-        (train, validation, test),
-        split_seed,
-    )
+    pool, test_pool = (_read_pair(*(folder / name for name in FILES[part])) for part in ("train", "test"))
+    splits = split_pools("fashion_mnist", pool, test_pool, (train, validation, test), split_seed)
 
     return Dataset("fashion_mnist", *splits, classes=10, mean=(0.2860,), std=(0.3530,))
 
 
+def _read_pair(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 28, 28) and labels (N,) of two files that belong together."""
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.dim() != 3 or tuple(images.shape[1:]) != (28, 28):
+        raise ValueError(f"{images_path} has values of shape {tuple(images.shape)}, expected (N, 28, 28)")
+    if labels.dim() != 1:
+        raise ValueError(f"{labels_path} has values of shape {tuple(labels.shape)}, expected labels (N,)")
+    if len(images) != len(labels):
+        raise ValueError(f"{images_path} has {len(images)} images, {labels_path} {len(labels)} labels")
+    if len(labels) and int(labels.max()) > 9:
+        raise ValueError(f"{labels_path} has the label {int(labels.max())}, expected 0 to 9")
+    return images[:, None], labels.long()
+
+
 def _find(root: str | None, download: bool) -> Path:
-    own = data_root(root)
+    own, download = data_root(root), check_flag("dataset.download", download)
     folders = [own, own / "FashionMNIST" / "raw", *([] if root else [DEBIAN_FOLDER])]
     needed = [name for pair in FILES.values() for name in pair]
     for folder in folders:
@@ -75,24 +80,8 @@ def _find(root: str | None, download: bool) -> Path:
         )
     from torchvision.datasets import FashionMNIST
 
-    FashionMNIST(os.fspath(own), train=True, download=True)
+    try:
+        FashionMNIST(os.fspath(own), train=True, download=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"Fashion-MNIST could not be fetched to {own}: {error}") from error
     return own / "FashionMNIST" / "raw"
-
-
-def read_idx(path: Path) -> Tensor:
-    """Read a gzipped idx file of unsigned bytes (LeCun's format) as a uint8 tensor.
-
-    Raises:
-        ValueError: the file is not of that format, or is cut short.
-    """
-    content = gzip.decompress(path.read_bytes())
-    zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
-    if zeros != 0 or kind != 0x08:
-        raise ValueError(f"{path} is not an idx file of unsigned bytes (magic number {content[:4].hex()})")
-
-    shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != np.prod(shape):
-        raise ValueError(f"{path} holds {values.size} values, its header promises {int(np.prod(shape))}")
-
-    return torch.from_numpy(values.reshape(shape).copy())

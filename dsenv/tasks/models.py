@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from torch import nn
 
-from dsenv.errors import pick
+from dsenv.errors import check_count, check_share, pick, shown
+from dsenv.tasks.dataset import MOST_CLASSES
 
 ModelFactory = Callable[..., nn.Module]
+
+LAYERS = 64  # most hidden layers
+WIDEST_CNN = 2048  # channels of the first layer of a small_cnn
+WIDEST = 1 << 16  # units of a layer
+MOST_WEIGHTS = 1 << 30  # of a linear layer: 4 GiB of float32
 
 
 def mlp(
@@ -21,17 +28,41 @@ def mlp(
         classes: number of outputs.
         hidden: width of each hidden layer.
         width_factor: share of the units of each hidden layer to build, (0, 1]; at least one.
+
+    Raises:
+        ValueError: a size is no whole number, or out of range.
     """
-    hidden = [narrowed(units, width_factor) for units in hidden]
-    inputs = 1
-    for length in sample_shape:
-        inputs *= length
+    inputs = prod(_checked_shape("mlp", sample_shape))
+    if isinstance(hidden, str | bytes) or not isinstance(hidden, Sequence) or len(hidden) > LAYERS:
+        raise ValueError(f"mlp: hidden must be a list of at most {LAYERS} widths, got {shown(hidden)}")
+    share = check_share("mlp: width_factor", width_factor)
+    widths = [narrowed(check_count("mlp: hidden", units, most=WIDEST), share) for units in hidden]
+    sizes = (inputs, *widths, check_count("mlp: classes", classes, most=MOST_CLASSES))
+    for fan_in, fan_out in pairwise(sizes):
+        if fan_in * fan_out > MOST_WEIGHTS:
+            raise ValueError(
+                f"mlp: sample_shape, hidden and classes give a layer of {fan_in} x {fan_out} weights, "
+                f"more than {MOST_WEIGHTS:,}"
+            )
 
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in pairwise((inputs, *hidden)):
+    for fan_in, fan_out in pairwise(sizes[:-1]):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    layers.append(nn.Linear((inputs, *hidden)[-1], classes))
+    layers.append(nn.Linear(sizes[-2], sizes[-1]))
     return nn.Sequential(*layers)
+
+
+def _checked_shape(model: str, sample_shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a sample, as Python ints."""
+    if (
+        isinstance(sample_shape, str | bytes)
+        or not isinstance(sample_shape, Sequence)
+        or not len(sample_shape)
+    ):
+        raise ValueError(
+            f"{model}: sample_shape must be a tuple such as (1, 28, 28), got {shown(sample_shape)}"
+        )
+    return tuple(check_count(f"{model}: sample_shape", size) for size in sample_shape)
 
 
 def narrowed(units: int, width_factor: float) -> int:
@@ -67,12 +98,16 @@ def small_cnn(
     Raises:
         ValueError: the samples are not images of that size, the width does not divide or the norm is unknown.
     """
+    sample_shape = _checked_shape("small_cnn", sample_shape)
     if len(sample_shape) != 3 or min(sample_shape[1:]) < 8:
         raise ValueError(
             f"small_cnn needs images (C, H, W) of at least 8 x 8, got samples of shape {sample_shape}"
         )
+    width = check_count("small_cnn: width", width, most=WIDEST_CNN)
     if width % 8:
         raise ValueError(f"small_cnn: width must be a multiple of 8, got {width}")
+    classes = check_count("small_cnn: classes", classes, most=MOST_CLASSES)
+    width_factor = check_share("small_cnn: width_factor", width_factor)
 
     make_norm = NORMS[pick("normalisation", norm, NORMS)]
     layers: list[nn.Module] = []
@@ -98,6 +133,8 @@ def resnet50(sample_shape: tuple[int, ...], classes: int) -> nn.Module:
 def _cifar_resnet(name: str, sample_shape: tuple[int, ...], classes: int) -> nn.Module:
     import torchvision.models
 
+    sample_shape = _checked_shape(name, sample_shape)
+    classes = check_count(f"{name}: classes", classes, most=MOST_CLASSES)
     if len(sample_shape) != 3:
         raise ValueError(f"{name} needs images (C, H, W), got samples of shape {sample_shape}")
     model: Any = getattr(torchvision.models, name)(num_classes=classes)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from dsenv import kernels
-from dsenv.catalogue import Choice, as_table, build_part, import_entry_point
-from dsenv.errors import check_keywords, pick
+from dsenv.catalogue import Choice, as_table, build_part, check_part, import_kind, part_words
+from dsenv.errors import (
+    check_count,
+    check_flag,
+    check_keywords,
+    check_number,
+    check_positive,
+    missing_keywords,
+    pick,
+    shown,
+)
+from dsenv.kinds import check_class
 from dsenv.tasks.dataset import Dataset
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -36,6 +46,7 @@ MODELS = {
 }
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
+MOST_IN_BATCH = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +85,21 @@ class Recipe:
     """Share of the target spread over all classes, [0, 1)."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value, number = getattr(self, item.name), isinstance(item.default, float)
-            if not isinstance(value, (int, float) if number else type(item.default)):
-                wanted = "a number" if number else type(item.default).__name__
-                raise ValueError(f"recipe: {item.name} must be {wanted}, got {value!r}")
+        own = {
+            "optimizer": pick("optimizer", self.optimizer, OPTIMIZERS),
+            "lr": check_positive("recipe: lr", self.lr),
+            "momentum": check_number("recipe: momentum", self.momentum, 0, 1, open_high=True),
+            "nesterov": check_flag("recipe: nesterov", self.nesterov),
+            "weight_decay": check_number("recipe: weight_decay", self.weight_decay, 0),
+            "schedule": pick("learning-rate schedule", self.schedule, SCHEDULES),
+            "batch_size": check_count("recipe: batch_size", self.batch_size, most=MOST_IN_BATCH),
+            "label_smoothing": check_number(
+                "recipe: label_smoothing", self.label_smoothing, 0, 1, open_high=True
+            ),
+        }
 
-        pick("optimizer", self.optimizer, OPTIMIZERS)
-        pick("learning-rate schedule", self.schedule, SCHEDULES)
-
-        if self.lr <= 0 or self.batch_size < 1:
-            raise ValueError(f"recipe needs lr > 0 and batch_size >= 1, got {self.lr} and {self.batch_size}")
-        for name in ("momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"recipe: {name} must be in [0, 1), got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise ValueError(f"recipe: weight_decay must not be negative, got {self.weight_decay}")
+        for name, value in own.items():
+            object.__setattr__(self, name, value)  # plain Python values, whatever was given
 
     def learning_rate(self, progress: float) -> float:
         """Learning rate when the share `progress` (0..1) of the budget is spent."""
@@ -156,20 +166,26 @@ class Task:
             if not is_fitting:
                 wanted = {"dataset": "a Dataset", "model": "a function that builds one", "recipe": "a Recipe"}
                 raise ValueError(
-                    f"{name} of a Task must be {wanted[name]}, got {getattr(self, name)!r:.80}; "
+                    f"{name} of a Task must be {wanted[name]}, got {shown(getattr(self, name), 80)}; "
                     "Task.from_config takes names and tables"
                 )
+        if self.loss is not None and not callable(self.loss):
+            raise ValueError(
+                f"loss of a Task must be a function of logits (B, C) and labels (B,), got {shown(self.loss)}"
+            )
 
     def sample_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Training loss of each sample, (B,), from logits (B, C) and labels (B,).
 
         Raises:
-            ValueError: a custom loss does not return one value for each sample.
+            ValueError: a custom loss does not return a tensor of one value for each sample.
         """
         if self.loss is None:
             return kernels.cross_entropy(logits, labels, self.recipe.label_smoothing)
 
         values = self.loss(logits, labels)
+        if not isinstance(values, Tensor):
+            raise ValueError(f"the loss must return a tensor of one value a sample, got {shown(values)}")
         if values.shape != labels.shape:
             raise ValueError(
                 f"the loss returned shape {tuple(values.shape)} for {len(labels)} samples; it must return "
@@ -194,19 +210,33 @@ class Task:
 
         Args:
             dataset: a `Dataset`, one of `DATASETS`, "module:function" or a function; or a table with such a
-                `name`, whose other keys are that function's arguments.
+                `name`, whose other keys are that function's arguments. A function that a text names has to
+                say what it makes, `def mine(...) -> Dataset`: it is called only then.
             model: one of `MODELS`, "module:function", a class or a factory; or a table with such a `name`,
                 whose other keys are its arguments. It is given sample_shape and classes where it takes
-                them, and width_factor, in (0, 1], where a context asks for a narrower model.
+                them, and width_factor, in (0, 1], where a context asks for a narrower model. A function that
+                a text names has to say what it makes, `def mine(...) -> nn.Module`.
             recipe: a `Recipe`, or a table of its settings.
-            loss: a per-sample loss, or its "module:function"; None for cross-entropy.
+            loss: a per-sample loss, or the "module:function" of one, `def mine(logits, labels) -> Tensor`;
+                None for cross-entropy.
+
+        Raises:
+            ValueError: a name, a setting or a value is unknown, or names something of another kind.
         """
+        own_recipe = _recipe(recipe)
+        own_loss = import_kind("loss", loss, Tensor) if isinstance(loss, str) else loss
         data: Dataset = build_part("dataset", DATASETS, dataset, expected=Dataset)
-        if not isinstance(recipe, Recipe):
-            check_keywords("recipe", Recipe, recipe or {})
-            recipe = Recipe(**(recipe or {}))
-        factory = _model_factory(data, model)
-        return cls(data, factory, recipe, import_entry_point(loss) if isinstance(loss, str) else loss)
+        return cls(data, _model_factory(data, model), own_recipe, own_loss)
+
+
+def _recipe(choice: Mapping[str, Any] | Recipe | None) -> Recipe:
+    if isinstance(choice, Recipe):
+        return choice
+    settings = {} if choice is None else choice
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"recipe must be a Recipe or a table of its settings, got {shown(settings)}")
+    check_keywords("recipe", Recipe, settings)
+    return Recipe(**settings)
 
 
 def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]:
@@ -221,13 +251,32 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
             "parameters of its own: give what builds one, for example lambda: nn.Linear(64, 10)"
         )
 
-    if callable(choice) and not {"sample_shape", "classes"} & inspect.signature(choice).parameters.keys():
+    if inspect.isclass(choice):
+        check_class("model", choice.__name__, choice, nn.Module)
+    if callable(choice) and not _takes_sizes(choice):
+        for key in missing_keywords(choice, {}):
+            raise ValueError(
+                f"model {part_words(choice)!r} needs the setting {key!r}; give a lambda that calls it, or a "
+                f"table with name and {key}"
+            )
         return choice
-    return partial(_build_model, dataset, as_table("model", choice))
-
-
-def _build_model(dataset: Dataset, table: Mapping[str, Any], width_factor: float = 1.0) -> nn.Module:
     known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
+    check_part("model", MODELS, choice, known, nn.Module)
+    return partial(_build_model, known, as_table("model", choice))
+
+
+def _takes_sizes(factory: Callable[..., Any]) -> bool:
+    """Whether a factory asks for the shape of a sample or the number of classes."""
+    try:
+        takes = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"model {shown(factory)} does not say what it takes ({error}); give a lambda that calls it"
+        ) from error
+    return bool({"sample_shape", "classes"} & takes.keys())
+
+
+def _build_model(known: Mapping[str, Any], table: Mapping[str, Any], width_factor: float = 1.0) -> nn.Module:
     narrow = {} if width_factor == 1 else {"width_factor": width_factor}
     model: nn.Module = build_part("model", MODELS, {**table, **narrow}, known, nn.Module)
     return model
@@ -237,10 +286,17 @@ def seeded_model(factory: Callable[..., nn.Module], seed: int) -> nn.Module:
     """Build a model on the CPU with initial parameters that follow from `seed` only.
 
     torch's initialisers draw from the global CPU stream; it is left as it was.
+
+    Raises:
+        ValueError: the factory gives something else.
     """
     state = torch.default_generator.get_state()
     try:
         torch.default_generator.manual_seed(seed)
-        return factory()
+        model = factory()
     finally:
         torch.default_generator.set_state(state)
+
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model's factory must return an nn.Module, returned {shown(model)}")
+    return model

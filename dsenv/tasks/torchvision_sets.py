@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_flag
 from dsenv.tasks.dataset import Dataset, split_pools
 from dsenv.tasks.roots import data_root
 
@@ -34,6 +35,7 @@ def cifar10(
 
     Raises:
         FileNotFoundError: the files are not there.
+        ValueError: a file is damaged.
     """
     statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
     return _cifar("CIFAR10", 10, statistics, (train, validation, test), split_seed, root, download)
@@ -87,6 +89,11 @@ def _cifar(
     parts: list[tuple[Tensor, Tensor]] = []
     for is_train in (True, False):
         source = _open(name, root, download, train=is_train)
+        if len(source.data) != len(source.targets):
+            raise ValueError(
+                f"{name} in {data_root(root)} has {len(source.data)} images and {len(source.targets)} "
+                "labels; remove its files and set dataset.download = true"
+            )
         images = torch.from_numpy(np.ascontiguousarray(source.data.transpose(0, 3, 1, 2)))  # (N, 3, 32, 32)
         parts.append((images, torch.tensor(source.targets, dtype=torch.int64)))
     splits = split_pools(name.lower(), parts[0], parts[1], sizes, split_seed)
@@ -94,16 +101,28 @@ def _cifar(
 
 
 def _open(name: str, root: str | None, download: bool, **part: Any) -> Any:
+    """The data set as torchvision reads it.
+
+    Raises:
+        FileNotFoundError: its files are not there, or not those that torchvision knows.
+        RuntimeError: they could not be fetched.
+        ValueError: a file is damaged.
+    """
     import torchvision.datasets
 
-    folder = os.fspath(data_root(root))
+    folder, download = os.fspath(data_root(root)), check_flag("dataset.download", download)
     constructor: Callable[..., Any] = getattr(torchvision.datasets, name)
     try:
         return constructor(folder, download=download, **part)
-    except RuntimeError as error:
-        if "not found" not in str(error).lower():
-            raise
-        raise FileNotFoundError(
-            f"{name} is not in {folder} ({error}). Set dataset.download = true to fetch it, or "
-            "dataset.root to the folder that holds torchvision's files."
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "not found" in str(error).lower():
+            raise FileNotFoundError(
+                f"{name} is not in {folder} ({error}). Set dataset.download = true to fetch it, or "
+                "dataset.root to the folder that holds torchvision's files."
+            ) from error
+        if download and isinstance(error, OSError | RuntimeError):
+            raise RuntimeError(f"{name} could not be fetched to {folder}: {error}") from error
+        raise ValueError(
+            f"{name}'s files in {folder} are damaged ({type(error).__name__}: {error}); remove them and set "
+            "dataset.download = true"
         ) from error

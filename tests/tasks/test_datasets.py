@@ -5,7 +5,7 @@ import torch
 from dsenv.catalogue import build_part
 from dsenv.tasks import Dataset, Task, from_tensors
 from dsenv.tasks.dataset import Split, draw_positions
-from dsenv.tasks.fashion_mnist import read_idx
+from dsenv.tasks.idx import read_idx
 from dsenv.tasks.task import DATASETS
 
 SMALL = {

@@ -94,10 +94,10 @@ def test_a_schedule_ends_where_it_should():
     [
         ({"optimizer": "sdg"}, "Did you mean 'sgd'"),
         ({"schedule": "cos"}, "Did you mean 'cosine'"),
-        ({"lr": 0}, "lr > 0"),
+        ({"lr": 0}, "lr must be a number above 0, got 0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
-        ({"weight_decay": -1}, "weight_decay must not be negative, got -1"),
-        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"weight_decay": -1}, "weight_decay must be a number of at least 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 to 16777216, got 0"),
     ],
 )
 def test_bad_recipes_name_the_value(settings, message):

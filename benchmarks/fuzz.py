@@ -1,0 +1,170 @@
+"""Feeds made-up inputs to what takes input, and counts: accepted, refused, wrong.
+
+    OMP_NUM_THREADS=1 python benchmarks/fuzz.py [--cases 5000] [--seconds 600] [--seed 0] [--only NAME ...]
+
+A case is a call and an oracle. It is *accepted* if the call returns and the oracle has nothing to say about
+what it returned; *refused* if one of dsenv's own errors is raised (by a `raise` in dsenv, with a message),
+and the input was indeed one to refuse; and *wrong* otherwise: an oracle's complaint, a good input that is
+refused, a bad one that is taken, an error from deeper down, or more than `LIMIT` seconds. Cases of all entry
+points are drawn in turn, each from (seed, entry point, number), so that one can be drawn again by
+`--only NAME --case NUMBER`. `--json PATH` writes the counts.
+
+The exit status is 1 where something was wrong, or fewer than 30 % of an entry point's cases were accepted or
+refused.
+"""
+
+import argparse
+import json
+import linecache
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from fuzz_cases import Case
+from fuzz_readers import READERS
+from fuzz_settings import SETTINGS
+
+import dsenv
+
+ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {**READERS, **SETTINGS}
+"""Name -> draws a case from a generator; the folder is empty, for files."""
+
+LIMIT = 20  # seconds a case
+FEWEST = 0.3  # share of the cases of an entry point that have to be accepted, and refused
+SHOWN = 5  # wrong cases that are kept for each entry point
+PACKAGE = str(Path(dsenv.__file__).parent) + os.sep
+ERRORS = (ValueError, FileNotFoundError, TypeError, RuntimeError)
+
+
+class Hang(BaseException):
+    """A case that took too long; no `except Exception` takes it for an error of its own."""
+
+
+@dataclass
+class Counts:
+    """What became of the cases of one entry point."""
+
+    accepted: int = 0
+    refused: int = 0
+    wrong: int = 0
+    examples: list[str] = field(default_factory=list)
+    """The first wrong ones: number, input, complaint."""
+
+    def is_right(self) -> bool:
+        """Whether nothing was wrong, and neither good nor bad inputs were few."""
+        total = self.accepted + self.refused + self.wrong
+        return self.wrong == 0 and min(self.accepted, self.refused) >= FEWEST * total
+
+
+def judge(case: Case) -> tuple[str, str]:
+    """Run a case: ("accepted", ""), ("refused", message) or ("wrong", complaint)."""
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        result = case.call()
+        complaint = case.oracle(result)
+    except Hang:
+        return "wrong", f"took more than {LIMIT} s"
+    except Exception as error:  # noqa: BLE001  # that is what is looked for
+        return _judge_error(case, error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    if case.good is False:
+        return "wrong", "accepted, and should have been refused"
+    return ("wrong", complaint) if complaint else ("accepted", "")
+
+
+def _judge_error(case: Case, error: Exception) -> tuple[str, str]:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    words = f"{type(error).__name__}: {error}"[:300]
+    line = linecache.getline(frame.filename, frame.lineno or 0).strip()
+    is_own = isinstance(error, ERRORS) and frame.filename.startswith(PACKAGE) and line.startswith("raise")
+    if not is_own or not str(error):
+        return "wrong", f"{words} from {frame.filename}:{frame.lineno}"
+    if case.good is True:
+        return "wrong", f"refused, and should have been accepted: {words}"
+    missing = [name for name in case.named if name not in str(error)]
+    return ("wrong", f"does not name {missing[0]!r}: {words}") if missing else ("refused", words)
+
+
+def draw(name: str, seed: int, number: int, folder: Path) -> Case:
+    """The case of that number."""
+    return ENTRY_POINTS[name](np.random.default_rng([seed, zlib.crc32(name.encode()), number]), folder)
+
+
+def run(names: list[str], cases: int, seconds: float, seed: int) -> dict[str, Counts]:
+    """Go through the entry points in turn until there were that many cases, or that many seconds."""
+    counts = {name: Counts() for name in names}
+    end = time.monotonic() + seconds
+    for number in range(cases):
+        name = names[number % len(names)]
+        if time.monotonic() > end:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            case = draw(name, seed, number, Path(folder))
+            verdict, words = judge(case)
+
+        count = counts[name]
+        setattr(count, verdict, getattr(count, verdict) + 1)
+        if verdict == "wrong" and len(count.examples) < SHOWN:
+            count.examples.append(f"--case {number}: {case.words[:200]}: {words}")
+    return counts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=sorted(ENTRY_POINTS), metavar="NAME")
+    parser.add_argument("--case", type=int, help="run this case of the first of --only alone, with its trace")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    given = parser.parse_args(arguments)
+    names = given.only or list(ENTRY_POINTS)
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _hang)
+    if given.case is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            case = draw(names[0], given.seed, given.case, Path(folder))
+            print(case.words, judge(case))
+        return 0
+
+    start = time.monotonic()
+    counts = run(names, given.cases, given.seconds, given.seed)
+    facts = {"seed": given.seed, "seconds": round(time.monotonic() - start, 1), "torch": torch.__version__}
+    if given.json:
+        found = {name: asdict(count) for name, count in counts.items()}
+        given.json.write_text(json.dumps({**facts, "entry_points": found}, indent=1) + "\n")
+
+    print(f"{facts}\n{'entry point':<22}{'accepted':>9}{'refused':>9}{'wrong':>7}")
+    for name, count in counts.items():
+        print(f"{name:<22}{count.accepted:>9}{count.refused:>9}{count.wrong:>7}")
+        for example in count.examples:
+            print(f"    {example}")
+    return 0 if all(count.is_right() for count in counts.values()) else 1
+
+
+def _hang(number: int, frame: FrameType | None) -> Any:
+    del number, frame
+    raise Hang
+
+
+if __name__ == "__main__":
+    sys.exit(main())
