@@ -195,7 +195,7 @@ def test_a_rule_is_evaluated_without_training(tmp_path):
         ([*TINY, "--agent-set", "hyperparameters.gama=0.9"], "Did you mean 'gamma'"),
         ([*TINY, "--agent-set", "step"], "KEY=VALUE, got 'step'"),
         ([*TINY, "--env-set", "a=2", "--env-set", "a.c=3"], "sets a value inside a"),
-        ([*TINY, "--env-set", "task.recipe.lr=fast"], "recipe: lr must be a number, got 'fast'"),
+        ([*TINY, "--env-set", "task.recipe.lr=fast"], "recipe: lr must be a number above 0, got 'fast'"),
         (["--resume", "no-such-run"], "is not the folder of a run"),
         (["--evaluate", "no-such-run"], "is not the folder of a run"),
     ],
