@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/checks_cost.py --before PATH [--rounds 7] [--json PATH]
 
-PATH is a checkout of dsenv at an earlier commit (`git worktree add PATH COMMIT`). In every round both versions
-run in a process of their own, in turn, the first one changing from round to round; each trains a linear model
-by a plan, and the clock counts the processor time of this process while a batch is made, while its loss is
+PATH is a checkout of dsenv at an earlier commit (`git worktree add PATH COMMIT`). In every round both
+versions run in a process of their own, in turn, the first one changing from round to round; each trains a linear
+model by a plan, and the clock counts the processor time of this process while a batch is made, while its loss is
 taken in and while an epoch ends. The ratio of a round is after / before; given are its median and quartiles.
 
 Rows: tensors in memory, a map-style data set through a loader (positions and labels are looked at there), a
@@ -63,10 +63,11 @@ class Clock:
 
     total = 0.0
 
-    def timed(self, call: Any) -> Any:
+    def timed(self, call: Any, *arguments: Any, **settings: Any) -> Any:
+        """The result of a call."""
         start = time.process_time()
         try:
-            return call()
+            return call(*arguments, **settings)
         finally:
             self.total += time.process_time() - start
 
@@ -91,20 +92,17 @@ def own_time(source: str = "tensors", **settings: Any) -> float:
     weight = torch.zeros(FEATURES, CLASSES, requires_grad=True)
 
     for _ in range(EPOCHS):
-        found = clock.timed(lambda: batches(plan, source))
-        while (batch := clock.timed(lambda: next(found, None))) is not None:
+        found = clock.timed(batches, plan, source)
+        while (batch := clock.timed(next, found, None)) is not None:
             if source == "own":
-                raw = batch
-                batch = clock.timed(lambda: plan.batch(*raw))
+                batch = clock.timed(plan.batch, *batch)
             logits = batch.inputs @ weight
             losses = F.cross_entropy(logits, batch.labels, reduction="none")
-            loss = clock.timed(
-                lambda: plan.loss(batch, losses, logits=logits, features=batch.inputs)
-            )
+            loss = clock.timed(plan.loss, batch, losses, logits=logits, features=batch.inputs)
             (gradient,) = torch.autograd.grad(loss, weight)
             weight.data -= 0.1 * gradient
             steps += 1
-        clock.timed(lambda: plan.start_epoch(plan.epoch + 1))
+        clock.timed(plan.start_epoch, plan.epoch + 1)
     return 1000 * clock.total / steps
 
 
@@ -126,7 +124,9 @@ def in_process(folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run the rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--before", type=Path, help="checkout of the earlier version")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--measure", action="store_true", help="measure this version and print JSON")
@@ -153,11 +153,15 @@ def main() -> None:
         ratios = [after / before for before, after in zip(pair["before"], pair["after"], strict=True)]
         spreads = [Spread.of(values) for values in (pair["before"], pair["after"], ratios)]
         before, after, ratio = (spread.median for spread in spreads)
-        sys.stdout.write(f"| {row} | {before:.3f} | {after:.3f} | {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |\n")
+        sys.stdout.write(
+            f"| {row} | {before:.3f} | {after:.3f} | {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |\n"
+        )
         rows.append({"row": row, **pair, "ratios": ratios, "median": ratio})
     if args.json:
         facts = common.facts(torch.device("cpu"))
-        args.json.write_text(json.dumps({"command": " ".join(sys.argv), "facts": facts, "rows": rows}, indent=1))
+        args.json.write_text(
+            json.dumps({"command": " ".join(sys.argv), "facts": facts, "rows": rows}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -285,8 +285,8 @@ class DataPlan:
         """
         # Which samples
         record = self.epoch_sampler.record
-        weight = record.weights_of(index)
-        number = record.number_of(index) if number is None else check_count("number", number, 0)
+        weight, place = record.look_up(index)
+        number = place if number is None else check_count("number", number, 0)
         if partial:
             record.leave_out(number, index)
         else:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.kernels import sent
@@ -43,7 +45,11 @@ class EpochRecord:
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
         self._is_resumed = False  # batches were cut when something was trained on already
-        self._host: tuple[Tensor, Tensor, Tensor] | None = None
+        self._on_cpu = device.type == "cpu"
+        self._bits = (
+            self._trained.numpy() if self._on_cpu else None
+        )  # the same memory; NumPy is quicker to ask
+        self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     # What is left
 
@@ -75,8 +81,7 @@ class EpochRecord:
 
     def _open(self, places: Tensor) -> Tensor:
         """Those of the places (M,) whose samples were neither trained on nor left out; a wait."""
-        order, _, _ = self._on_host()
-        positions = order[places]
+        positions = torch.from_numpy(self._order()[places.numpy()])
         is_closed = self._trained[positions.to(self._trained.device)].cpu()
         if self.left_out:
             is_closed |= torch.isin(positions, torch.tensor(self.left_out))
@@ -103,51 +108,58 @@ class EpochRecord:
 
     # Batches of a loader
 
-    def weights_of(self, index: Tensor) -> Tensor:
-        """Weights (B,) of samples (B,), on the device.
+    def look_up(self, index: Tensor) -> tuple[Tensor, int]:
+        """Weights (B,) of samples (B,), and the number of their batch, whatever was fetched ahead.
+
+        Where the positions are not on the CPU, nothing of them is looked at, since that would be a wait; the
+        number is then that of the next batch to be trained on.
 
         Raises:
-            ValueError: one of them was not chosen, or is there twice. The check is made where the positions
-                are on the CPU, as from a DataLoader; elsewhere it would wait for the device.
+            ValueError: a sample was not chosen for this epoch, or is there twice.
         """
-        if index.device.type == "cpu":
-            self._check_chosen(index)
-        return self._weights[sent(index, self._weights.device)]
+        if index.device.type != "cpu":
+            return self._weights[index], self.done // self.batch_size
 
-    def _check_chosen(self, index: Tensor) -> None:
+        places = self._places_of(index)
+        places.sort()
+        if places[0] < 0 or (places[1:] == places[:-1]).any():
+            self._refuse(index)
+        return self._weights[sent(index, self._weights.device)], int(places[0]) // self.batch_size
+
+    def _places_of(self, index: Tensor) -> NDArray[np.int64]:
+        """Places (B,) of samples (B,), -1 for those that were not chosen.
+
+        Raises:
+            ValueError: the index is none.
+        """
         if index.dtype != torch.int64 or index.dim() != 1 or not len(index):
             raise ValueError(
                 f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape "
                 f"{tuple(index.shape)}; plan.dataset gives them beside each sample"
             )
+        positions: NDArray[np.int64] = index.numpy()
+        if positions.min() < 0 or positions.max() >= self.size:
+            self._refuse(index)
+        found: NDArray[np.int64] = self._on_host()[1][positions]
+        return found
 
-        _, places, _ = self._on_host()
-        inside = index.clamp(0, self.size - 1)
-        strange = index[(places[inside] < 0) | (inside != index)]
-        if len(strange):
-            raise ValueError(
-                f"the batch holds sample {int(strange[0])}, which is not among those of epoch {self.epoch}: "
-                "another sampler made it, or it is left over from another epoch; some frameworks replace "
-                "samplers"
-            )
-
-        ordered = index.sort().values
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice):
-            raise ValueError(
-                f"the batch holds sample {int(twice[0])} twice, and a sample comes once an epoch: another "
-                "sampler made it, or the collate function repeats samples"
-            )
-
-    def number_of(self, index: Tensor) -> int:
-        """Number of the batch of samples (B,), whatever was fetched ahead.
-
-        Where the positions are not on the CPU, the next one to be trained on: to look would be a wait.
-        """
-        if index.device.type != "cpu":
-            return self.done // self.batch_size
-        _, places, _ = self._on_host()
-        return int(places[index].min()) // self.batch_size
+    def _refuse(self, index: Tensor) -> None:
+        """Name the first sample that was not chosen, or is there twice."""
+        places = self._on_host()[1]
+        met: set[int] = set()
+        for position in index.tolist():
+            if not 0 <= position < self.size or places[position] < 0:
+                raise ValueError(
+                    f"the batch holds sample {position}, which is not among those of epoch {self.epoch}: "
+                    "another sampler made it, or it is left over from another epoch; some frameworks replace "
+                    "samplers"
+                )
+            if position in met:
+                raise ValueError(
+                    f"the batch holds sample {position} twice, and a sample comes once an epoch: another "
+                    "sampler made it, or the collate function repeats samples"
+                )
+            met.add(position)
 
     def size_of(self, number: int) -> int:
         """Samples of batch `number`, as it was planned."""
@@ -173,24 +185,26 @@ class EpochRecord:
         if len(kept) >= size:
             return
 
-        order, places, _ = self._on_host()
-        group = torch.arange(number * self.batch_size, number * self.batch_size + size)
-        missing = group[~torch.isin(group, places[kept])]
+        first = number * self.batch_size
+        missing = torch.from_numpy(np.setdiff1d(np.arange(first, first + size), self._places_of(kept)))
         if self._is_resumed or self.left_out:
             missing = self._open(missing)
-        self.left_out += order[missing].tolist()
+        self.left_out += self._order()[missing.numpy()].tolist()
 
-    def _on_host(self) -> tuple[Tensor, Tensor, Tensor]:
-        """On the CPU: positions (M,) by place, places (N,) by position (-1: not chosen), weights (N,).
+    def _on_host(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions (M,) by place, and places (N,) by position, -1 where not chosen, for the CPU.
 
         The first call in an epoch is a wait.
         """
         if self._host is None:
-            order = self.chosen.index.cpu()
-            places = torch.full((self.size,), -1)
-            places[order[: self.end]] = torch.arange(self.end)
-            self._host = order, places, self._weights.cpu()
+            order: NDArray[np.int64] = self.chosen.index.cpu().numpy()
+            places = np.full(self.size, -1)
+            places[order[: self.end]] = np.arange(self.end)
+            self._host = order, places
         return self._host
+
+    def _order(self) -> NDArray[np.int64]:
+        return self._on_host()[0]
 
     # What was trained on
 
@@ -204,10 +218,10 @@ class EpochRecord:
             ValueError: one was.
         """
         again = ""
-        if batch.index.device.type == self._trained.device.type == "cpu":
-            trained = batch.index[self._trained[batch.index]]
-            again = f"sample {int(trained[0])}" if len(trained) else ""
-        if not again and self._taken.get(batch.number, 0) + len(batch.index) > self.size_of(batch.number):
+        if self._bits is not None and batch.index.device.type == "cpu":
+            trained = self._bits[batch.index.numpy()]
+            again = f"sample {int(batch.index[int(trained.argmax())])}" if trained.any() else ""
+        elif self._taken.get(batch.number, 0) + len(batch.index) > self.size_of(batch.number):
             again = f"batch {batch.number}"
 
         if again:
@@ -219,7 +233,10 @@ class EpochRecord:
 
     def mark(self, batch: Batch) -> None:
         """Note that the samples of a batch were trained on."""
-        self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
+        if self._bits is not None and batch.index.device.type == "cpu":
+            self._bits[batch.index.numpy()] = True
+        else:
+            self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
         self._taken[batch.number] = self._taken.get(batch.number, 0) + len(batch.index)
         self.done += len(batch.index)
 
@@ -242,7 +259,6 @@ class EpochRecord:
         self._is_resumed = self.passed > 0
 
         # How many samples of each batch: one wait, once a resume
-        _, places, _ = self._on_host()
-        trained = places[self._trained.cpu()]
-        numbers, sizes = torch.unique(trained // self.batch_size, return_counts=True)
+        trained = self._on_host()[1][self._trained.cpu().numpy()]
+        numbers, sizes = np.unique(trained // self.batch_size, return_counts=True)
         self._taken = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))

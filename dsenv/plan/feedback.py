@@ -17,7 +17,7 @@ from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
-from dsenv.plan.values import ValueRecord, codes, mended
+from dsenv.plan.values import ValueRecord, are_finite, codes, mended
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals, read_outputs_and_rival
@@ -153,9 +153,10 @@ class EpochBuffer:
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         logits, labels = more or (None, index)
         seen = ModelOutputs(index, labels, loss, logits)
-        code = codes(seen, None if logits is None else signals.classes)
+        classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
-        if code.device.type != "cpu" or bool(code.any()):  # to ask a device would be a wait
+        if loss.device.type != "cpu" or not (are_finite(seen) and _are_classes(labels, classes)):
+            code = codes(seen, classes)
             never = record.count[index] == signals.times_trained[index]
             known = {"known": code == 0, "filled": never & (code > 0)}
             record.add(index, code)
@@ -178,6 +179,14 @@ class EpochBuffer:
         """Continue from `state_dict()`."""
         self._parts = [tuple(value.to(device) for value in part) for part in state["parts"]]
         self._elements = state["elements"]
+
+
+def _are_classes(labels: Tensor, classes: int | None) -> bool:
+    """Whether all labels are in 0..C-1, on a CPU; True where they are no classes."""
+    if classes is None:
+        return True
+    low, high = labels.aminmax()
+    return int(low) >= 0 and int(high) < classes
 
 
 class BatchTransform:
@@ -324,10 +333,10 @@ class Feedback:
 
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
         """The outputs without what is not finite, which goes on record."""
+        if seen.loss.device.type == "cpu" and are_finite(seen):  # to ask a device would be a wait
+            return seen
         code = codes(seen)
         self.values.add(seen.index, code)
-        if code.device.type == "cpu" and not bool(code.any()):  # to ask a device would be a wait
-            return seen
         return mended(seen, code)
 
     def end_epoch(self, epoch: int) -> None:

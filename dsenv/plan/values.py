@@ -1,5 +1,6 @@
 """Values that are not finite: kept out of every average, counted, and said once an epoch."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,15 @@ def is_finite(value: Tensor) -> Tensor:
         return value.isfinite()
     low, high = value.flatten(1).aminmax(dim=1)  # a NaN is the least and the largest
     return low.isfinite() & high.isfinite()
+
+
+def are_finite(seen: ModelOutputs) -> bool:
+    """Whether all values are finite, by three sums, which any NaN or infinity makes not finite; on a CPU.
+
+    A sum may overflow where no value is infinite: False is no more than a reason to look closer.
+    """
+    parts = (part for part in (seen.loss, seen.logits, seen.features) if part is not None)
+    return math.isfinite(sum(float(part.sum()) for part in parts))
 
 
 def codes(seen: ModelOutputs, classes: int | None = None) -> Tensor:

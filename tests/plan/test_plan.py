@@ -106,7 +106,7 @@ def test_samples_stay_with_their_labels_and_weights() -> None:
         batch = loop.batches[-1]
         assert torch.equal(batch.labels, TRAIN[1][batch.index])
         assert torch.equal(batch.inputs, scale(TRAIN[0][batch.index]))
-        assert torch.equal(plan.epoch_sampler.record.weights_of(batch.index), batch.weight)
+        assert torch.equal(plan.epoch_sampler.record.look_up(batch.index)[0], batch.weight)
         seen[epoch] += batch.index.tolist()
     assert all(len(set(indices)) == len(indices) == SIZE // 2 for indices in seen.values())
     assert seen[0] != sorted(seen[0])
