@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,18 @@ class EventFile(TensorBoardOutputFormat):
     def __init__(self, folder: str, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if purge_step is not None:
+            _wait_for_the_next_second(Path(folder))
         self.writer = SummaryWriter(log_dir=folder, purge_step=purge_step)
         self._is_closed = False
+
+
+def _wait_for_the_next_second(folder: Path) -> None:
+    """Wait until a new event file sorts behind those of before: their names begin with seconds."""
+    names = (path.name.split(".") for path in folder.glob("events.out.tfevents.*"))
+    newest = max((int(parts[3]) for parts in names if parts[3].isdigit()), default=0)
+    while newest - 2 < time.time() < newest + 1:
+        time.sleep(0.02)
 
 
 class SeededEval(BaseCallback):

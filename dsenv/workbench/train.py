@@ -33,7 +33,13 @@ SAVE_EVERY = 60.0  # seconds between two checkpoints
 
 def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv":
     """K environments stacked into one, for SB3."""
-    return StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
+    stacked = StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
+    # Nothing in a run may come from the system's entropy, which spaces take when they are not seeded
+    for owner in (stacked, stacked.env):
+        for name in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
+            if hasattr(owner, name):
+                getattr(owner, name).seed(0)
+    return stacked
 
 
 def train(
