@@ -48,4 +48,4 @@ class Streams:
     def load_state_dict(self, state: dict[str, Sequence[Tensor]]) -> None:
         """Continue from `state_dict()`."""
         for generator, saved in zip(self._generators, state["generators"], strict=True):
-            generator.set_state(saved)
+            generator.set_state(saved.cpu())

@@ -277,7 +277,7 @@ ENVS = {
 
 
 def life_of_an_environment(name, settings):
-    """First calls in every phase: built, reset, second step, state saved, state restored."""
+    """First calls in every phase: built, reset, second step, snapshot taken and restored, state as data."""
     envs, states = [dsenv.load("envs", name, device="cpu", **settings)], []  # imports what is imported once
     built = calls(lambda: envs.append(dsenv.load("envs", name, device="cpu", **settings)))
     env = envs[1]
@@ -286,7 +286,9 @@ def life_of_an_environment(name, settings):
     env.step(action)
     stepped = calls(lambda: env.step(action))
     saved = calls(lambda: states.append(env.save_state()))
-    return [built, begun, stepped, saved, calls(lambda: env.restore_state(states[0]))]
+    restored = calls(lambda: env.restore_state(states[0]))
+    written = calls(lambda: states.append(env.state_dict()))
+    return [built, begun, stepped, saved, restored, written, calls(lambda: env.load_state_dict(states[1]))]
 
 
 def test_an_environment_calls_its_hooks_in_the_order_of_the_page():

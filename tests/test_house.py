@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 FOLDER = Path(dsenv.__file__).parent
 FILES = sorted(FOLDER.rglob("*.py"))
 FLOORS = (
-    ("catalogue", "errors", "files", "rng", "scan", "version"),
+    ("catalogue", "errors", "files", "plain", "rng", "scan", "version"),
     ("kernels", "outputs", "signals"),
     ("select", "volume", "augment", "tasks"),
     ("control",),

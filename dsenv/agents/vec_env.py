@@ -1,16 +1,23 @@
 """Adapter that gives Stable-Baselines3 the stacked environment as its VecEnv."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from dsenv.env.interface import check_options
-from dsenv.env.session import Floats
+from dsenv.env.results import Floats
+from dsenv.env.state import check_header, opened, sealed
 from dsenv.env.vector_env import TrainingVectorEnv
+from dsenv.errors import check_seed, shown
+from dsenv.plain import fitted_array, listed
+
+HEADER: dict[str, Any] = {"kind": "StackedVecEnv", "settings": {}}
+KEPT = ("return", "length", "seeds", "options", "actions", "reset_infos")
 
 
 class StackedVecEnv(VecEnv):
@@ -61,9 +68,60 @@ class StackedVecEnv(VecEnv):
         self._return[:], self._length[:] = 0, 0
         return observation
 
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        """Keep options for the next reset: {"context": {...}} for all environments, or a list, one for each.
+
+        Raises:
+            ValueError: they are of another form, or an option is unknown.
+        """
+        each = [options] * self.num_envs if options is None or isinstance(options, Mapping) else options
+        if not isinstance(each, list | tuple) or len(each) != self.num_envs:
+            raise ValueError(
+                f"options must be a table, or a list of {self.num_envs}, one for each environment; got "
+                f"{shown(options)}"
+            )
+        self._options = [dict(check_options(given, ("context",))) for given in each]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The environment's state, with the returns and lengths of the episodes in flight; all plain data.
+
+        See `TrainingVectorEnv.state_dict`. Between `step_async` and `step_wait` the actions are in it too.
+        """
+        own = {
+            "return": self._return.copy(),
+            "length": self._length.copy(),
+            "seeds": list(self._seeds),
+            "options": self._options,
+            "actions": self._actions,
+            "reset_infos": self.reset_infos,
+        }
+        return {**sealed(HEADER, {"own": own}), "env": self.env.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`; see `TrainingVectorEnv.load_state_dict`.
+
+        Raises:
+            ValueError: the state is of another environment, or damaged; then nothing is changed.
+        """
+        check_header(state, HEADER)
+        inside = {name: value for name, value in state.items() if name != "env"}
+        own = opened(inside, torch.device("cpu")).get("own")
+        if not isinstance(own, Mapping) or not own.keys() >= set(KEPT) or "env" not in state:
+            raise ValueError(f"{shown(state)} is no whole state of a StackedVecEnv")
+        returns = fitted_array("return", own["return"], self._return)
+        lengths = fitted_array("length", own["length"], self._length)
+        seeds, options, infos = (
+            list(listed(name, own[name], self.num_envs)) for name in ("seeds", "options", "reset_infos")
+        )
+
+        self.env.load_state_dict(state["env"])
+        self._return, self._length, self._actions = returns, lengths, own["actions"]
+        self._seeds, self._options, self.reset_infos = seeds, options, infos
+
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give each environment a seed of its own at the next reset, far from those of neighbouring seeds."""
-        state = np.random.SeedSequence(seed).generate_state(self.num_envs)
+        given = None if seed is None else check_seed("seed", seed)
+        state = np.random.SeedSequence(given).generate_state(self.num_envs)
         self._seeds = [int(value) for value in state]
         return self._seeds
 
@@ -73,8 +131,10 @@ class StackedVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Train every environment for one interval."""
-        assert self._actions is not None
-        observation, reward, terminated, _, info = self.env.step(self._actions)
+        if self._actions is None:
+            raise RuntimeError("no actions were given: call step_async(actions) before step_wait()")
+        actions, self._actions = self._actions, None
+        observation, reward, terminated, _, info = self.env.step(actions)
         self._return += reward
         self._length += 1
 

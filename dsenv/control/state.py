@@ -1,7 +1,9 @@
 """TrainingState: where K training runs stand between two intervals; environments and plans keep one."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv import kernels
+from dsenv.plain import fitted, fitted_array
 from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget, Counts
 
@@ -25,6 +28,9 @@ MEASURED = (
     "action",
 )
 """Fields of a `TrainingState` that the last interval measured."""
+TENSORS = ("pool", "bins", "stability", "shows_validation")
+SCORES = ("loss", "outputs", "embedding")
+BUDGET = ("capacity", "total", "spent", "floor")
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,41 @@ class TrainingState:
         self.bins = loss_bins(getattr(self.signals, by), self.pool, self.selected.shape[1])
         if stability:
             self.stability = stability_bins(self.signals, self.pool, stability)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it but the signals, which are the trainer's."""
+        shown = self.candidates.scores
+        scores = None if shown is None else {name: getattr(shown, name) for name in SCORES}
+        budget = {name: getattr(self.budget, name).copy() for name in BUDGET}
+        return {
+            **{name: getattr(self, name).clone() for name in (*TENSORS, *MEASURED)},
+            "candidates": {"index": self.candidates.index, "scores": scores},
+            "budget": budget,
+            "planned": self.planned.copy(),
+            "interval": self.interval.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: a tensor has another shape or type.
+        """
+        tensors = {name: fitted(name, state[name], getattr(self, name)) for name in (*TENSORS, *MEASURED)}
+        arrays = {
+            name: fitted_array(name, state[name], getattr(self, name)) for name in ("planned", "interval")
+        }
+        budget = {
+            name: fitted_array(name, state["budget"][name], getattr(self.budget, name)) for name in BUDGET
+        }
+        index = fitted("candidates", state["candidates"]["index"], self.candidates.index)
+        scores = state["candidates"]["scores"]
+
+        for name, value in (tensors | arrays).items():
+            setattr(self, name, value)
+        for name, value in budget.items():
+            setattr(self.budget, name, value)
+        self.candidates = Candidates(index, None if scores is None else CandidateScores(**scores))
 
     def intervals_done(self) -> Tensor:
         """(K,) float32 intervals done, brought to the device."""

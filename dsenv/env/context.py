@@ -29,6 +29,11 @@ class Context:
     dataset: int = 0
     """Position of the data set among the environment's `datasets`."""
 
+    def plain(self) -> dict[str, float]:
+        """Its values by name, as plain numbers."""
+        values = {name: float(getattr(self, name)) for name in VALUES}
+        return {**values, "dataset": int(self.dataset)}
+
     def __post_init__(self) -> None:
         check_share("label_noise", self.label_noise, zero=True)
         check_share("imbalance", self.imbalance)

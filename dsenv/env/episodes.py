@@ -9,9 +9,15 @@ from numpy.typing import NDArray
 
 from dsenv.control.base import Actions, Control
 from dsenv.env.config import EnvConfig
-from dsenv.env.session import Flags, Floats, Info, Session, StepResult
+from dsenv.env.described import described
+from dsenv.env.results import Flags, Floats, Info, StepResult
+from dsenv.env.session import Session
+from dsenv.env.session_state import load_session, state_of_session
+from dsenv.errors import check_count, shown
+from dsenv.plain import fitted_array
 
 Rows = NDArray[np.int64]
+SETTINGS_DEPTH = 8
 
 
 class Episodes:
@@ -31,11 +37,11 @@ class Episodes:
 
     def __init__(self, config: EnvConfig, count: int, device: torch.device, *, draws: bool = False) -> None:
         assert count == 1 or not draws, count
-        if count < 1:
-            raise ValueError(f"num_envs must be at least 1, got {count}")
+        count = check_count("num_envs", count)
         self.config = config
         self.count = count
-        self._device = device
+        self._settings = self._described()
+        self.device = device
         self._draws = draws
         self._contexts = config.make_contexts()
         self._drawable = self._contexts.drawable_datasets() if config.datasets else [0]
@@ -58,7 +64,7 @@ class Episodes:
                 self._sessions[number] = self._build(number, len(rows))
 
     def _build(self, number: int, count: int) -> Session:
-        session = Session(self.config, count, self._device, number)
+        session = Session(self.config, count, self.device, number)
         for other in self._sessions.values():
             if other.observation_names != session.observation_names:
                 raise ValueError(
@@ -110,7 +116,7 @@ class Episodes:
         Raises:
             ValueError: a context value is unknown or out of range, or moves one stacked environment alone.
         """
-        values = [dict(self._contexts.check(context or {})) for context in contexts]
+        values = [dict(self._contexts.check({} if given is None else given)) for given in contexts]
         self._move(replicas, rngs, [value.pop("dataset", None) for value in values])
 
         given = {k: (rng, value) for k, rng, value in zip(replicas, rngs, values, strict=True)}
@@ -181,6 +187,42 @@ class Episodes:
             return infos[0]
         return {name: self._gathered([info[name] for info in infos]) for name in infos[0]}
 
+    def settings(self) -> dict[str, Any]:
+        """Every setting but the tasks, for a state to be compared with; those it was built with."""
+        return self._settings
+
+    def _described(self) -> dict[str, Any]:
+        own = {"task", "datasets"}  # each session describes its task and data
+        settings = {
+            name: described(v, SETTINGS_DEPTH) for name, v in vars(self.config).items() if name not in own
+        }
+        return settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue the episodes, those in flight included."""
+        sessions = {str(number): state_of_session(self._sessions[number]) for number in self._rows}
+        return {"home": self._home.copy(), "sessions": sessions}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`; after an error the episodes are of no use.
+
+        Raises:
+            ValueError: the state is of other data, another task or other parts.
+        """
+        home = fitted_array("home", state["home"], self._home)
+        last = max(len(self.config.datasets), 1) - 1
+        if home.min() < 0 or home.max() > last:
+            raise ValueError(f"home of the state names data sets from 0 to {last}, got {home.tolist()}")
+
+        self._settle(home)
+        if state["sessions"].keys() != {str(number) for number in self._rows}:
+            raise ValueError(
+                f"the state holds the data sets {sorted(state['sessions'])}, not those of its rows"
+            )
+        for number in self._rows:
+            load_session(self._sessions[number], state["sessions"][str(number)])
+        self.finished = self._gathered([session.finished for session, _ in self.parts()]).copy()
+
     def signature(self) -> dict[str, Any]:
         """What two `Episodes` must have in common for the state of one to fit the other."""
         own = {"task", "datasets"}  # they may hold tensors, which have no single truth
@@ -202,21 +244,47 @@ def to_box(actions: NDArray[Any], kind: str, control: Control, replicas: int) ->
     Raises:
         ValueError: they are of another shape, no choices that exist, or not all numbers.
     """
-    values = np.asarray(actions)
+    values = as_array("actions", actions)
     if kind == "discrete":
         choices = control.choices()
-        if values.shape != (replicas,) or not np.isin(values, np.arange(len(choices))).all():
+        is_whole = values.dtype.kind in "iu"
+        if not is_whole or values.shape != (replicas,) or not np.isin(values, np.arange(len(choices))).all():
             raise ValueError(
-                f"actions must be {replicas} choices from 0 to {len(choices) - 1}, got {actions}"
+                f"actions must be {replicas} choices, whole numbers from 0 to {len(choices) - 1}, got "
+                f"{shown(actions)}"
             )
         return choices[values.astype(np.int64)]
-    values = values.astype(np.float32)
+
     if values.shape != (replicas, control.size):
         raise ValueError(f"actions must have shape {(replicas, control.size)}, got {values.shape}")
     if kind == "binary":
         if not ((values == 0) | (values == 1)).all():
-            raise ValueError(f"binary actions must be 0 or 1, got {values.tolist()}")
-        return 2 * values - 1
+            raise ValueError(f"binary actions must be 0 or 1, got {shown(values.tolist())}")
+        return 2 * values.astype(np.float32) - 1
+
+    if values.dtype.kind == "b":
+        raise ValueError(
+            f"actions must be numbers in [-1, 1], got {values.dtype}; use actions = 'binary' for masks"
+        )
     if np.isnan(values).any():
-        raise ValueError(f"an action is NaN: {values.tolist()}; has the policy diverged?")
-    return values.clip(-1, 1)
+        raise ValueError(f"an action is NaN: {shown(values.tolist())}; has the policy diverged?")
+    if not np.isfinite(values).all():
+        raise ValueError(f"an action is not finite: {shown(values.tolist())}; has the policy diverged?")
+    return values.clip(-1, 1).astype(np.float32)
+
+
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """What a user gave as an array of numbers or flags.
+
+    Raises:
+        ValueError: it is none: None, text, complex numbers, lists of different lengths.
+    """
+    try:
+        found = np.asarray(values)
+    except Exception as error:  # a tensor on a GPU or with a graph, a list of lists of different lengths
+        raise ValueError(
+            f"{name} must be an array of numbers, and {shown(values)} does not become one: {error}"
+        ) from error
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be an array of numbers, got {shown(values)} ({found.dtype})")
+    return found

@@ -11,7 +11,7 @@ from dsenv.control.base import Control
 from dsenv.control.registry import CONTROLS
 from dsenv.env.config import EnvConfig
 from dsenv.env.episodes import Episodes
-from dsenv.errors import pick
+from dsenv.errors import check_seed, pick, shown
 
 ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiBinary
 RENDER_MODES = ("rgb_array", "ansi")
@@ -56,9 +56,18 @@ def check_render_mode(mode: str | None) -> str | None:
 
 def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the options of a reset if they are known, else raise a ValueError with the nearest one."""
-    for name in options or {}:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f'options must be a table such as {{"context": {{...}}}}, got {shown(options)}')
+    for name in options:
         pick("reset option", name, known)
-    return options or {}
+    return options
+
+
+def check_reset_seed(seed: Any) -> int | None:
+    """Return the seed of a reset as a Python int, or None, else raise a ValueError."""
+    return None if seed is None else check_seed("seed", seed)
 
 
 class Described:

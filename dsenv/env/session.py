@@ -1,23 +1,23 @@
 """Session: K episodes on one data set, side by side. One episode is one training run on a fixed budget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.control.base import Actions, Control, Decision
 from dsenv.control.observation import candidate_names, feature_names, observe
 from dsenv.control.state import TrainingState
+from dsenv.env.budgets import extra_forward_share, make_budget
 from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import VALUES, Context, realise
+from dsenv.env.results import Flags, Floats, Info, StepResult
 from dsenv.env.rewards.base import RewardInputs, RewardTracker
 from dsenv.env.stacked_selector import (
-    StackedSelector,
     evenly,
     give_strengths,
     make_augmentation,
@@ -25,34 +25,19 @@ from dsenv.env.stacked_selector import (
     make_hooks,
     make_stacked_selector,
 )
+from dsenv.env.state import attributes_of
 from dsenv.errors import check_keywords, pick
+from dsenv.plain import fitted_array
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.training.trainer import Interval, Score, Trainer
 from dsenv.volume.base import counts
-from dsenv.volume.budget import Budget, Counts
+from dsenv.volume.budget import Counts
 
 REWARD_SCALE = 10.0  # a gain of 10 points of accuracy pays 1
+
 RECORDED = ("ratio", "val_accuracy", "train_accuracy", "wrong_labels", "strength")
-
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
-Info = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Outcome of one interval, for each of K episodes, on the host."""
-
-    observation: Floats
-    """(K, O)."""
-    reward: NDArray[np.float64]
-    """(K,)."""
-    terminated: Flags
-    """(K,) the training run reached its budget, or diverged."""
-    info: Info
-    """Arrays (K, ...) by name."""
 
 
 class History:
@@ -81,6 +66,18 @@ class History:
         """Begin a new episode."""
         for record in (*self.scalars.values(), self.selected, self.actions):
             record[replica] = np.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all records."""
+        return {name: record.copy() for name, record in self._records().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        for name, record in self._records().items():
+            record[...] = fitted_array(f"history.{name}", state[name], record)
+
+    def _records(self) -> dict[str, Floats]:
+        return {**self.scalars, "selected_bins": self.selected, "actions": self.actions}
 
     def add(self, running: Flags, interval: Counts, info: Info, actions: Floats) -> None:
         """Record interval `interval` (K,) of the running (K,) episodes: its info and actions (K, A)."""
@@ -136,6 +133,8 @@ class Session:
         """(K,) episodes that are over, or were never begun."""
         self.history = History(replicas, config.intervals, config.bins, self.control.size)
         self.state = self._blank_state()
+        self.built = {name: attributes_of(part) for name, part in self.fixed_parts().items()}
+        """What `fixed_parts` held when they were built."""
 
     def _blank_state(self) -> TrainingState:
         size, control = self.trainer.size, self.control
@@ -366,33 +365,12 @@ class Session:
             "extra_forwards": extra_forwards,
         }
 
+    def fixed_parts(self) -> dict[str, Any]:
+        """Parts that keep nothing between calls, unless a user's own does."""
+        parts = {"control": self.control, "reward": self.reward_tracker.reward, "volume": self.schedule}
+        return parts | ({} if self.task.loss is None else {"loss": self.task.loss})
+
     def signature(self) -> dict[str, Any]:
         """What another session must have in common for the state of one to fit the other."""
         shapes = {name: tuple(value.shape) for name, value in self.trainer.replicas.parameters_of(0).items()}
         return {"samples": self.trainer.size, "parameters": shapes}
-
-
-def extra_forward_share(
-    config: EnvConfig, control: Control, stacked_selector: StackedSelector, trainer: Trainer
-) -> float:
-    """Samples of forward passes without training, over the samples that all intervals could hold."""
-    if control.rescores:
-        return 1.0
-    return stacked_selector.passes(trainer) / (config.intervals * config.interval)
-
-
-def make_budget(config: EnvConfig, control: Control, ratio: float, members: Counts) -> Budget:
-    """Budgets of training runs on pools of `members` (K,) samples.
-
-    Args:
-        config: length and number of the intervals.
-        control: smallest ratio of an interval, and its candidates.
-        ratio: share of the samples of all intervals that is trained on.
-        members: (K,) samples that exist.
-    """
-    if control.candidates:
-        capacity = np.minimum(members, control.candidates)
-    else:
-        capacity = np.maximum(1, np.rint(members * config.interval)).astype(np.int64)
-    minimum = ratio if control.minimum is None else min(control.minimum, ratio)
-    return Budget(capacity, config.intervals, ratio, minimum, spend_all=config.spend_all)

@@ -1,15 +1,18 @@
 """Snapshots: a training run in the middle of an episode, saved, restored and forked exactly."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from gymnasium import Space
-from torch import Tensor
 
+from dsenv.env.described import described
 from dsenv.env.episodes import Episodes
+from dsenv.env.state import check_header, opened, sealed
+from dsenv.errors import shown
+from dsenv.plain import generator_state, make_generator
 
 
 @dataclass(frozen=True)
@@ -29,32 +32,26 @@ def copy_episodes(episodes: Episodes) -> Episodes:
     return copy.deepcopy(episodes, {id(part): part for part in shared})
 
 
-def described(setting: Any, depth: int = 4) -> Any:
-    """A setting as names, numbers and text, equal for equal settings.
+def _random_entry(value: Any) -> Any:
+    """A generator, a list of them, or a number or flag, as plain data."""
+    if isinstance(value, list):
+        return [_random_entry(each) for each in value]
+    if isinstance(value, np.random.Generator):
+        return {"generator": generator_state(value)}
+    return value
 
-    A setting may be an object or a class, of which every environment may hold one of its own: an object is
-    described by its type and its attributes, a class or function by its name.
 
-    Args:
-        setting: what to describe.
-        depth: levels of attributes, tables and lists that are gone into.
-    """
-    if setting is None or isinstance(setting, str | bool | int | float):
-        return setting
-    if isinstance(setting, Tensor | np.ndarray):
-        return f"{type(setting).__name__} {tuple(setting.shape)} {setting.dtype}: {setting.tolist()}"
-    if isinstance(setting, Mapping):
-        return {str(key): described(value, depth - 1) for key, value in setting.items()} if depth else "{...}"
-    if isinstance(setting, list | tuple):
-        return [described(value, depth - 1) for value in setting] if depth else "[...]"
+def _loaded_entry(state: Any) -> Any:
+    if isinstance(state, list):
+        return [_loaded_entry(each) for each in state]
+    return make_generator(state["generator"]) if isinstance(state, Mapping) else state
 
-    kind = setting if hasattr(setting, "__qualname__") else type(setting)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if kind is setting or not depth:
-        return name
-    attributes = getattr(setting, "__dict__", {}).items()
-    inside = ", ".join(f"{key}={described(value, depth - 1)!r}" for key, value in sorted(attributes))
-    return f"{name}({inside})"
+
+def _check_like(name: str, value: Any, own: Any) -> None:
+    """Check that an entry of a state is of the kind of the environment's own."""
+    is_list = isinstance(own, list)
+    if is_list != isinstance(value, list) or (is_list and len(value) != len(own)):
+        raise ValueError(f"{name} of the state does not fit this environment: {shown(value)}")
 
 
 class Forkable:
@@ -66,6 +63,74 @@ class Forkable:
     episodes: Episodes
     _random: tuple[str, ...]
     """Attributes that hold the environment's own generators and flags."""
+    _kind: str
+    """Name of the kind of environment, for states."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all training runs as plain data, episodes in flight and generators included.
+
+        Tables (dict with text as keys) and lists of torch tensors on the CPU, int, float, bool, text and
+        None: what safetensors and JSON can hold, and `torch.load(weights_only=True)` reads. It holds a
+        version, the settings and a fingerprint of the data, and shares no memory with the environment.
+
+        Raises:
+            ValueError: a part, or the model, keeps something that its own `state_dict` does not give.
+        """
+        return sealed(
+            self._header(), {"episodes": self.episodes.state_dict(), "random": self._random_state()}
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()` of an environment with the same settings and data.
+
+        The same actions then give the same numbers as there, bit for bit on the same machine with the same
+        versions and number of threads.
+
+        Raises:
+            ValueError: the state is of another environment, or damaged; then nothing is changed.
+        """
+        check_header(state, self._header())
+        found = opened(state, self.episodes.device)
+        episodes = copy_episodes(self.episodes)
+        try:
+            episodes.load_state_dict(found["episodes"])
+            take_random = self._checked_random(found["random"])
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"the state does not fit this environment or a part of it: {type(error).__name__}: {error}"
+            ) from error
+
+        self.episodes = episodes
+        take_random()
+
+    def _header(self) -> dict[str, Any]:
+        return {"kind": self._kind, "settings": self.episodes.settings()}
+
+    def _spaces(self) -> dict[str, Space[Any]]:
+        """Spaces by attribute name: they draw random actions."""
+        return {name: space for name, space in vars(self).items() if isinstance(space, Space)}
+
+    def _random_state(self) -> dict[str, Any]:
+        """Generators and flags of the environment itself."""
+        own = {name: _random_entry(getattr(self, name)) for name in self._random}
+        spaces = {name: generator_state(space._np_random) for name, space in self._spaces().items()}
+        return {"own": own, "spaces": spaces}
+
+    def _checked_random(self, state: Mapping[str, Any]) -> Callable[[], None]:
+        """What puts the generators and flags of a state in place, once all of them are found to be right."""
+        own = {name: _loaded_entry(state["own"][name]) for name in self._random}
+        spaces: dict[str, Any] = self._spaces()
+        drawn = {name: make_generator(state["spaces"][name]) for name in spaces}
+        for name, value in own.items():
+            _check_like(name, value, getattr(self, name))
+
+        def take() -> None:
+            for name, value in own.items():
+                setattr(self, name, value)
+            for name, space in spaces.items():
+                space._np_random = drawn[name]
+
+        return take
 
     def save_state(self) -> Snapshot:
         """The state of all training runs, as it is now; later steps do not change it."""

@@ -1,7 +1,8 @@
 """Stacked selectors: which samples, of the decided number, an interval trains on, for K episodes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from dsenv.augment import CONTROLLERS, AugmentationController
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
+from dsenv.env.state import state_of
+from dsenv.errors import check_count, check_seed
+from dsenv.plain import listed
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection, checked
 from dsenv.select.gumbel import gumbel_top_k, shuffled
@@ -39,6 +43,16 @@ class StackedSelector(ABC):
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:
         """Begin a new episode on the samples of `pool`, (N,) bool."""
         del replica, seed, pool
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on choosing."""
+        return {"extra_forwards": list(self.extra_forwards)}
+
+    def load_state_dict(self, state: Mapping[str, Any], pool: Tensor) -> None:
+        """Continue from `state_dict()`, with the pools (K, N) bool of the episodes."""
+        del pool
+        counts = listed("extra_forwards", state["extra_forwards"], len(self.extra_forwards))
+        self.extra_forwards = [check_count("extra_forwards", count, 0) for count in counts]
 
     @abstractmethod
     def choose(
@@ -83,6 +97,7 @@ class ReplicaSelectors(StackedSelector):
         self.selectors: list[Selector] = [self._build(0) for _ in range(replicas)]
         self.positions: list[Tensor] = [torch.zeros(0, dtype=torch.int64, device=device)] * replicas
         self._intervals = [0] * replicas
+        self._seeds = [0] * replicas
 
     def _build(self, seed: int) -> Selector:
         given = {"seed": seed, "classes": self._classes, "device": self._device}
@@ -95,9 +110,32 @@ class ReplicaSelectors(StackedSelector):
         return 1 + len(trainer.task.dataset.validation) / trainer.size
 
     def restart(self, replica: int, seed: int, pool: Tensor) -> None:
+        self._seeds[replica] = seed
         self.selectors[replica] = self._build(seed)
         self.positions[replica] = pool.nonzero().squeeze(1)
         self.extra_forwards[replica] = self._intervals[replica] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on choosing.
+
+        Raises:
+            ValueError: a selector remembers more than its `state_dict` says.
+        """
+        pairs = zip(self.selectors, self._seeds, strict=True)
+        states = [state_of(selector, partial(self._build, seed)) for selector, seed in pairs]
+        own = {"selectors": states, "seeds": list(self._seeds), "intervals": list(self._intervals)}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: Mapping[str, Any], pool: Tensor) -> None:
+        super().load_state_dict(state, pool)
+        names = ("selectors", "seeds", "intervals")
+        states, seeds, intervals = (listed(name, state[name], len(self._seeds)) for name in names)
+        self._seeds = [check_seed("a seed", seed) for seed in seeds]
+        self._intervals = [check_count("intervals", count, 0) for count in intervals]
+        self.positions = [members.nonzero().squeeze(1) for members in pool]
+        self.selectors = [self._build(seed) for seed in self._seeds]
+        for selector, saved in zip(self.selectors, states, strict=True):
+            selector.load_state_dict(saved)
 
     def choose(
         self, log_weight: Tensor, counts: Sequence[int], trainer: Trainer, streams: Streams

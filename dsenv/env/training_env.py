@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.episodes import Episodes
+from dsenv.env.episodes import Episodes, as_array
 from dsenv.env.interface import (
     METADATA,
     Described,
     check_options,
     check_render_mode,
+    check_reset_seed,
     choose_device,
     make_spaces,
 )
 from dsenv.env.render import draw, summarise
-from dsenv.env.session import Info
+from dsenv.env.results import Info
 from dsenv.env.snapshot import Forkable
 from dsenv.env.vector_env import TrainingVectorEnv
 
@@ -82,6 +83,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
 
     metadata = METADATA
     _random = ("_np_random", "_np_random_seed")
+    _kind = "TrainingEnv"
 
     def __init__(self, *, render_mode: str | None = None, device: str = "auto", **settings: Any) -> None:
         self.render_mode = check_render_mode(render_mode)
@@ -106,8 +108,9 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
         Raises:
             ValueError: an option or context name is unknown, or a value out of range.
         """
-        super().reset(seed=seed)
-        self.episodes.reset([0], [self.np_random], [check_options(options, ("context",)).get("context")])
+        given = check_options(options, ("context",))
+        super().reset(seed=check_reset_seed(seed))
+        self.episodes.reset([0], [self.np_random], [given.get("context")])
         return self.episodes.observe()[0], _row(self.episodes.info())
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -119,7 +122,7 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
         """
         if self.episodes.finished[0]:
             raise RuntimeError("the episode is over, or was never begun: call reset() before step()")
-        result = self.episodes.step(np.asarray(action)[None])
+        result = self.episodes.step(as_array("action", action)[None])
         info = _row(result.info)
         return result.observation[0], float(result.reward[0]), bool(result.terminated[0]), False, info
 

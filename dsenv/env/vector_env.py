@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dsenv.env.config import EnvConfig
-from dsenv.env.episodes import Episodes
+from dsenv.env.episodes import Episodes, as_array
 from dsenv.env.interface import (
     METADATA,
     Described,
@@ -20,9 +20,10 @@ from dsenv.env.interface import (
     make_spaces,
 )
 from dsenv.env.render import draw, summarise
-from dsenv.env.session import Flags, Floats, Info
+from dsenv.env.results import Flags, Floats, Info
 from dsenv.env.snapshot import Forkable
-from dsenv.errors import pick
+from dsenv.errors import check_count, check_seed, pick, shown
+from dsenv.training.trainer import MOST_REPLICAS
 
 Step = tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]
 
@@ -43,7 +44,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         settings: see `EnvConfig`.
     """
 
-    _random = ("_rngs", "_begun")
+    _random = ("_rngs", "_rng_seeds", "_begun")
+    _kind = "TrainingVectorEnv"
 
     def __init__(
         self,
@@ -57,14 +59,34 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
         self._mode = AutoresetMode(pick("autoreset mode", name, [mode.value for mode in AutoresetMode]))
         self.metadata = {**METADATA, "autoreset_mode": self._mode}
+        num_envs = check_count("num_envs", num_envs, most=MOST_REPLICAS)
         self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
         self.episodes = Episodes(self.config, num_envs, choose_device(device))
         self.single_observation_space, self.single_action_space = make_spaces(self.episodes)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._rngs: list[np.random.Generator] = []
+        self._rng_seeds: list[int] = []
+        for _ in range(num_envs):
+            rng, seed = seeding.np_random(None)
+            self._rngs.append(rng)
+            self._rng_seeds.append(seed)
         self._begun = False
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # as Gymnasium's
+        """The generator of each environment, which its episodes are drawn from."""
+        return tuple(self._rngs)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as Gymnasium's
+        """The seed of each environment's generator: 42, 43, ... after `reset(seed=42)`."""
+        return tuple(self._rng_seeds)
+
+    def _header(self) -> dict[str, Any]:
+        mode = {"autoreset_mode": self._mode.value}
+        return {"kind": self._kind, "settings": self.episodes.settings() | mode}
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -80,37 +102,56 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
             ValueError: an option or context name is unknown, or a value of the wrong size or out of range.
         """
         given = check_options(options, ("context", "reset_mask"))
-        mask = np.asarray(given.get("reset_mask", np.ones(self.num_envs, np.bool_)), np.bool_)
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"reset_mask must be ({self.num_envs},) bool with at least one True, got {mask}")
-        for k, value in enumerate(self._seeds(seed)):
+        mask, seeds = self._mask(given.get("reset_mask")), self._seeds(seed)
+        contexts = self._contexts(mask, given.get("context"))
+
+        for k, value in enumerate(seeds):
             if value is not None and mask[k]:
-                self._rngs[k] = seeding.np_random(value)[0]
-        self._restart(mask, given.get("context"))
+                self._rngs[k], self._rng_seeds[k] = seeding.np_random(value)
+        self._restart(mask, contexts)
         self._begun = True
         return self.episodes.observe(), self._info(self.episodes.info(), mask)
 
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
-        if seed is None or isinstance(seed, int | np.integer):
-            return [None if seed is None else int(seed) + k for k in range(self.num_envs)]
+    def _mask(self, given: Any) -> Flags:
+        if given is None:
+            return np.ones(self.num_envs, np.bool_)
+        mask = as_array("reset_mask", given)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask must be ({self.num_envs},) bool with at least one True, got {shown(given)}"
+            )
+        return mask
+
+    def _seeds(self, seed: Any) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, str | bytes) or not isinstance(seed, Sequence | np.ndarray) or np.ndim(seed) == 0:
+            first = check_seed("seed", seed)
+            return [first + k for k in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
-        return seed
+        return [None if value is None else check_seed(f"seed[{k}]", value) for k, value in enumerate(seed)]
 
-    def _restart(
-        self, mask: Flags, context: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
-    ) -> None:
-        rows = np.flatnonzero(mask)
+    def _contexts(self, mask: Flags, context: Any) -> list[Mapping[str, Any] | None]:
+        """The context of each environment that is reset."""
+        rows = np.flatnonzero(mask).tolist()
         if context is None or isinstance(context, Mapping):
-            contexts: list[Mapping[str, Any] | None] = [context] * len(rows)
-        elif not isinstance(context, Sequence) or len(context) != self.num_envs:
+            return [context] * len(rows)
+        if (
+            isinstance(context, str | bytes)
+            or not isinstance(context, Sequence)
+            or len(context) != self.num_envs
+        ):
             raise ValueError(
                 f"context must be a mapping, or a list of {self.num_envs}, one for each environment; "
-                f"got {context!r}"
+                f"got {shown(context)}"
             )
-        else:
-            contexts = [context[k] for k in rows.tolist()]
-        self.episodes.reset(rows.tolist(), [self._rngs[k] for k in rows.tolist()], contexts)
+        return [context[k] for k in rows]
+
+    def _restart(self, mask: Flags, contexts: Sequence[Mapping[str, Any] | None] | None = None) -> None:
+        rows = np.flatnonzero(mask).tolist()
+        given = [None] * len(rows) if contexts is None else contexts
+        self.episodes.reset(rows, [self._rngs[k] for k in rows], given)
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Train every environment for one interval.

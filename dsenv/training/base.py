@@ -26,6 +26,8 @@ class Replicas(ABC):
         self.device = device
         self._autocast = autocast
 
+        self.form = ""
+        """"stacked", "vmap" or "loop"."""
         self.features_wanted = False
         """Whether the inputs of the last linear layer are returned too."""
         self.stacked = False

@@ -1,5 +1,6 @@
 """K replicas as K modules, stepped one after another: any `nn.Module`."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
-from dsenv.tasks.narrow import narrow_parameters
-from dsenv.tasks.task import Task, seeded_model
+from dsenv.plain import listed
+from dsenv.tasks.task import Task
 from dsenv.training.base import Replicas, State, cloned, no_features
+from dsenv.training.modules import (
+    ForwardFacts,
+    fresh_model,
+    has_parameter_hooks,
+    hidden_buffers,
+    load_model,
+)
 from dsenv.training.optim import make_optimizer
 
 Found = TypeVar("Found")
@@ -44,39 +53,65 @@ class LoopReplicas(Replicas):
         replicas: int,
         device: torch.device,
         autocast: bool,
+        facts: ForwardFacts,
         *,
         channels_last: bool,
         compile: bool,
         threads: int = 1,
     ) -> None:
         super().__init__(task, replicas, device, autocast)
-        self._threads = threads
+        self._threads = check_count("threads", threads)
+        self.form = "loop"
+        self._facts, self._compile = facts, compile
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.lr_device = torch.device("cpu")  # plain optimisers read numbers; that must not wait for a GPU
 
         self._models: list[nn.Module] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._noise: list[Tensor] = []  # states of the replicas' random streams, for dropout
-        for replica in range(replicas):
-            model = seeded_model(task.model, replica).to(device)
-            self._models.append(model.to(memory_format=self._format))
-            self._optimizers.append(self._fresh_optimizer(replica))
-            self._noise.append(torch.Generator(device).manual_seed(replica).get_state())
+        self._build()
         self._check_threads()
-        self._calls: list[Any] = [torch.compile(model) if compile else model for model in self._models]
+
+    def _build(self) -> None:
+        """Models of all replicas, optimisers and random streams, each from the replica's number."""
+        for replica in range(self.count):
+            self._models.append(self._placed(fresh_model(self.task, replica)))
+            self._optimizers.append(self._fresh_optimizer(replica))
+            self._noise.append(torch.Generator(self.device).manual_seed(replica).get_state())
+        self._calls: list[Any] = [torch.compile(m) if self._compile else m for m in self._models]
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
-        self._models[replica].load_state_dict(narrow_parameters(self.task, seed, width))
+        fresh = fresh_model(self.task, seed, width)
+        if self._compile:  # the compiled module stays
+            load_model(self._models[replica], fresh.state_dict(), hidden_buffers(fresh))
+        else:  # the module as its factory makes it, with all that is no parameter
+            self._models[replica] = self._calls[replica] = self._placed(fresh)
         self._optimizers[replica] = self._fresh_optimizer(replica)
         self._noise[replica] = torch.Generator(self.device).manual_seed(seed).get_state()
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device).to(memory_format=self._format)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LoopReplicas":
+        """A copy; models are built anew where a parameter has hooks, which no copy of it has."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        rebuilt = ("_models", "_optimizers", "_noise", "_calls")
+        is_rebuilt = has_parameter_hooks(self._models[0])
+        for name, value in vars(self).items():
+            setattr(twin, name, [] if is_rebuilt and name in rebuilt else copy.deepcopy(value, memo))
+
+        if is_rebuilt:
+            twin._build()
+            twin.load_state_dict(self.state_dict())
+        return twin
 
     def _fresh_optimizer(self, replica: int) -> torch.optim.Optimizer:
         return make_optimizer(self.task.recipe, self._models[replica].parameters(), stacked=False)
 
     def _check_threads(self) -> None:
-        if self._threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self._threads}")
         draws = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in self._models[0].modules())
+        draws = draws or self._facts.draws
         if self._threads > 1 and (draws or self.device.type != "cpu"):
             reason = "a model with dropout" if draws else f"the device {self.device}"
             raise ValueError(f"threads = {self._threads} does not fit {reason}; leave it at 1")
@@ -116,6 +151,8 @@ class LoopReplicas(Replicas):
         """Logits and features of one replica."""
         caught: list[Tensor] = []
         hook = self._catch_features(replica, caught) if self.features_wanted else None
+        if self._facts.changes_input:
+            samples = samples.clone()
         try:
             with self._precision():
                 inputs = samples.contiguous(memory_format=self._format) if samples.ndim == 4 else samples
@@ -182,7 +219,8 @@ class LoopReplicas(Replicas):
 
         @torch.no_grad()  # every thread has its own gradient mode
         def one(replica: int) -> tuple[Tensor, Tensor | None]:
-            return self._call(replica, samples[replica])
+            with self._own_stream(replica):
+                return self._call(replica, samples[replica])
 
         pairs = self._each(one, range(self.count))
         features = [feature.float() for _, feature in pairs if feature is not None]
@@ -196,15 +234,34 @@ class LoopReplicas(Replicas):
         return [value.clone() for state in states for value in state.values() if isinstance(value, Tensor)]
 
     def state_dict(self) -> State:
+        """Everything needed to continue, of all replicas.
+
+        Raises:
+            ValueError: the model's forward changes what neither its `state_dict` nor its buffers hold.
+        """
+        if self._facts.forgets:
+            raise ValueError(
+                f"the forward of {type(self._models[0]).__name__} changes {', '.join(self._facts.forgets)}, "
+                "which its state_dict does not hold, so no state of this training run is whole: register it "
+                "as a buffer (register_buffer)"
+            )
         return {
-            "models": [cloned(model.state_dict()) for model in self._models],
+            "models": [cloned(dict(model.state_dict())) for model in self._models],
+            "hidden": [cloned(hidden_buffers(model)) for model in self._models],
             "optimizers": [cloned(optimizer.state_dict()) for optimizer in self._optimizers],
             "noise": cloned(self._noise),
         }
 
     def load_state_dict(self, state: State) -> None:
-        for model, saved in zip(self._models, state["models"], strict=True):
-            model.load_state_dict(saved)
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(cloned(saved))
-        self._noise = cloned(state["noise"])
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of other models.
+        """
+        parts = [
+            listed(name, state[name], self.count) for name in ("models", "hidden", "optimizers", "noise")
+        ]
+        for replica, (model, hidden, optimizer, noise) in enumerate(zip(*parts, strict=True)):
+            load_model(self._models[replica], model, hidden)
+            self._optimizers[replica].load_state_dict(cloned(optimizer))
+            self._noise[replica] = noise.cpu().clone()

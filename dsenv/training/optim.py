@@ -34,6 +34,8 @@ class StackedOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 grad = parameter.grad
+                if grad is None:  # frozen or unused, which torch.optim leaves as it is too
+                    continue
                 if self.active_K is not None:
                     grad = torch.where(_along(self.active_K, grad), grad, torch.zeros_like(grad))
                 yield group, parameter, grad

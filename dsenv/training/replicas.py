@@ -1,12 +1,13 @@
 """The form in which K replicas of a model run: it is chosen here, and nowhere else."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dsenv.errors import pick
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas
 from dsenv.training.loop_replicas import LoopReplicas
+from dsenv.training.modules import ForwardFacts, is_hooked, is_tied, observe_forward
 from dsenv.training.stacked import can_stack, can_stack_layer, layers
 from dsenv.training.stacked_replicas import StackedReplicas
 
@@ -30,14 +31,52 @@ def choose_form(model: nn.Module, replicas: int, device: torch.device) -> str:
 
 
 @torch.no_grad()
-def _check_outputs(model: nn.Module, task: Task, device: torch.device) -> None:
-    samples = torch.zeros(2, *task.dataset.sample_shape, device=device)
-    logits, wanted = model.eval().to(device)(samples), (2, task.dataset.classes)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != wanted:
+def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardFacts:
+    """Check what a model returns in both modes, and find out what its forward does beside that.
+
+    Raises:
+        ValueError: it returns no logits, or has nothing to train.
+    """
+    if not any(value.requires_grad for value in model.parameters()):
         raise ValueError(
-            f"for 2 samples of {task.dataset.name} a model must return logits of shape {wanted}, got {shape}"
+            f"the model {type(model).__name__} has no parameter that requires a gradient: nothing can be "
+            "trained; leave requires_grad on in one layer at least"
         )
+
+    samples, wanted = torch.zeros(2, *task.dataset.sample_shape, device=device), (2, task.dataset.classes)
+    scored = model.to(device).eval()(samples.clone())
+    trained, facts = observe_forward(model, samples)
+    for logits, mode in ((scored, "evaluation"), (trained, "training")):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if shape != wanted:
+            raise ValueError(
+                f"for 2 samples of {task.dataset.name} a model must return logits of shape {wanted}, got "
+                f"{shape} in {mode} mode"
+            )
+    return facts
+
+
+@torch.no_grad()
+def _mixes_samples(model: nn.Module, task: Task, device: torch.device) -> bool:
+    """Whether a sample's output in training depends on the rest of its batch, padding included."""
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(3, *task.dataset.sample_shape, generator=generator).to(device)
+    padded = torch.cat([samples, torch.zeros_like(samples)])
+    (alone, _), (beside, _) = observe_forward(model, samples), observe_forward(model, padded)
+    return not torch.allclose(alone, beside[:3], rtol=1e-3, atol=1e-4)
+
+
+def _needs_loop(model: nn.Module, task: Task, device: torch.device, facts: ForwardFacts) -> str | None:
+    """Why a model cannot be mapped by `torch.func.vmap`; None where it can."""
+    if is_hooked(model):
+        return "hooks on modules or parameters"
+    if facts.draws:
+        return "a forward pass that draws random numbers"
+    if facts.changes:
+        return f"a forward pass that changes {', '.join(facts.changes)}"
+    if _mixes_samples(model, task, device):
+        return "outputs that depend on the other samples of a batch"
+    return None
 
 
 def make_replicas(
@@ -56,22 +95,28 @@ def make_replicas(
     Raises:
         ValueError: the form is unknown, the model has no such form or does not fit the data set.
     """
-    model = seeded_model(task.model, 0)
-    _check_outputs(model, task, device)
     pick("form", form, ("auto", *FORMS))
+    model = seeded_model(task.model, 0)
+    facts = _check_model(model, task, device)
     chosen = choose_form(model, replicas, device) if form == "auto" else form
+
+    reason = _needs_loop(model, task, device, facts) if chosen == "vmap" else None
+    if reason is not None and form == "auto":
+        chosen = "loop"
 
     if chosen == "loop":
         settings = {"channels_last": channels_last, "compile": compile}
-        return LoopReplicas(task, replicas, device, autocast, **settings, threads=threads)
+        return LoopReplicas(task, replicas, device, autocast, facts, **settings, threads=threads)
 
     # The other forms do not take every model
     bad = [type(part).__name__ for part in model.modules() if isinstance(part, BATCH_STATISTICS)]
     if chosen == "stacked" and not can_stack(model):
         bad += [type(layer).__name__ for _, layer in layers(model) if not can_stack_layer(layer)]
+        bad += ["hooks"] * is_hooked(model) + ["parameters in several places"] * is_tied(model)
+    bad = bad or ([] if reason is None else [reason])
     if bad:
         raise ValueError(
             f"form {chosen!r} does not fit a model with {', '.join(sorted(set(bad)))}; use form = 'loop'"
         )
 
-    return StackedReplicas(task, replicas, device, autocast, by_vmap=chosen == "vmap")
+    return StackedReplicas(task, replicas, device, autocast, facts, by_vmap=chosen == "vmap")

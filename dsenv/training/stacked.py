@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dsenv.training.modules import is_hooked, is_tied
+
 ELEMENTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+STACKED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Flatten, *ELEMENTWISE, *POOLING)
 
 
 def layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -19,22 +22,30 @@ def layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]
     if not isinstance(model, nn.Sequential):
         yield prefix, model
         return
-    for name, child in model.named_children():
+    for name, child in model._modules.items():  # `named_children` leaves out a layer's second place
+        assert child is not None
         yield from layers(child, f"{prefix}{name}.")
 
 
 def can_stack(model: nn.Module) -> bool:
-    """Whether every layer of the model has a form with a replica axis."""
-    return isinstance(model, nn.Sequential) and all(can_stack_layer(layer) for _, layer in layers(model))
+    """Whether every layer of the model has a form with a replica axis, and nothing but layers is at work."""
+    if not isinstance(model, nn.Sequential) or is_hooked(model):
+        return False
+    holders = [part for part in model.modules() if isinstance(part, nn.Sequential)]
+    if any(type(part).forward is not nn.Sequential.forward or "forward" in vars(part) for part in holders):
+        return False
+    return not is_tied(model) and all(can_stack_layer(layer) for _, layer in layers(model))
 
 
 def can_stack_layer(layer: nn.Module) -> bool:
-    """Whether one layer has a form with a replica axis."""
+    """Whether one layer has a form with a replica axis; a class derived from one may do anything."""
+    if type(layer) not in STACKED or "forward" in vars(layer):
+        return False
     if isinstance(layer, nn.Conv2d):
         return layer.groups == 1 and layer.padding_mode == "zeros"
     if isinstance(layer, nn.Flatten):
         return layer.start_dim == 1 and layer.end_dim == -1
-    return isinstance(layer, (nn.Linear, nn.GroupNorm, *ELEMENTWISE, *POOLING))
+    return True
 
 
 def stacked_forward(

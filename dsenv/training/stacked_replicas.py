@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsenv.outputs import ModelOutputs
-from dsenv.tasks.narrow import narrow_parameters
+from dsenv.plain import fitted
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
+from dsenv.training.modules import ForwardFacts, fresh_model
 from dsenv.training.optim import StackedOptimizer, make_optimizer
 from dsenv.training.stacked import stacked_forward
 
@@ -21,29 +22,46 @@ class StackedReplicas(Replicas):
     """
 
     def __init__(
-        self, task: Task, replicas: int, device: torch.device, autocast: bool, *, by_vmap: bool
+        self,
+        task: Task,
+        replicas: int,
+        device: torch.device,
+        autocast: bool,
+        facts: ForwardFacts,
+        *,
+        by_vmap: bool,
     ) -> None:
         super().__init__(task, replicas, device, autocast)
         self._model = seeded_model(task.model, 0).to(device)
-        self._by_vmap, self.stacked = by_vmap, True
+        self.form = "vmap" if by_vmap else "stacked"
+        self._by_vmap, self.stacked, self._facts = by_vmap, True, facts
         self._parameters = {
-            name: nn.Parameter(value.detach().expand(replicas, *value.shape).clone())
+            name: nn.Parameter(_repeated(value, replicas), value.requires_grad)
             for name, value in self._model.named_parameters()
         }
+        self._buffers = {name: _repeated(value, replicas) for name, value in self._model.named_buffers()}
+        """(K, ...) by name; a forward that changes them runs in a loop."""
 
         optimizer = make_optimizer(task.recipe, self._parameters.values(), stacked=True)
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
-        fresh = narrow_parameters(self.task, seed, width)
+        model = fresh_model(self.task, seed, width)
+        fresh = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter[replica] = fresh[name].to(self.device)
+            for name, stacked in self._all().items():
+                stacked[replica] = fresh[name].to(self.device)
         self._optimizer.reset(replica)
+
+    def _all(self) -> dict[str, Tensor]:
+        """Parameters and buffers (K, ...) by name."""
+        return {**self._parameters, **self._buffers}
 
     def _forward(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits and features."""
+        if self._facts.changes_input:
+            samples = samples.clone()
         with self._precision():
             if not self._by_vmap:
                 logits, features = stacked_forward(self._model, self._parameters, samples)
@@ -57,7 +75,7 @@ class StackedReplicas(Replicas):
 
             if self.features_wanted:
                 raise ValueError("form 'vmap' gives no features; use form = 'loop' or 'stacked'")
-            return torch.vmap(call)(dict(self._parameters), samples).float(), None
+            return torch.vmap(call)(self._all(), samples).float(), None
 
     def step(
         self,
@@ -68,12 +86,14 @@ class StackedReplicas(Replicas):
         sizes: Sequence[int],
         lr: Tensor,
     ) -> ModelOutputs:
-        # Forward and backward of all replicas at once
+        # Forward and backward of all replicas at once; what is frozen or unused gets no gradient
+        self._model.train()
+        trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
         logits, features = self._forward(samples)
         loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
         objective, active = self._objective(loss, weight, sizes)
-        gradients = torch.autograd.grad(objective, list(self._parameters.values()))
-        for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
+        gradients = torch.autograd.grad(objective, trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
 
         # The step, in those whose batch is not empty
@@ -98,10 +118,11 @@ class StackedReplicas(Replicas):
 
     @torch.no_grad()
     def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        self._model.eval()
         return self._forward(samples)
 
     def parameters_of(self, replica: int) -> dict[str, Tensor]:
-        return {name: value[replica].detach().clone() for name, value in self._parameters.items()}
+        return {name: value[replica].detach().clone() for name, value in self._all().items()}
 
     def optimizer_state_of(self, replica: int) -> list[Tensor]:
         return [
@@ -109,13 +130,24 @@ class StackedReplicas(Replicas):
         ]
 
     def state_dict(self) -> State:
-        return {
-            "parameters": {name: value.detach().clone() for name, value in self._parameters.items()},
-            "optimizer": cloned(self._optimizer.state_dict()),
-        }
+        return {"parameters": cloned(self._all()), "optimizer": cloned(self._optimizer.state_dict())}
 
     def load_state_dict(self, state: State) -> None:
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(state["parameters"][name])
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of other models.
+        """
+        own, saved = self._all(), state["parameters"]
+        if own.keys() != saved.keys():
+            raise ValueError(f"the state has the parameters {sorted(saved)}, this model has {sorted(own)}")
+        found = {name: fitted(name, saved[name], value) for name, value in own.items()}
+
         self._optimizer.load_state_dict(cloned(state["optimizer"]))
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(found[name])
+
+
+def _repeated(value: Tensor, replicas: int) -> Tensor:
+    return value.detach().expand(replicas, *value.shape).clone()

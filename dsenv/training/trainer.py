@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.errors import pick
+from dsenv.errors import check_count, check_flag, check_positive, pick
 from dsenv.outputs import ModelOutputs
+from dsenv.plain import fitted, listed
 from dsenv.select.base import StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.tasks.task import Task
@@ -18,6 +19,7 @@ from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
 
 PRECISIONS = ("fp32", "bf16")
+MOST_REPLICAS = 100_000
 FLUSH_ELEMENTS = 1 << 24  # logits kept in an interval before the signals are updated with them
 PREDICT_ELEMENTS = 1 << 22  # input values of one evaluation forward
 
@@ -83,11 +85,12 @@ class Trainer:
         compile: bool = False,
         threads: int = 1,
     ) -> None:
-        if replicas < 1:
-            raise ValueError(f"a trainer needs at least one replica, got {replicas}")
-
-        self.task, self.device = task, torch.device(device)
+        replicas = check_count("replicas", replicas, most=MOST_REPLICAS)
+        threads = check_count("trainer.threads", threads)
+        channels_last = check_flag("trainer.channels_last", channels_last)
+        compile = check_flag("trainer.compile", compile)
         pick("precision", precision, PRECISIONS)
+        self.task, self.device = task, torch.device(device)
         self.replicas = make_replicas(
             task,
             replicas,
@@ -316,9 +319,22 @@ class Trainer:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state is of other models or other data.
+        """
+        count, validation = self.replicas.count, state["validation_labels"]
+        labels = fitted("labels", state["labels"], self._labels)
+        factors = [
+            check_positive("lr_factors", value) for value in listed("lr_factors", state["lr_factors"], count)
+        ]
+        if validation is not None:
+            like = self.split("validation").labels.expand(count, -1)
+            validation = fitted("validation_labels", validation, like).clone()
+
         self.replicas.load_state_dict(state["replicas"])
         self.signals.load_state_dict(state["signals"])
-        self._labels.copy_(state["labels"])
-        self._validation_labels = cloned(state["validation_labels"])
-        self._lr_factors = list(state["lr_factors"])
+        self._labels.copy_(labels)
+        self._validation_labels = validation
+        self._lr_factors = factors

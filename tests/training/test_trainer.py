@@ -133,7 +133,7 @@ def test_a_model_for_another_number_of_classes_is_refused(outputs, got):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="at least one replica, got 0"):
+    with pytest.raises(ValueError, match="replicas must be a whole number from 1"):
         Trainer(TASK, 0)
     with pytest.raises(ValueError, match="Did you mean 'bf16'"):
         Trainer(TASK, 1, precision="bf-16")

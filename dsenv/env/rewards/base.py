@@ -2,7 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,14 +86,32 @@ class RewardTracker:
     """
 
     def __init__(self, reward: Reward, replicas: int, device: torch.device) -> None:
-        self._reward = reward
+        self.reward = reward
         self._start = self._last = torch.zeros(replicas, 1, device=device)
 
     def restart(self, inputs: RewardInputs, rows: Tensor) -> None:
         """Begin new runs in the rows (K,) bool."""
-        measured = self._reward.measure(inputs)
+        measured = self.reward.measure(inputs)
         self._start = torch.where(rows[:, None], measured, self._start)
         self._last = torch.where(rows[:, None], measured, self._last)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was measured."""
+        return {"start": self._start.clone(), "last": self._last.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: it is of another number of runs.
+        """
+        for name in ("start", "last"):
+            if not isinstance(state[name], Tensor) or len(state[name]) != len(self._start):
+                raise ValueError(
+                    f"{name} of the reward in the state is not of {len(self._start)} training runs"
+                )
+        device = self._start.device
+        self._start, self._last = (state[name].to(device) for name in ("start", "last"))
 
     def compute(self, inputs: RewardInputs, rows: Tensor, seen: Tensor, is_last: Tensor) -> Tensor:
         """Payment (K,) for the interval that the rows (K,) bool have just done.
@@ -103,9 +123,9 @@ class RewardTracker:
             is_last: (K,) bool, whether it was the last one.
         """
         before = self._last
-        self._last = torch.where(rows[:, None], self._reward.measure(inputs), before)
+        self._last = torch.where(rows[:, None], self.reward.measure(inputs), before)
         samples_seen = seen / inputs.pool.sum(1)
-        return self._reward.compute(Transition(self._start, before, self._last, samples_seen, is_last))
+        return self.reward.compute(Transition(self._start, before, self._last, samples_seen, is_last))
 
 
 def quality(score: Score, measure: str, classes: int) -> Tensor:

@@ -1,0 +1,129 @@
+"""What a module says beside its shapes: what is tied or hooked, its buffers, and what its forward changes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dsenv.tasks.narrow import narrow_parameters
+from dsenv.tasks.task import Task, seeded_model
+
+HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+@dataclass(frozen=True)
+class ForwardFacts:
+    """What one forward pass in training mode showed of a model."""
+
+    changes_input: bool
+    """It writes into its inputs."""
+    draws: bool
+    """It draws from torch's global stream."""
+    changes: tuple[str, ...]
+    """Buffers and attributes, by name, that it changes."""
+    forgets: tuple[str, ...]
+    """Those of them that `state_dict` and buffers do not hold."""
+
+
+def fresh_model(task: Task, seed: int, width: float = 1.0) -> nn.Module:
+    """A model with initial parameters from `seed`, of a share `width` of the hidden units; on the CPU."""
+    model = seeded_model(task.model, seed)
+    if width != 1:
+        model.load_state_dict(narrow_parameters(task, seed, width))
+    return model
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Whether a module or parameter has hooks, which only the module alone is sure to call."""
+    modules = any(getattr(part, name, None) for part in model.modules() for name in HOOKS)
+    return modules or has_parameter_hooks(model)
+
+
+def has_parameter_hooks(model: nn.Module) -> bool:
+    """Whether a parameter has hooks, which no copy of it has."""
+    return any(getattr(value, name, None) for value in model.parameters() for name in PARAMETER_HOOKS)
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether a parameter stands in more than one place."""
+    return len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters()))
+
+
+def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out (`persistent=False`), by name."""
+    kept = model.state_dict()
+    return {name: value for name, value in model.named_buffers() if name not in kept}
+
+
+def load_model(model: nn.Module, state: Mapping[str, Any], hidden: Mapping[str, Tensor]) -> None:
+    """Load a `state_dict` and `hidden_buffers`.
+
+    Raises:
+        ValueError: they are of another model.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the state is of another model: {error}") from error
+    own = hidden_buffers(model)
+    if own.keys() != hidden.keys():
+        raise ValueError(f"the state has the buffers {sorted(hidden)}, this model has {sorted(own)}")
+    with torch.no_grad():
+        for name, buffer in own.items():
+            buffer.copy_(hidden[name])
+
+
+def observe_forward(model: nn.Module, samples: Tensor) -> tuple[Any, ForwardFacts]:
+    """Outputs of one forward pass in training mode, and what it showed; the model may be changed by it.
+
+    torch's global streams are left as they were.
+    """
+    on_gpu = samples.device.type == "cuda"
+    stream = torch.cuda.default_generators[_index(samples.device)] if on_gpu else torch.default_generator
+    before, version = stream.get_state(), samples._version
+    kept = {name for name, _ in model.named_buffers()} | set(model.state_dict())
+    was = dict(_attributes(model))
+    try:
+        with torch.no_grad():
+            outputs = model.train()(samples)
+        draws = not torch.equal(stream.get_state(), before)
+    finally:
+        stream.set_state(before)
+
+    now = dict(_attributes(model))
+    changes = tuple(name for name, value in was.items() if not _equal(value, now.get(name)))
+    forgets = tuple(name for name in changes if name not in kept)
+    return outputs, ForwardFacts(samples._version != version, draws, changes, forgets)
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Copies of the buffers, and of numbers, tensors and generators that are plain attributes, by name."""
+    for name, buffer in model.named_buffers():
+        yield name, buffer.detach().clone()
+    for prefix, part in model.named_modules():
+        for key, value in vars(part).items():
+            name = f"{prefix}.{key}" if prefix else key
+            if isinstance(value, Tensor):
+                yield name, value.detach().clone()
+            elif isinstance(value, torch.Generator):
+                yield name, value.get_state()
+            elif isinstance(value, int | float | str) and key != "training":
+                yield name, value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+    return type(one) is type(other) and bool(one == other)
