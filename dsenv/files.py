@@ -13,7 +13,7 @@ import os
 import re
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,6 +75,19 @@ def _explain(error: OSError, path: Path) -> NoReturn:
     kept = "the file of before is as it was" if path.exists() else "nothing was left behind"
     words = f"cannot write {path}: {error.strerror or error}; {kept}"
     raise OSError(error.errno or 0, words) from error
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Name what another library could not write, which leaves that out.
+
+    Raises:
+        OSError: as inside, with the name.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or 0, f"cannot write {what}: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> Path:

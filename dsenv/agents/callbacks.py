@@ -12,6 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from tqdm.auto import tqdm
 
+from dsenv import files
 from dsenv.agents.checkpoint import (
     State,
     copied,
@@ -129,8 +130,20 @@ class EventFile(TensorBoardOutputFormat):
 
         if purge_step is not None:
             _wait_for_the_next_second(Path(folder))
+        self._folder = folder
         self.writer = SummaryWriter(log_dir=folder, purge_step=purge_step)
         self._is_closed = False
+
+    def write(self, key_values: Any, key_excluded: Any, step: int = 0) -> None:
+        """Log values; an event file that cannot be written is named."""
+        with files.naming(f"the event file in {self._folder}"):
+            super().write(key_values, key_excluded, step)
+
+    def close(self) -> None:
+        """Close the event file, once."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.writer.close()
 
 
 def _wait_for_the_next_second(folder: Path) -> None:

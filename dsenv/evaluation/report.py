@@ -241,7 +241,7 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
     written = []
     tag = f"evaluation/{prefix}"
 
-    with SummaryWriter(str(folder)) as writer:
+    with files.naming(f"the event file in {folder}"), SummaryWriter(str(folder)) as writer:
         writer.add_text(f"{tag}table", markdown_table(evaluation), step)
         writer.add_text(f"{tag}wrong_labels", wrong_label_table(evaluation), step)
         for row in evaluation.rows:

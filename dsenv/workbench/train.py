@@ -1,5 +1,6 @@
 """Train an agent in an environment, resume it, evaluate it."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -146,8 +147,9 @@ def _learn(
         return False
     finally:
         bar.close()
-        for output in model.logger.output_formats:
-            output.close()
+        with contextlib.suppress(OSError):  # of a full disk, which was said before
+            for output in model.logger.output_formats:
+                output.close()
 
 
 def complete(run: Run, agent: SB3Agent, state: State, env: "StackedVecEnv") -> bool:

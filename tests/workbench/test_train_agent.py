@@ -35,7 +35,8 @@ def test_a_run_leaves_everything_in_its_folder(finished):
     names = {path.name for path in finished.iterdir() if "tfevents" not in path.name}
     assert names == {
         "run.toml", "env.toml", "agent.toml", "checkpoint.safetensors", "best_model.zip", "last_model.zip",
-        "evaluations.npz",        "evaluation.json", "accuracy.png", "schedule.png", "noise.png", "policy.safetensors",
+        "evaluations.npz", "evaluation.json", "accuracy.png", "schedule.png", "noise.png",
+        "policy.safetensors",
     }  # fmt: skip
     assert finished.name.endswith("-Tiny-Curriculum-v0-ppo-3")
     facts = (finished / "run.toml").read_text()
