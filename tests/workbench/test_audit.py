@@ -15,6 +15,7 @@ def audited(folder, *options):
     folder.mkdir()
     paths = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     settings = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    settings["MPLCONFIGDIR"] = str(folder)  # matplotlib keeps a list of fonts there
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), *options],
         timeout=300,

@@ -351,7 +351,7 @@ def test_a_full_disk_is_named_and_after_there_is_room_the_run_goes_on(tmp_path, 
 
     def full(path, content):
         count.append(path.name)
-        if len(count) > 12:
+        if len(count) > 6:
             raise OSError(28, f"cannot write {path}: No space left on device")
         return own(path, content)
 
