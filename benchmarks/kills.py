@@ -2,8 +2,8 @@
 
 Two kinds of kills: at random moments, and at the k-th change that a run makes to a file in its folder (opened
 for writing, synced, renamed or removed; a hook of Python's audit events does it, which is no part of dsenv).
-A killed run is resumed, by the command that a user would type, until it ends by itself; some are killed again.
-Then policy, checkpoint, evaluations, TensorBoard's curves and result table are compared, bit for bit, with
+A killed run is resumed, by the command that a user would type, until it ends; some are killed again. Then
+policy, checkpoint, evaluations, TensorBoard's curves and result table are compared, bit for bit, with
 those of the same command that nobody killed.
 
 python benchmarks/kills.py --random 200 --aimed 60 --json runs/kills.json
