@@ -1,4 +1,4 @@
-"""Every setting of an environment: NumPy's numbers are taken as plain ones, all else is refused by its name."""
+"""Every setting of an environment: NumPy's numbers become plain ones, all else is refused by its name."""
 
 import numpy as np
 import pytest
