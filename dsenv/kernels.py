@@ -93,15 +93,18 @@ def sort(values: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
 
 
-def argsort(values: Tensor, *, descending: bool = False) -> Tensor:
-    """Positions (..., N) that put each row of values in order; equal values in any order."""
+def argsort(values: Tensor, *, descending: bool = False, stable: bool = False) -> Tensor:
+    """Positions (..., N) that put each row of values in order.
+
+    Equal values come in any order, which may depend on N; in the order of their positions with `stable`.
+    """
     keys = -values if descending else values
     if values.device.type != "cpu":
-        return keys.argsort(-1)
+        return keys.argsort(dim=-1, stable=stable)
     rows = keys.detach().numpy()
-    if is_large(values):
+    if is_large(values) and not stable:
         return torch.from_numpy(scan.ordered(scan.key_blocks(rows), len(rows), None))
-    return torch.from_numpy(np.argsort(rows, axis=-1))
+    return torch.from_numpy(np.argsort(rows, axis=-1, kind="stable" if stable else None))
 
 
 def is_large(values: Tensor) -> bool:

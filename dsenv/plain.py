@@ -98,7 +98,10 @@ def decoded(value: Any, device: torch.device, where: str = "state", depth: int =
         return [decoded(each, device, f"{where}[{place}]", depth - 1) for place, each in enumerate(value)]
     if type(value) is dict and all(type(key) is str for key in value):
         if TAG in value:
-            return _untagged(value, device, where, depth - 1)
+            try:
+                return _untagged(value, device, where, depth - 1)
+            except (TypeError, RuntimeError) as error:  # a key that is none, a tensor that is no array
+                raise ValueError(f"{where} is not as it was saved: {error}") from error
         return {key: decoded(each, device, f"{where}.{key}", depth - 1) for key, each in value.items()}
     raise ValueError(f"{where} is of {type(value).__qualname__}, which no state of dsenv holds; is it one?")
 

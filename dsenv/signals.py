@@ -252,7 +252,7 @@ def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 def _rank(values: Tensor, valid: Tensor) -> Tensor:
     """Rank of each valid value among the valid ones of its row, scaled to [0, 1]; (..., B)."""
-    order = kernels.argsort(values.masked_fill(~valid, math.inf))
+    order = kernels.argsort(values.masked_fill(~valid, math.inf), stable=values.ndim > 1)
     ranks = torch.empty_like(values)
     positions = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype)
     ranks.scatter_(-1, order, positions.expand_as(values))

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from dsenv.env.episodes import as_array
 from dsenv.env.interface import check_options
 from dsenv.env.results import Floats
 from dsenv.env.state import check_header, opened, sealed
@@ -51,7 +53,7 @@ class StackedVecEnv(VecEnv):
         self.env = env
         self.render_mode = env.render_mode
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
-        self._actions: Floats | None = None
+        self._actions: NDArray[Any] | None = None
         self._return = np.zeros(env.num_envs)
         self._length = np.zeros(env.num_envs, np.int64)
 
@@ -127,7 +129,7 @@ class StackedVecEnv(VecEnv):
 
     def step_async(self, actions: Floats) -> None:
         """Keep the actions for `step_wait`."""
-        self._actions = actions
+        self._actions = as_array("actions", actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Train every environment for one interval."""

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from dsenv.control.base import Actions, Control, Decision, spread
 from dsenv.control.state import TrainingState
-from dsenv.errors import check_positive
+from dsenv.errors import check_number
+
+MOST_SHARP = 10_000
 
 
 class CurriculumControl(Control):
@@ -18,7 +20,7 @@ class CurriculumControl(Control):
     Args:
         bins: B, number of bins.
         target: target ratio of the environment.
-        sharpness: log weight that an action of 1 stands for, > 0.
+        sharpness: log weight that an action of 1 stands for, (0, 10,000].
     """
 
     decides_what = True
@@ -26,7 +28,10 @@ class CurriculumControl(Control):
 
     def __init__(self, bins: int, target: float, sharpness: float = 5.0) -> None:
         del target
-        self.size, self.sharpness = bins, check_positive("control.sharpness", sharpness)
+        self.size, self.sharpness = (
+            bins,
+            check_number("control.sharpness", sharpness, 0, MOST_SHARP, open_low=True),
+        )
         self.names = tuple(f"log weight of loss bin {b} / {sharpness:g}" for b in range(bins))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

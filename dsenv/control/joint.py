@@ -10,7 +10,7 @@ from dsenv.control.curriculum import CurriculumControl
 from dsenv.control.ratio import RatioControl
 from dsenv.control.state import TrainingState
 from dsenv.control.strength import StrengthControl
-from dsenv.errors import pick
+from dsenv.errors import check_flag, pick
 
 
 class JointControl(Control):
@@ -43,9 +43,9 @@ class JointControl(Control):
     ) -> None:
         self.ratio = RatioControl(bins, target, minimum)
         self.parts: list[Control] = [CurriculumControl(bins, target, sharpness), self.ratio]
-        if strength:
+        if check_flag("control.strength", strength):
             self.parts.append(StrengthControl(bins, target, stability_bins))
-        self.decides_how_strong = strength
+        self.decides_how_strong = bool(strength)
         self.stability_bins = self.parts[-1].stability_bins
         self.minimum = self.ratio.minimum
         self.size = sum(part.size for part in self.parts)

@@ -6,7 +6,7 @@ from torch import Tensor
 from dsenv.control.base import Actions, Control, Decision, spread
 from dsenv.control.observation import CANDIDATE_FEATURES
 from dsenv.control.state import TrainingState
-from dsenv.errors import check_count, check_share
+from dsenv.errors import check_count, check_flag, check_share
 from dsenv.volume.budget import Counts
 
 LEAST, MOST = 8, 256
@@ -50,16 +50,13 @@ class MaskControl(Control):
         binary: bool = False,
     ) -> None:
         del bins
-        if not LEAST <= check_count("control.candidates", candidates) <= MOST:
-            raise ValueError(
-                f"control.candidates must be from {LEAST} to {MOST}, got {candidates}; larger sets are shown "
-                "over more intervals"
-            )
-        self.size = self.candidates = candidates
-        self.rescores, self.embedding = rescore or embedding, embedding
+        self.size = self.candidates = check_count("control.candidates", candidates, LEAST, MOST)
+        self.embedding = check_flag("control.embedding", embedding)
+        self.rescores = check_flag("control.rescore", rescore) or self.embedding
+        binary = check_flag("control.binary", binary)
         self.minimum = min(check_share("control.minimum", minimum), target) if binary else None
         self.decides_how_much = self._binary = binary
-        self.names = tuple(f"score of candidate {m}" for m in range(candidates))
+        self.names = tuple(f"score of candidate {m}" for m in range(self.size))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:
         return {self.answer: actions}

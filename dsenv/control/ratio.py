@@ -6,6 +6,8 @@ from dsenv.control.base import Actions, Control, Decision, from_unit, spread, to
 from dsenv.control.state import TrainingState
 from dsenv.errors import check_count, check_share
 
+MOST_LEVELS = 1000
+
 
 class RatioControl(Control):
     """HOW MUCH: the share of the data the next interval trains on; which samples is left to the selector.
@@ -16,7 +18,7 @@ class RatioControl(Control):
         bins: B of the observation; the action does not depend on it.
         target: target ratio of the environment, (0, 1].
         minimum: smallest ratio of an interval, (0, 1]; no more than the target is ever asked of an interval.
-        levels: number of ratios that a discrete action space offers, at least 2.
+        levels: number of ratios that a discrete action space offers, 2 to 1,000.
     """
 
     decides_how_much = True
@@ -25,7 +27,7 @@ class RatioControl(Control):
     def __init__(self, bins: int, target: float, minimum: float = 0.1, levels: int = 9) -> None:
         del bins
         self.least = self.minimum = min(check_share("control.minimum", minimum), target)
-        self.size, self.target, self.levels = 1, target, check_count("control.levels", levels, 2)
+        self.size, self.target, self.levels = 1, target, check_count("control.levels", levels, 2, MOST_LEVELS)
         self.names = (f"ratio of the interval, from {self.least:g} at -1 to 1 at 1",)
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

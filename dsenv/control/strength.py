@@ -7,6 +7,8 @@ from dsenv.control.base import Actions, Control, Decision, from_unit, spread, to
 from dsenv.control.state import TrainingState
 from dsenv.errors import check_count
 
+MOST_BINS, MOST_LEVELS = 64, 1000
+
 
 class StrengthControl(Control):
     """HOW STRONG: an augmentation strength for each stability bin; the rest is left to the settings.
@@ -18,8 +20,8 @@ class StrengthControl(Control):
     Args:
         bins: number of bins where `stability_bins` does not say.
         target: target ratio of the environment.
-        stability_bins: S, number of stability bins; None for `bins`.
-        levels: number of strengths that a discrete action space offers, at least 2.
+        stability_bins: S, number of stability bins, 1 to 64; None for `bins`.
+        levels: number of strengths that a discrete action space offers, 2 to 1,000.
     """
 
     decides_how_strong = True
@@ -27,8 +29,12 @@ class StrengthControl(Control):
 
     def __init__(self, bins: int, target: float, stability_bins: int | None = None, levels: int = 6) -> None:
         del target
-        self.size = bins if stability_bins is None else check_count("control.stability_bins", stability_bins)
-        self.stability_bins, self.levels = self.size, check_count("control.levels", levels, 2)
+        self.size = (
+            bins
+            if stability_bins is None
+            else check_count("control.stability_bins", stability_bins, 1, MOST_BINS)
+        )
+        self.stability_bins, self.levels = self.size, check_count("control.levels", levels, 2, MOST_LEVELS)
         self.names = tuple(f"strength of stability bin {b}, from 0 at -1 to 1 at 1" for b in range(self.size))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

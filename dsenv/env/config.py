@@ -1,8 +1,8 @@
 """EnvConfig: every setting of an environment, with its default."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController
@@ -11,13 +11,25 @@ from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.registry import make_control
 from dsenv.env.context_space import ContextSpace
 from dsenv.env.rewards import Reward, make_reward
-from dsenv.errors import check_keywords, check_share, pick
+from dsenv.errors import check_count, check_flag, check_keywords, check_number, check_share, pick, shown
 from dsenv.select.base import Selector
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
 from dsenv.volume.budget import FORWARD_COST
 from dsenv.volume.registry import SCHEDULES
+
+MOST_INTERVALS = 100_000
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "ratio": check_share,
+    "interval": check_share,
+    "validation_shown": partial(check_share, zero=True),
+    "divergence_penalty": partial(check_number, low=0, high=1e6),
+    "intervals": partial(check_count, least=2, most=MOST_INTERVALS),
+    "bins": partial(check_count, least=2, most=64),
+    **dict.fromkeys(("spend_all", "train_on_validation", "trusted_validation"), check_flag),
+}
+"""Settings that are numbers or flags, each with its check, which returns a plain one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +76,7 @@ class EnvConfig:
     control has to decide how much, every interval gets its `minimum` at least, the episode still ends after
     `intervals` steps, and the learning rate follows the intervals instead of the budget."""
     intervals: int = 12
-    """Environment steps in an episode, at least 2."""
+    """Environment steps in an episode, 2 to 100,000."""
     interval: float = 1.0
     """Length of one interval as a share of an epoch, (0, 1]. With the control "mask" an interval is as long
     as its candidates are many, and this is not read."""
@@ -87,7 +99,7 @@ class EnvConfig:
     labels (same kinds and shares, drawn anew for each episode), and neither rewards nor observations see a
     clean label. `info["val_accuracy"]` is then against the wrong labels too; the test split stays clean."""
     divergence_penalty: float = 1.0
-    """Loss of accuracy that the reward books when the loss is no longer finite, >= 0."""
+    """Loss of accuracy that the reward books when the loss is no longer finite, 0 to 10^6."""
     validation_shown: float = 1.0
     """Share of the episodes whose observation shows the validation accuracy, [0, 1]; its two entries are 0 in
     the others. The reward may use the split all the same."""
@@ -95,17 +107,11 @@ class EnvConfig:
     """Further arguments of `Trainer`: form, precision, channels_last, compile, threads."""
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self._check_kinds()
+        for name, check in CHECKS.items():  # NumPy's numbers become plain ones
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         pick("kind of actions", self.actions, ACTION_KINDS)
-        check_share("ratio", self.ratio)
-        check_share("interval", self.interval)
-        check_share("validation_shown", self.validation_shown, zero=True)
-        if self.intervals < 2:
-            raise ValueError(f"an episode needs at least 2 intervals, got {self.intervals}")
-        if not 2 <= self.bins <= 64:
-            raise ValueError(f"bins must be from 2 to 64, got {self.bins}")
-        if not 0 <= self.divergence_penalty < math.inf:
-            raise ValueError(f"divergence_penalty must be 0 or more, got {self.divergence_penalty}")
+
         self.make_reward()
         if self.train_on_validation and not self.trusted_validation:
             raise ValueError(
@@ -113,14 +119,12 @@ class EnvConfig:
             )
         self.evaluation()  # a mistake must show before the agent is trained
 
-    def _check_types(self) -> None:
+    def _check_kinds(self) -> None:
         """Settings come from TOML and the command line: a wrong type is the user's mistake."""
         wanted: dict[str, tuple[str, type | tuple[type, ...]]] = {
-            "a table": ("task context trainer", (Mapping, Task)),
-            "a number": ("ratio interval divergence_penalty validation_shown", (int, float)),
-            "a whole number": ("intervals bins", int),
+            "a table": ("context trainer", Mapping),
+            "a table or a Task": ("task", (Mapping, Task)),
             "text": ("actions rank_by", str),
-            "true or false": ("spend_all train_on_validation trusted_validation", bool),
             "a name or a table with a name": ("control", (str, Mapping)),
             "a list of tables": ("datasets", (list, tuple)),
             "a list of tables or a table": ("evaluation_contexts", (list, tuple, Mapping)),
@@ -129,7 +133,7 @@ class EnvConfig:
             for name in names.split():
                 value = getattr(self, name)
                 if not isinstance(value, types):
-                    raise ValueError(f"{name} must be {kind}, got {value!r}")
+                    raise ValueError(f"{name} must be {kind}, got {shown(value)}")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "EnvConfig":
@@ -282,4 +286,7 @@ class EnvConfig:
         """The distribution of contexts."""
         if "datasets" in self.context:
             raise ValueError("datasets is a setting of the environment; context.dataset says which to draw")
+        for name in self.context:
+            if not isinstance(name, str):
+                raise ValueError(f"context must be a table of values by name, got the key {shown(name)}")
         return ContextSpace(datasets=self.dataset_names(), **self.context)

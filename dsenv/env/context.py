@@ -1,11 +1,12 @@
 """Context: what is drawn anew for each episode, so that a policy must read the situation."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_positive, check_share
+from dsenv.errors import check_count, check_positive, check_share
 from dsenv.tasks.corruption import add_noise, add_pair_flips, long_tail, random_subset
 
 
@@ -35,12 +36,10 @@ class Context:
         return {**values, "dataset": int(self.dataset)}
 
     def __post_init__(self) -> None:
-        check_share("label_noise", self.label_noise, zero=True)
-        check_share("imbalance", self.imbalance)
-        check_share("subset", self.subset)
-        check_share("pair_flip", self.pair_flip, zero=True)
-        check_share("width", self.width)
-        check_positive("lr", self.lr)
+        for name in VALUES:  # NumPy's numbers become plain ones
+            check = check_positive if name == "lr" else partial(check_share, zero=name in FROM_ZERO)
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        object.__setattr__(self, "dataset", check_count("dataset", self.dataset, 0))
         if self.label_noise + self.pair_flip > 1:
             raise ValueError(
                 "label_noise and pair_flip fall on different samples and must not add up to more than 1, got "
@@ -48,6 +47,7 @@ class Context:
             )
 
 
+FROM_ZERO = ("label_noise", "pair_flip")
 VALUES = tuple(field.name for field in fields(Context) if field.name != "dataset")
 """Names of the values that are numbers, in the order in which they are drawn."""
 

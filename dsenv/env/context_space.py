@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from dsenv.env.context import VALUES, Context
 from dsenv.env.ranges import Choices, Range, is_pair, parse
-from dsenv.errors import pick
+from dsenv.errors import check_count, pick
 from dsenv.tasks.corruption import NOISES
 
 Values = Mapping[str, Any]
+MOST_POINTS = 1000
 
 
 class ContextSpace:
@@ -131,8 +133,7 @@ class ContextSpace:
         """
         if not self.held_out:
             raise ValueError("nothing is held out; set context.held_out = {label_noise = [0.25, 0.35]}")
-        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-            raise ValueError(f"held_out needs a whole number of points, at least 2, got {points!r}")
+        points = check_count("held_out, the points of each range,", points, 2, MOST_POINTS)
         return grid({name: values.points(points) for name, values in self.held_out.items()})
 
     def expand(self, listed: Values | Sequence[Values]) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _positive(setting: Any) -> bool:
-    return all(isinstance(bound, int | float) and bound > 0 for bound in setting)
+    return all(isinstance(bound, Real) and float(bound) > 0 for bound in setting)
 
 
 def _shown(values: Range | Choices) -> str:

@@ -28,12 +28,14 @@ def make_spaces(episodes: Episodes) -> tuple[spaces.Box, ActionSpace]:
     return observation, spaces.Box(-1.0, 1.0, (episodes.control.size,), np.float32)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one, else the CPU.
 
     Raises:
         ValueError: there is no such device here.
     """
+    if not isinstance(name, str | torch.device):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1', got {shown(name)}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,6 +46,8 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(
             f"device {name!r} was asked for, but torch finds no CUDA GPU here; use 'auto' or 'cpu'"
         )
+    if device.type == "meta" or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"no device called {name!r} that can train here; use 'auto' or 'cpu'")
     return device
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dsenv.errors import check_number, shown
+
 Setting = float | Sequence[float] | Mapping[str, Any]
 
 
@@ -98,15 +100,11 @@ def parse(name: str, setting: Setting, *, by_ratio: bool = False) -> Range | Cho
             raise ValueError(
                 f"context {name}: a table must be {{choices = [value, ...]}}, got {dict(setting)}"
             )
-        for value in choices:
-            _check_number(name, value)
-        return Choices(tuple(float(value) for value in choices))
-    low, high = _bounds(setting)
-    for bound in (low, high):
-        _check_number(name, bound)
+        return Choices(tuple(_number(name, value) for value in choices))
+    low, high = (_number(name, bound) for bound in _bounds(setting))
     if low > high:
         raise ValueError(f"context {name}: the range [{low}, {high}] is empty; write [low, high]")
-    return Range(float(low), float(high), by_ratio)
+    return Range(low, high, by_ratio)
 
 
 def is_pair(setting: Any) -> bool:
@@ -118,9 +116,11 @@ def _bounds(setting: Any) -> tuple[Any, Any]:
     return tuple(setting) if is_pair(setting) else (setting, setting)
 
 
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(check_number(name, value))
+    except ValueError:
         raise ValueError(
-            f"context {name}: {value!r} is no number; give a number, a range [low, high] or "
+            f"context {name}: {shown(value)} is no number; give a number, a range [low, high] or "
             "{choices = [value, ...]}"
-        )
+        ) from None

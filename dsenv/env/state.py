@@ -34,7 +34,7 @@ def check_header(state: Any, header: Mapping[str, Any]) -> None:
     """
     if not isinstance(state, Mapping) or not all(name in state for name in (*HEADER, "digest")):
         raise ValueError(f"{shown(state)} is no state of an environment; give what state_dict() returned")
-    if state["version"] != VERSION:
+    if type(state["version"]) is not int or state["version"] != VERSION:
         raise ValueError(
             f"the state is of version {shown(state['version'])}, this dsenv reads version {VERSION}; load it "
             "with the dsenv that saved it"

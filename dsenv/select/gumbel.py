@@ -67,6 +67,6 @@ def shuffled(selection: StackedSelection, size: int, streams: Streams) -> Stacke
     """
     place = streams.uniform(size + 1)
     place[:, size] = 2.0  # behind every sample
-    order = kernels.argsort(place.gather(1, selection.index))
+    order = kernels.argsort(place.gather(1, selection.index), stable=True)  # whatever the rows' length
     index, weight = selection.index.gather(1, order), selection.weight.gather(1, order)
     return StackedSelection(index, weight, selection.counts)

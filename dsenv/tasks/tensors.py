@@ -1,9 +1,14 @@
 """Any pair of tensors as a data set."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from dsenv.tasks.dataset import Dataset, split_pools
+from dsenv.errors import check_count, check_seed
+from dsenv.tasks.dataset import Dataset, Split, draw_positions, split_pools, subset
+
+MOST_CLASSES = 1_000_000
 
 
 def from_tensors(
@@ -15,11 +20,25 @@ def from_tensors(
     train: int | None = None,
     validation: int = 300,
     test: int | None = 300,
+    validation_images: Tensor | None = None,
+    validation_labels: Tensor | None = None,
     test_images: Tensor | None = None,
     test_labels: Tensor | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """Make a data set of samples and labels.
+
+    Use::
+
+        import torch
+        from dsenv.tasks import from_tensors
+
+        images, labels = torch.rand(500, 1, 8, 8), torch.randint(0, 3, (500,))  # some labels may be wrong
+        trusted_images, trusted_labels = torch.rand(60, 1, 8, 8), torch.randint(0, 3, (60,))
+        data = from_tensors(
+            images, labels, test=100, validation_images=trusted_images, validation_labels=trusted_labels
+        )
+        print(len(data.train), len(data.validation), len(data.test))
 
     Args:
         images: (N, ...) uint8 in 0..255, normalised by the training split's mean and deviation, or
@@ -28,43 +47,91 @@ def from_tensors(
         name: names the data set in messages.
         classes: number of classes; None for the largest label plus one.
         train: training samples; None for all that are left.
-        validation: trusted validation samples.
+        validation: trusted validation samples that are drawn from `images`; not read where
+            `validation_images` are given.
         test: test samples; None for all that are left.
+        validation_images: trusted validation samples of their own, all of which are used.
+        validation_labels: their labels.
         test_images: test samples of their own; drawn from `images` where None.
         test_labels: their labels.
         split_seed: decides which sample falls into which split.
 
     Raises:
-        ValueError: see `Dataset`.
+        ValueError: a tensor or number is of another kind or out of range; see `Dataset` too.
     """
-    _check_pair(name, images, labels)
-    own_test = _own_test(test_images, test_labels)
-    splits = split_pools(name, (images, labels.long()), own_test, (train, validation, test), split_seed)
+    pool = _checked_pair(name, "images", images, "labels", labels)
+    own_validation = _own_pair(name, "validation", validation_images, validation_labels)
+    own_test = _own_pair(name, "test", test_images, test_labels)
+    sizes = (
+        None if train is None else check_count("train", train, 0),
+        0 if own_validation is not None else check_count("validation", validation, 0),
+        None if test is None else check_count("test", test, 0),
+    )
+    splits = _cut(name, pool, own_validation, own_test, sizes, check_seed("split_seed", split_seed))
 
-    count = int(labels.max()) + 1 if classes is None else classes
+    largest = int(pool[1].max()) + 1
+    what, wanted = ("the largest label plus one", largest) if classes is None else ("classes", classes)
+    count = check_count(what, wanted, 2, MOST_CLASSES)
     if images.dtype != torch.uint8:
         return Dataset(name, *splits, classes=count)
     mean, std = _statistics(splits[0].images)
     return Dataset(name, *splits, classes=count, mean=mean, std=std)
 
 
-def _check_pair(name: str, images: Tensor, labels: Tensor) -> None:
-    for what, values in (("images", images), ("labels", labels)):
+def _checked_pair(
+    name: str, images_name: str, images: Any, labels_name: str, labels: Any
+) -> tuple[Tensor, Tensor]:
+    """Samples, and their labels as int64."""
+    for what, values in ((images_name, images), (labels_name, labels)):
         if not isinstance(values, Tensor):
             raise ValueError(
                 f"{name}: {what} must be a tensor, got {type(values).__name__}; use torch.as_tensor"
             )
-    if labels.is_floating_point():
-        raise ValueError(f"{name}: labels must be whole numbers, got {labels.dtype}; use labels.long()")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1:
+        raise ValueError(
+            f"{name}: {labels_name} must be whole numbers, got {labels.dtype} {tuple(labels.shape)}; use "
+            "labels.long(), with one label for each sample: (N,)"
+        )
+    if images.ndim < 2:
+        raise ValueError(f"{name}: {images_name} must have the shape (N, ...), got {tuple(images.shape)}")
     if len(images) != len(labels):
-        raise ValueError(f"{name} has {len(images)} samples and {len(labels)} labels")
+        raise ValueError(f"{name} has {len(images)} samples and {len(labels)} labels in {images_name}")
+    return images, labels.long()
 
 
-def _own_test(images: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Test samples of their own; None where they are to be drawn from the others."""
+def _own_pair(name: str, split: str, images: Any, labels: Any) -> tuple[Tensor, Tensor] | None:
+    """Samples and labels of a split of their own; None where they are to be drawn from the others."""
     if (images is None) != (labels is None):
-        raise ValueError("give test_images and test_labels together, or neither")
-    return None if images is None or labels is None else (images, labels.long())
+        raise ValueError(f"give {split}_images and {split}_labels together, or neither")
+    if images is None:
+        return None
+    return _checked_pair(name, f"{split}_images", images, f"{split}_labels", labels)
+
+
+def _cut(
+    name: str,
+    pool: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor] | None,
+    test: tuple[Tensor, Tensor] | None,
+    sizes: tuple[int | None, int, int | None],
+    seed: int,
+) -> tuple[Split, Split, Split]:
+    """The three splits; a validation split of its own is taken whole."""
+    if validation is None:
+        return split_pools(name, pool, test, sizes, seed)
+
+    train_size, _, test_size = sizes
+    rest = () if train_size is None else (len(pool[1]) - train_size,)
+    wanted = [train_size, test_size] if test is None else [train_size, *(size for size in rest if size > 0)]
+    parts = draw_positions(len(pool[1]), wanted, seed, name)
+    source = name if test is None else f"{name}-train"
+    test_part = parts[1] if test is None else draw_positions(len(test[1]), (test_size,), seed, name)[0]
+
+    return (
+        subset(*pool, parts[0], source),
+        subset(*validation, torch.arange(len(validation[1])), f"{name}-validation"),
+        subset(*pool, test_part, name) if test is None else subset(*test, test_part, f"{name}-test"),
+    )
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

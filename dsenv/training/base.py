@@ -28,6 +28,8 @@ class Replicas(ABC):
 
         self.form = ""
         """"stacked", "vmap" or "loop"."""
+        self.needs_company = False
+        """Whether a batch of one sample cannot be trained on, because batch statistics need two."""
         self.features_wanted = False
         """Whether the inputs of the last linear layer are returned too."""
         self.stacked = False

@@ -26,6 +26,7 @@ from dsenv.training.modules import (
 )
 from dsenv.training.optim import make_optimizer
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 Found = TypeVar("Found")
 
 
@@ -71,6 +72,7 @@ class LoopReplicas(Replicas):
         self._noise: list[Tensor] = []  # states of the replicas' random streams, for dropout
         self._build()
         self._check_threads()
+        self.needs_company = any(isinstance(part, BATCH_NORM) for part in self._models[0].modules())
 
     def _build(self) -> None:
         """Models of all replicas, optimisers and random streams, each from the replica's number."""
@@ -147,6 +149,20 @@ class LoopReplicas(Replicas):
             self._noise[replica] = stream.get_state()
             stream.set_state(before)
 
+    @contextmanager
+    def _explained(self, size: int) -> Iterator[None]:
+        """Say what to do where batch normalisation refuses a batch of one sample."""
+        try:
+            yield
+        except ValueError as error:
+            if size > 1 or not self.needs_company:
+                raise
+            raise ValueError(
+                f"{type(self._models[0]).__name__} has batch normalisation, which cannot train on a single "
+                "sample, and a batch has only one: raise recipe.batch_size, interval or ratio, or "
+                f"take a model without it (small_cnn: norm = 'group'). torch says: {error}"
+            ) from error
+
     def _call(self, replica: int, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits and features of one replica."""
         caught: list[Tensor] = []
@@ -184,7 +200,7 @@ class LoopReplicas(Replicas):
         def one(replica: int) -> tuple[Tensor, Tensor, Tensor | None]:
             size = sizes[replica]
             self._models[replica].train()
-            with self._own_stream(replica):
+            with self._own_stream(replica), self._explained(size):
                 outputs, seen = self._call(replica, samples[replica, :size])
             loss = self.task.sample_loss(outputs, labels[replica, :size])
             self._descend(replica, (loss * weight[replica, :size]).mean(), rates[replica])

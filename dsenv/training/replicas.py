@@ -113,6 +113,7 @@ def make_replicas(
     if chosen == "stacked" and not can_stack(model):
         bad += [type(layer).__name__ for _, layer in layers(model) if not can_stack_layer(layer)]
         bad += ["hooks"] * is_hooked(model) + ["parameters in several places"] * is_tied(model)
+        bad = bad or ["a container with a forward of its own"]
     bad = bad or ([] if reason is None else [reason])
     if bad:
         raise ValueError(

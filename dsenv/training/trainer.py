@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dsenv import kernels
 from dsenv.errors import check_count, check_flag, check_positive, pick
@@ -52,9 +53,13 @@ class Totals:
         self.correct = torch.zeros_like(self.loss)
         self.count = torch.zeros_like(self.loss)
 
-    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor) -> None:
-        """Add (K, B) losses and hits, leaving out padding."""
-        self.loss += torch.where(is_sample, loss, torch.zeros_like(loss)).sum(1)
+    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor, size: int) -> None:
+        """Add (K, B) losses and hits, leaving out padding; `size` is N.
+
+        The sum goes over at least N places, so that it rounds alike however many the other replicas have.
+        """
+        own = torch.where(is_sample, loss, torch.zeros_like(loss))
+        self.loss += functional.pad(own, (0, max(size - own.shape[1], 0))).sum(1)
         self.correct += (correct & is_sample).sum(1)
         self.count += is_sample.sum(1)
 
@@ -178,8 +183,7 @@ class Trainer:
             budget: samples that each replica sees in its whole training run, for the learning-rate schedule.
             hooks: augments every batch before the forward pass and receives the outputs of the models.
         """
-        batch = self.task.recipe.batch_size
-        starts = range(0, selection.index.shape[1], batch)
+        starts = range(0, selection.index.shape[1], self.task.recipe.batch_size)
         rates = self._learning_rates(selection.counts, starts, spent, budget)
         self.replicas.features_wanted = hooks is not None and hooks.needs_features
         total = Totals(self.replicas.count, self.device)
@@ -188,10 +192,11 @@ class Trainer:
 
         for number, start in enumerate(starts):
             # The batch: positions, labels, weights, and inputs that the hooks augment
-            index = selection.index[:, start : start + batch]  # (K, B)
-            sizes = [min(max(count - start, 0), index.shape[1]) for count in selection.counts]
+            sizes = [self._batch_size(count - start, start > 0) for count in selection.counts]
+            if not any(sizes):  # the last sample went with the batch before
+                continue
+            index, weight = self._batch(selection, start, sizes)  # (K, B)
             labels = self._labels.gather(1, index)
-            weight = selection.weight[:, start : start + batch]
             inputs = self._inputs(index, sizes, hooks)
 
             # One optimiser step; the hooks get the outputs from before it
@@ -209,6 +214,42 @@ class Trainer:
 
         self._take_in(parts, step, total)
         return Interval(total.loss / total.count, total.correct / total.count)
+
+    def _batch_size(self, left: int, is_later: bool) -> int:
+        """Samples of a replica's next batch when `left` are left of the interval.
+
+        Where batch statistics need two samples, a single one that would be left over goes with the batch
+        before it.
+        """
+        batch = self.task.recipe.batch_size
+        if self.replicas.needs_company and batch > 1:
+            if left == batch + 1:
+                return left
+            if left == 1 and is_later:
+                return 0
+        return min(max(left, 0), batch)
+
+    def _batch(self, selection: StackedSelection, start: int, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Positions and weights (K, B) of the batch that begins at `start`; N is padding.
+
+        Where one pass serves all replicas, B does not depend on what the others select: another shape would
+        round otherwise.
+        """
+        wanted = max(sizes)
+        index = selection.index[:, start : start + wanted]
+        weight = selection.weight[:, start : start + wanted]
+
+        # Samples that belong to another batch of their replica
+        if [min(max(count - start, 0), wanted) for count in selection.counts] != list(sizes):
+            size = kernels.sent(torch.tensor(sizes), self.device)
+            place = torch.arange(wanted, device=self.device)
+            index = index.masked_fill(place >= size[:, None], self.size)
+
+        missing = min(self.task.recipe.batch_size, self.size) - wanted
+        if self.replicas.stacked and missing > 0:
+            index = functional.pad(index, (0, missing), value=self.size)
+            weight = functional.pad(weight, (0, missing))
+        return index, weight
 
     def _inputs(self, index: Tensor, sizes: Sequence[int], hooks: BatchHooks | None) -> Tensor:
         """(K, B, ...) inputs, augmented where the hooks do that."""
@@ -239,7 +280,7 @@ class Trainer:
         index, loss, logits = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
         labels = self._labels.gather(1, index)
         self.signals.update(index, loss, logits, labels, step)
-        total.add(loss, logits.argmax(-1) == labels, index < self.size)
+        total.add(loss, logits.argmax(-1) == labels, index < self.size, self.size)
 
     def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""

@@ -187,7 +187,7 @@ def test_choices_of_discrete_actions():
     rule = make_control("rule", 3, 0.5)
     assert rule.choices().tolist() == [[0]] and rule.size == len(rule.names) == 1
     for name in ("ratio", "strength"):
-        with pytest.raises(ValueError, match=r"control\.levels .*at least 2, got 1"):
+        with pytest.raises(ValueError, match=r"control\.levels .*from 2 to 1000, got 1"):
             make_control({"name": name, "levels": 1}, 3, 0.5)
     for name in ("mask", "joint"):
         with pytest.raises(ValueError, match=f"control '{name}' has no discrete actions"):

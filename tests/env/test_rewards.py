@@ -165,8 +165,8 @@ def test_a_budget_may_be_left_over_and_the_episode_still_has_all_its_intervals()
         ({"reward": {"name": "cost_aware", "price": -1}}, "reward.price must be a number above 0, got -1"),
         ({"reward": "cost_aware"}, "set spend_all = false with a control that decides how much"),
         ({"spend_all": False}, "use the control 'ratio' or 'joint'"),
-        ({"spend_all": 0}, "spend_all must be true or false, got 0"),
-        ({"trusted_validation": "no"}, "trusted_validation must be true or false, got 'no'"),
+        ({"spend_all": 0}, "spend_all must be True or False, got 0"),
+        ({"trusted_validation": "no"}, "trusted_validation must be True or False, got 'no'"),
         ({"trusted_validation": False, "train_on_validation": True}, "set one"),
     ],
 )

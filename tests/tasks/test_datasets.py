@@ -143,7 +143,7 @@ def test_bad_data_is_refused_with_the_value(change, message):
 def test_arrays_and_fractional_labels_are_refused_with_the_next_step():
     with pytest.raises(ValueError, match="images must be a tensor, got ndarray"):
         from_tensors(np.zeros((60, 4), np.float32), torch.arange(60) % 3)
-    with pytest.raises(ValueError, match=r"labels must be whole numbers, got torch.float32; use labels.long"):
+    with pytest.raises(ValueError, match=r"whole numbers, got torch.float32 .*; use labels.long"):
         from_tensors(torch.zeros(60, 4), torch.zeros(60))
 
 
@@ -205,3 +205,45 @@ def test_validation_in_training_is_a_union():
     joined = dataset.with_validation_in_training()
     assert len(joined.train) == len(dataset.train) + len(dataset.validation)
     assert torch.equal(joined.test.images, dataset.test.images)
+
+
+def test_a_trusted_validation_split_of_ones_own():
+    images, labels = torch.rand(60, 4), torch.arange(60) % 3
+    trusted, right = torch.rand(9, 4), torch.arange(9) % 3
+    own = {"validation_images": trusted, "validation_labels": right}
+    data = from_tensors(images, labels, test=20, **own)
+    assert torch.equal(data.validation.images, trusted) and torch.equal(data.validation.labels, right)
+    assert len(data.train) == 40 and len(data.test) == 20
+    rows = torch.cat([data.train.source[1], data.test.source[1]])
+    assert rows.sort().values.tolist() == list(range(60))
+
+    tests = {"test_images": trusted, "test_labels": right}
+    data = from_tensors(images, labels, test=None, **own, **tests)
+    assert (len(data.train), len(data.validation), len(data.test)) == (60, 9, 9)
+    assert len(from_tensors(images, labels, train=30, test=None, **own, **tests).train) == 30
+    assert from_tensors(images, labels.int(), test=20, **own).train.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"validation_labels": None}, "give validation_images and validation_labels together"),
+        ({"validation_labels": torch.full((9,), 3)}, "validation has the label 3; with 3 classes"),
+        ({"validation_labels": torch.arange(8) % 3}, "9 samples and 8 labels in validation_images"),
+        ({"validation_labels": torch.rand(9)}, "validation_labels must be whole numbers"),
+        ({"validation_labels": [0] * 9}, "validation_labels must be a tensor, got list"),
+        ({"validation_images": torch.full((9, 4), float("nan"))}, "sample 0 has a NaN or infinite value"),
+        ({"validation_images": torch.rand(9, 5)}, "all splits must be alike"),
+        ({"validation_images": torch.zeros(9, 4, dtype=torch.uint8)}, "all splits must be alike"),
+        ({"validation_images": torch.rand(0, 4), "validation_labels": torch.arange(0)}, "is empty"),
+        ({"classes": "3"}, "classes must be a whole number from 2"),
+        ({"classes": 10**12}, "classes must be a whole number from 2"),
+        ({"train": 61}, "too few"),
+        ({"train": 2.5}, "train must be a whole number"),
+        ({"split_seed": -1}, "split_seed must be a whole number"),
+    ],
+)
+def test_a_wrong_validation_split_is_named(change, named):
+    own = {"validation_images": torch.rand(9, 4), "validation_labels": torch.arange(9) % 3, **change}
+    with pytest.raises(ValueError, match=named):
+        from_tensors(torch.rand(60, 4), torch.arange(60) % 3, **{"test": 20, **own})

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from dsenv.rng import Streams
-from dsenv.select.base import StackedSelection
+from dsenv.select.base import Selection, StackedSelection
 from dsenv.select.gumbel import gumbel_top_k
-from dsenv.tasks import Recipe, Task
+from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.tasks.corruption import symmetric_noise
 from dsenv.tasks.digits import digits
 from dsenv.tasks.models import mlp
@@ -156,3 +157,53 @@ def test_stacked_training_on_a_gpu_equals_the_cpu():
             )
         scores.append(trainer.evaluate("validation").log_likelihood.cpu())
     torch.testing.assert_close(*scores, rtol=1e-2, atol=1e-2)
+
+
+def norm_trainer(counts, batch=10):
+    """A trainer of models with batch statistics, and a selection of the first samples."""
+
+    def model():
+        return nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 3))
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(60, 64, generator=generator)
+    data = from_tensors(images, torch.arange(60) % 3, validation=10, test=10)
+    trainer = Trainer(Task(data, model, Recipe(batch_size=batch)), len(counts))
+    for k in range(len(counts)):
+        trainer.start(k, 3, data.train.labels)
+    chosen = [Selection(torch.arange(count), torch.ones(count)) for count in counts]
+    return trainer, StackedSelection.of(chosen, trainer.size)
+
+
+@pytest.mark.parametrize("counts", [(21,), (21, 20), (21, 31), (11, 0), (2, 21), (21, 11, 9)])
+def test_a_single_sample_left_over_goes_with_the_batch_before(counts):
+    trainer, selection = norm_trainer(counts)
+    sizes = []
+    step = trainer.replicas.step
+
+    def noted(samples, index, labels, weight, batch_sizes, lr):
+        sizes.append(list(batch_sizes))
+        for row, size in zip(index, batch_sizes, strict=True):
+            assert (row[:size] < trainer.size).all() and (row[size:] == trainer.size).all()
+        return step(samples, index, labels, weight, batch_sizes, lr)
+
+    trainer.replicas.step = noted
+    measured = trainer.train(selection, 0, [0] * len(counts), [100] * len(counts))
+    for k, count in enumerate(counts):
+        own = [row[k] for row in sizes if row[k]]
+        assert sum(own) == count and 1 not in own
+        assert int(trainer.signals.times_trained[k].sum()) == count
+        assert bool(measured.loss[k].isfinite()) == (count > 0)
+
+        # Equal to the same training run alone
+        alone, chosen = norm_trainer((count,))
+        alone.train(chosen, 0, [0], [100])
+        for name, value in alone.replicas.parameters_of(0).items():
+            assert torch.equal(value, trainer.replicas.parameters_of(k)[name])
+
+
+@pytest.mark.parametrize(("counts", "batch"), [((1,), 10), ((3,), 1)])
+def test_a_single_sample_alone_is_named(counts, batch):
+    trainer, selection = norm_trainer(counts, batch)
+    with pytest.raises(ValueError, match="batch normalisation, which cannot train on a single sample"):
+        trainer.train(selection, 0, [0], [100])

@@ -6,6 +6,7 @@ from torch import Tensor
 from dsenv import kernels
 from dsenv.control.observation import squash
 from dsenv.env.rewards.base import Reward, RewardInputs, Transition, mean_over, variance_over
+from dsenv.errors import check_share
 from dsenv.select.data_agent_reward import EPSILON
 
 
@@ -35,9 +36,7 @@ class CompositeReward(Reward):
     """
 
     def __init__(self, quantile: float = 0.95) -> None:
-        if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0 < quantile <= 1:
-            raise ValueError(f"reward.quantile must be in (0, 1], got {quantile!r}")
-        self.quantile = quantile
+        self.quantile = check_share("reward.quantile", quantile)
 
     def measure(self, inputs: RewardInputs) -> Tensor:
         """D, U, Var(d) and Var(u), (K, 4)."""
