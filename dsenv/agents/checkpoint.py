@@ -17,6 +17,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from dsenv.agents.vec_env import aligned
+
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.logger import Logger
@@ -141,7 +143,7 @@ def _load_episodes(model: "BaseAlgorithm", state: Mapping[str, Any]) -> None:
     for name, value in state["episodes"].items():
         if name not in OF_EPISODES:
             raise ValueError(f"it has no {name}")
-        setattr(model, name, value)
+        setattr(model, name, aligned(value) if isinstance(value, np.ndarray) else value)
 
     if state["lstm"] is not None:
         kind: Any = type(model._last_lstm_states)  # type: ignore[attr-defined]

@@ -274,3 +274,13 @@ def test_strength_is_logged_where_the_control_decides_it():
         model.learn(16, callback=EnvScalars(), log_interval=4)
         assert ("env/strength" in logged[-1]) == (name == "Tiny-Strength-v0")
     assert 0 < logged[0]["env/strength"] < 1
+
+
+def test_observations_lie_where_products_end_in_equal_bits():
+    """At another address a matrix product may end in other bits, and equal runs would part."""
+    env = stacked("Tiny-Ratio-v0", 2)
+    seen = [env.reset()]
+    for _ in range(6):
+        env.step_async(np.zeros((2, *env.action_space.shape), np.float32))
+        seen.append(env.step_wait()[0])
+    assert [observation.ctypes.data % 64 for observation in seen] == [0] * 7
