@@ -16,6 +16,8 @@ from tests.workbench.runs import (
     scalars_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def few_evaluations(monkeypatch):
