@@ -91,15 +91,14 @@ def finish(process, seconds=LIMIT):
 
 
 def kill_after(process, seconds):
-    """Kill a process after some seconds; whether it still ran."""
+    """Kill a process after some seconds; whether it still ran, and the end of what it said."""
     try:
-        process.wait(seconds)
+        _, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        return True
-    process.communicate(timeout=60)
-    return False
+        return True, ""
+    return False, said.decode(errors="replace")[-2000:]
 
 
 def new_command(agent, out, save_every):
@@ -179,10 +178,11 @@ def go_on(out, command, draws, wall):
         words = command if run is None else ["--resume", str(run), "--seeds", "1", "--save-every", "0.5"]
         process = start(words)
         if draws.random() < 0.3 and number < RESUMES - 1:
-            if kill_after(process, draws.uniform(0.2, 1) * wall):
+            was_killed, said = kill_after(process, draws.uniform(0.2, 1) * wall)
+            if was_killed:
                 kills += 1
                 continue
-            status, said = process.returncode, ""
+            status = process.returncode
         else:
             status, said = finish(process)
         if status == 2 and run is not None and "has done its" in said:
@@ -209,7 +209,7 @@ def trial(agent, aim, seed, folder, reference):
     process = start(command, None if aim is None else (out, aim))
     if aim is None:
         seconds = draws.uniform(0, 1.05) * reference["seconds"]
-        was_killed = kill_after(process, seconds)
+        was_killed, _ = kill_after(process, seconds)
         moment = f"{seconds:.2f} s"
     else:
         status, _ = finish(process)
