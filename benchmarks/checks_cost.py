@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/checks_cost.py --before PATH [--rounds 7] [--json PATH]
 
 PATH is a checkout of dsenv at an earlier commit (`git worktree add PATH COMMIT`). In every round both
-versions run in a process of their own, in turn, the first one changing from round to round; each trains a linear
-model by a plan, and the clock counts the processor time of this process while a batch is made, while its loss is
-taken in and while an epoch ends. The ratio of a round is after / before; given are its median and quartiles.
+versions run in a process of their own, in turn, the first one changing from round to round. Each trains a
+linear model by a plan, and the clock counts the processor time of this process while a batch is made, while
+its loss is taken in and while an epoch ends. The ratio of a round is after / before; given are its median and
+its range.
 
 Rows: tensors in memory, a map-style data set through a loader (positions and labels are looked at there), a
 loader of the user's own with `plan.sampler`, and selectors that learn from every batch.

@@ -17,6 +17,7 @@ FLOORS = (
         "catalogue",
         "describe",
         "errors",
+        "files",
         "kinds",
         "plain",
         "rng",
