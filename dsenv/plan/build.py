@@ -134,14 +134,14 @@ def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, 
     controller = make_controller(chosen["augment"], given)
     volume = make_volume(chosen["volume"])
     for name, part in (("selector", selector), ("augment", controller)):
-        claim(name, part, chosen[name])
+        check_free(name, part, chosen[name])
 
     words = in_words(chosen, {"selector": selector, "volume": volume, "augment": controller})
     return PlanParts(selector, volume, controller, chosen["volume"], words)
 
 
-def claim(name: str, part: Any, choice: Any) -> None:
-    """Note that a part which was given as an object belongs to a plan now.
+def check_free(name: str, part: Any, choice: Any) -> None:
+    """Check that a part which was given as an object belongs to no other plan.
 
     Args:
         name: "selector" or "augment".
@@ -151,16 +151,20 @@ def claim(name: str, part: Any, choice: Any) -> None:
     Raises:
         ValueError: it was given to a plan before, and may keep what it learnt there.
     """
-    if part is None or part is not choice or not keeps_state(part):
-        return
-    if getattr(part, CLAIMED, False):
+    if part is not None and part is choice and getattr(part, CLAIMED, False):
         kind = type(part).__name__
         raise ValueError(
             f"this {kind} was given to a plan before and keeps what it learnt there; make one for each plan, "
-            f"or let the plan make it from a class or a table, {name}={{'name': {kind}, ...}}"
+            f"{name}={kind}(...), or let the plan make it, from a name, a class or a table"
         )
-    with suppress(AttributeError):  # a class with slots
-        object.__setattr__(part, CLAIMED, True)
+
+
+def claim(parts: "PlanParts", chosen: Chosen) -> None:
+    """Note that the parts which were given as objects, and may remember something, belong to a plan now."""
+    for part, choice in ((parts.selector, chosen["selector"]), (parts.controller, chosen["augment"])):
+        if part is not None and part is choice and keeps_state(part):
+            with suppress(AttributeError):  # a class with slots
+                object.__setattr__(part, CLAIMED, True)
 
 
 def keeps_state(part: Any) -> bool:

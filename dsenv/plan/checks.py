@@ -10,7 +10,8 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.geometric import GEOMETRIC_OPS
 from dsenv.errors import shown
-from dsenv.plan.data import Batch
+from dsenv.outputs import ModelOutputs
+from dsenv.plan.data import IGNORED, Batch, are_whole, no_class
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
@@ -37,17 +38,14 @@ def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
             "function leaves samples out or adds some; give it to plan.loader(collate_fn=...), or to "
             "dsenv.plan.IndexedCollate in a loader of your own, and its positions follow"
         )
-    if classes is None or labels.dtype != torch.int64 or labels.dim() != 1 or labels.device.type != "cpu":
+    if not are_whole(labels) or labels.dim() != 1 or not len(labels) or labels.device.type != "cpu":
         return
 
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= classes:
+    low, high = int(labels.min()), int(labels.max())
+    if low == IGNORED or (classes is not None and (low < 0 or high >= classes)):
         label = low if low < 0 else high
         position = int(index[(labels == label).nonzero()[0].to(index.device)])
-        raise ValueError(
-            f"labels must be classes, 0 to {classes - 1}; got {label} at position {position}: set "
-            "DataPlan(classes=...) right, or leave such samples out of the data"
-        )
+        raise ValueError(no_class(label, position, classes))
 
 
 def check_geometry(controller: AugmentationController, inputs: Tensor, labels: Any) -> None:
@@ -184,6 +182,19 @@ def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, labels: T
                 f"a pass over {len(index)} samples gave {name} of shape {tuple(value.shape)}: it needs one "
                 "row a sample"
             )
+
+
+def check_scored(selector: Selector, passes: Sequence[ModelOutputs]) -> None:
+    """Check that the scoring passes gave the features that a selector needs.
+
+    Raises:
+        ValueError: they did not.
+    """
+    if selector.needs_features and any(found.features is None for found in passes):
+        raise ValueError(
+            f"{type(selector).__name__} needs the features of the pass: plan.score(dsenv.plan.FeatureForward("
+            "model, head)), or of a function that gives (logits, features)"
+        )
 
 
 def _check_needed(

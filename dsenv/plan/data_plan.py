@@ -1,8 +1,9 @@
 """DataPlan: selector x volume schedule x augmentation in your own training loop."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -143,6 +144,7 @@ class DataPlan:
             self._number, self.controller, transform, self.epoch_sampler, self.cost
         )
         self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
+        build.claim(parts, chosen)
 
     # Epochs, steps, progress
 
@@ -177,7 +179,10 @@ class DataPlan:
 
     @property
     def nonfinite(self) -> Tensor:
-        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out."""
+        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out.
+
+        Visits of the epochs that have ended, and of the last one once all of it was trained on.
+        """
         return self._feedback.values.count
 
     def steps_in_epoch(self, epoch: int | None = None) -> int:
@@ -193,7 +198,11 @@ class DataPlan:
             self._end_epoch()
         while self.epoch_sampler.epoch < self.epochs:
             epoch = self.epoch_sampler.epoch
-            yield epoch
+            try:
+                yield epoch
+            except GeneratorExit:  # the loop was left
+                self._feedback.leave(epoch)
+                raise
             if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()
 
@@ -352,9 +361,11 @@ class DataPlan:
         # 3. Signals, selector and controller take it in
         self._feedback.take_in(seen, views, self.epoch_sampler, batch.number)
 
-        # 4. The samples count as trained on
+        # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
         self.cost.trained += len(losses)
+        if record.is_done and self.epoch == self.epochs - 1:
+            self._feedback.settle(self.epoch)
 
     def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
         """Weighted mean () of a batch's losses (B,), with its graph; nothing is taken in.
@@ -402,6 +413,7 @@ class DataPlan:
             ]
         self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
 
+        checks.check_scored(self.selector, passes)
         with self.cost.timed("select"):
             self.selector.prepare(*passes)
         self.epoch_sampler.scoring_passes += 1
@@ -428,7 +440,11 @@ class DataPlan:
         Raises:
             ValueError: the logits were not given, or no epoch has ended.
         """
-        return find_suspects(self.signals, self.signals.label_history, self.epoch)
+        epochs = self.epoch
+        if self.epoch_sampler.is_done:  # trained to its end, and not ended yet
+            self._feedback.settle(self.epoch)
+            epochs += 1
+        return find_suspects(self.signals, self.signals.label_history, epochs)
 
     # States
 
@@ -465,6 +481,16 @@ class DataPlan:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
         return {**own, **self._parts.words, "parts": self._parts.settings()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, by `copy.deepcopy` or pickle, is a plan of its own: it takes no batches of the other."""
+        vars(self).update(state)
+        self._number = next(_NUMBERS)
+        self._transform_batch.plan = self._number
+
+    def __copy__(self) -> Self:
+        """A shallow copy would share what is learnt: it is a deep one."""
+        return copy.deepcopy(self)
 
     def __repr__(self) -> str:
         parts = ", ".join(

@@ -45,10 +45,6 @@ class EpochRecord:
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
         self._is_resumed = False  # batches were cut when something was trained on already
-        self._on_cpu = device.type == "cpu"
-        self._bits = (
-            self._trained.numpy() if self._on_cpu else None
-        )  # the same memory; NumPy is quicker to ask
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     # What is left
@@ -209,36 +205,54 @@ class EpochRecord:
     # What was trained on
 
     def check_new(self, batch: Batch) -> None:
-        """Check that no sample of a batch was trained on before.
+        """Check that the samples of a batch are of this epoch, and that none was trained on before.
 
         Where the positions are not on the CPU, to look at them would be a wait; there the number of the batch
         tells.
 
         Raises:
-            ValueError: one was.
+            ValueError: one is not, or was.
         """
-        again = ""
-        if self._bits is not None and batch.index.device.type == "cpu":
-            trained = self._bits[batch.index.numpy()]
-            again = f"sample {int(batch.index[int(trained.argmax())])}" if trained.any() else ""
-        elif self._taken.get(batch.number, 0) + len(batch.index) > self.size_of(batch.number):
-            again = f"batch {batch.number}"
+        if self._is_on_host(batch.index):
+            if (self._places_of(batch.index) < 0).any():
+                self._refuse(batch.index)
+            trained = self._bits()[batch.index.numpy()]
+            if trained.any():
+                self._refuse_again(f"sample {int(batch.index[int(trained.argmax())])}")
+            return
 
-        if again:
+        taken, most = self._taken.get(batch.number, 0), self.size_of(batch.number)
+        if taken and taken + len(batch.index) > most:
+            self._refuse_again(f"batch {batch.number}")
+        if len(batch.index) > most:
             raise ValueError(
-                f"{again} of epoch {self.epoch} was taken in before, by plan.loss or plan.observe: a sample "
-                "counts once an epoch. For the weighted loss once more (SAM, L-BFGS, logging) call "
-                "plan.weighted(batch, losses), which takes nothing in"
+                f"batch {batch.number} of epoch {self.epoch} has {most} samples, and {len(batch.index)} were "
+                "given: give plan.loss the batches that the plan made, or DataPlan a larger batch_size"
             )
+
+    def _refuse_again(self, what: str) -> None:
+        raise ValueError(
+            f"{what} of epoch {self.epoch} was taken in before, by plan.loss or plan.observe: a sample "
+            "counts once an epoch. For the weighted loss once more (SAM, L-BFGS, logging) call "
+            "plan.weighted(batch, losses), which takes nothing in"
+        )
 
     def mark(self, batch: Batch) -> None:
         """Note that the samples of a batch were trained on."""
-        if self._bits is not None and batch.index.device.type == "cpu":
-            self._bits[batch.index.numpy()] = True
+        if self._is_on_host(batch.index):
+            self._bits()[batch.index.numpy()] = True
         else:
             self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
         self._taken[batch.number] = self._taken.get(batch.number, 0) + len(batch.index)
         self.done += len(batch.index)
+
+    def _is_on_host(self, index: Tensor) -> bool:
+        return self._trained.device.type == "cpu" and index.device.type == "cpu"
+
+    def _bits(self) -> NDArray[np.bool_]:
+        """Which samples (N,) were trained on: the same memory, which NumPy is quicker to ask."""
+        bits: NDArray[np.bool_] = self._trained.numpy()
+        return bits
 
     # States
 

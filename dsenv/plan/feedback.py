@@ -88,8 +88,7 @@ class PlanSignals(SampleSignals):
     def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
         """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
         self.blind = True
-        nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
-        self.update(index, loss, nothing, torch.zeros_like(index), step, **known)
+        self.update(index, loss, None, torch.zeros_like(index), step, **known)
 
     def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the outputs say, as signals; the history of the labels takes it in."""
@@ -137,12 +136,19 @@ class EpochBuffer:
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
         self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
-        self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
+        self._elements += len(loss) * (signals.classes if more else 1)
 
     @property
     def is_full(self) -> bool:
         """So much is kept that the signals should take it in now."""
         return self._elements > FLUSH_ELEMENTS
+
+    def note(self, signals: PlanSignals, record: ValueRecord) -> None:
+        """Put on record what is not finite of all that is kept."""
+        for index, loss, *more in self._parts:
+            logits, labels = more or (None, index)
+            seen = ModelOutputs(index, labels, loss, logits)
+            record.add(index, codes(seen, None if logits is None else signals.classes))
 
     def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
         """Let the signals take in what is kept, but for what is not finite, which goes on record."""
@@ -338,6 +344,17 @@ class Feedback:
         code = codes(seen)
         self.values.add(seen.index, code)
         return mended(seen, code)
+
+    def settle(self, epoch: int) -> None:
+        """Let the signals take in an epoch of which every sample was trained on, before it is ended."""
+        self._buffer.flush(self.signals, epoch, self.values)
+        if self.signals.device.type == "cpu":  # elsewhere it would be a wait
+            self.values.report(epoch, stacklevel=5)
+
+    def leave(self, epoch: int) -> None:
+        """Say which values of an epoch that is left early were not finite."""
+        self._buffer.note(self.signals, self.values)
+        self.values.report(epoch, stacklevel=5)
 
     def end_epoch(self, epoch: int) -> None:
         """Let the signals take in the epoch, and say which values were not finite."""

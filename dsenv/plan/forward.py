@@ -1,5 +1,8 @@
 """Forward passes: a model with its features, and scoring passes over data without training."""
 
+import functools
+import inspect
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -45,20 +48,46 @@ def evaluating(forward: ForwardFunction) -> Iterator[None]:
     A module, or the model of a `FeatureForward`, is known; the models behind any other function are met when
     they are called.
     """
-    model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
-    if isinstance(model, nn.Module):
-        with evaluation_mode(model):
-            yield
-        return
-
+    known = _models_of(forward)
     with ExitStack() as stack:
+        for model in known:
+            stack.enter_context(evaluation_mode(model))
 
         def meet(module: nn.Module, _arguments: Any) -> None:
             if module.training:
                 stack.enter_context(evaluation_mode(module))
 
-        stack.callback(register_module_forward_pre_hook(meet).remove)
+        # A hook makes torch compile a model anew, so there is none where the model is known
+        if not any(model is forward or model is getattr(forward, "model", None) for model in known):
+            stack.callback(register_module_forward_pre_hook(meet).remove)
         yield
+
+
+def _models_of(function: Any, depth: int = 3) -> list[nn.Module]:
+    """Models that a function holds: itself, what it is bound to, and what it reads by name."""
+    if isinstance(function, nn.Module):
+        return [function]
+    if depth == 0 or isinstance(function, type):
+        return []
+
+    held: list[Any] = []
+    if isinstance(function, functools.partial):
+        held += [function.func, *function.args, *function.keywords.values()]
+    held += [getattr(function, "__self__", None), getattr(function, "__wrapped__", None)]
+    if code := getattr(function, "__code__", None):
+        cells = (cell for cell in function.__closure__ or ())
+        held += [cell.cell_contents for cell in cells if cell != types.CellType()]
+        held += [function.__globals__.get(name) for name in code.co_names]
+        held += function.__defaults__ or ()
+    elif not inspect.ismodule(function):
+        held += getattr(function, "__dict__", {}).values()
+
+    parts = (part for part in held if isinstance(part, nn.Module) or callable(part) or _is_plain_object(part))
+    return [model for part in parts for model in _models_of(part, depth - 1)]
+
+
+def _is_plain_object(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not inspect.ismodule(value) and not isinstance(value, type)
 
 
 def full_pass(
