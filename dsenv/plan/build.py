@@ -134,24 +134,23 @@ def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, 
     controller = make_controller(chosen["augment"], given)
     volume = make_volume(chosen["volume"])
     for name, part in (("selector", selector), ("augment", controller)):
-        check_free(name, part, chosen[name])
+        check_free(name, part)
 
     words = in_words(chosen, {"selector": selector, "volume": volume, "augment": controller})
     return PlanParts(selector, volume, controller, chosen["volume"], words)
 
 
-def check_free(name: str, part: Any, choice: Any) -> None:
-    """Check that a part which was given as an object belongs to no other plan.
+def check_free(name: str, part: Any) -> None:
+    """Check that a part, given as an object or by a factory, belongs to no other plan.
 
     Args:
         name: "selector" or "augment".
-        part: what the plan works with.
-        choice: what the user gave.
+        part: what the plan works with; None for nothing.
 
     Raises:
         ValueError: it was given to a plan before, and may keep what it learnt there.
     """
-    if part is not None and part is choice and getattr(part, CLAIMED, False):
+    if part is not None and getattr(part, CLAIMED, False):
         kind = type(part).__name__
         raise ValueError(
             f"this {kind} was given to a plan before and keeps what it learnt there; make one for each plan, "
@@ -159,10 +158,10 @@ def check_free(name: str, part: Any, choice: Any) -> None:
         )
 
 
-def claim(parts: "PlanParts", chosen: Chosen) -> None:
-    """Note that the parts which were given as objects, and may remember something, belong to a plan now."""
-    for part, choice in ((parts.selector, chosen["selector"]), (parts.controller, chosen["augment"])):
-        if part is not None and part is choice and keeps_state(part):
+def claim(parts: "PlanParts") -> None:
+    """Note that the parts which may remember something belong to a plan now."""
+    for part in (parts.selector, parts.controller):
+        if part is not None and keeps_state(part):
             with suppress(AttributeError):  # a class with slots
                 object.__setattr__(part, CLAIMED, True)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from dsenv.errors import check_flag, shown
+from dsenv.errors import check_flag, check_function, shown
 from dsenv.plan.tags import Leaf, Tags, compare, keeps_order, leaves, replaced
 
 CollateFunction = Callable[[list[Any]], Any]
@@ -23,6 +23,10 @@ WAY_OUT = (
 
 class RawSamples(list[Any]):
     """A batch that is the list of its samples: of two they are no pair of inputs and labels."""
+
+
+class NothingLeft:
+    """In place of a batch: the collate function gave None, since all its samples are broken."""
 
 
 class IndexedCollate:
@@ -40,15 +44,15 @@ class IndexedCollate:
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any] | None = None, *, indexed: bool = False) -> None:
-        self.collate = collate or default_collate
+        self.collate = check_function("collate_fn", collate) or default_collate
         self.indexed = check_flag("indexed", indexed)
         self._usual: Leaf | None = None  # the value that could be marked in the last batch
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        """Positions (B,) int64, and the batch.
+        """Positions (B,) int64, and the batch; where the function gives None, all of them and `NothingLeft`.
 
         Raises:
-            ValueError: the order cannot be followed, or the function repeats samples or leaves out all.
+            ValueError: the order cannot be followed, or the function repeats or mixes samples.
         """
         if self.indexed:
             return self._given(list(items))
@@ -58,7 +62,7 @@ class IndexedCollate:
         if self.collate is default_collate:
             return positions, self.collate(list(samples))
 
-        batch, order = self._followed(list(samples), positions)
+        batch, order = self._followed(list(samples))
         return positions[torch.tensor(order)], batch
 
     def _given(self, items: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
@@ -83,16 +87,13 @@ class IndexedCollate:
             )
         return positions.long(), found[1]
 
-    def _followed(self, samples: list[Any], positions: Tensor) -> tuple[Any, list[int]]:
+    def _followed(self, samples: list[Any]) -> tuple[Any, list[int]]:
         """The batch, and which of the samples each of its rows is."""
         before = _random_state()
         batch = self.collate(_copies(samples))
         after = _random_state()
         if batch is None:
-            raise ValueError(
-                f"the collate function {self._name} gave no batch of {len(samples)} samples (positions "
-                f"{shown(positions.tolist())}): take broken samples out of the data set"
-            )
+            return NothingLeft(), list(range(len(samples)))
 
         try:
             order = self._order(samples, batch, before)

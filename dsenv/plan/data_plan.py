@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from dsenv.catalogue import Choice
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
+from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
@@ -141,10 +143,10 @@ class DataPlan:
         self.transform, self.cost = check_function("transform", transform), Cost()
         self._number = next(_NUMBERS)
         self._transform_batch = BatchTransform(
-            self._number, self.controller, transform, self.epoch_sampler, self.cost
+            self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
         self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
-        build.claim(parts, chosen)
+        build.claim(parts)
 
     # Epochs, steps, progress
 
@@ -302,6 +304,10 @@ class DataPlan:
             record.check_size(len(index), number)
 
         # What they hold
+        if isinstance(sample, NothingLeft):
+            raise ValueError(
+                "the collate function left out all samples of a batch: use plan.loader, or pass it over"
+            )
         checks.check_labels(split_sample(sample)[1], index, self.classes)
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
@@ -407,11 +413,11 @@ class DataPlan:
             sources.append(open_source(validation, self.device))
 
         with self.cost.timed("score"):
-            passes = [
-                full_pass(forward, source.batches(self.transform, **loader), len(source.dataset), sample_loss)
-                for source in sources
-            ]
-        self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
+            batches = [source.batches(self.transform, **loader) for source in sources]
+            sizes = [len(source.dataset) for source in sources]
+            settings = (sample_loss, self.classes)
+            passes = [full_pass(forward, *split, *settings) for split in zip(batches, sizes, strict=True)]
+        self.cost.extra_forwards += sum(sizes)
 
         checks.check_scored(self.selector, passes)
         with self.cost.timed("select"):
@@ -469,9 +475,10 @@ class DataPlan:
         before = self.state_dict()
         try:
             self._load(state)
-        except Exception:
-            self._load(before)
-            raise
+        except Exception as error:
+            with suppress(Exception):  # of a part that refuses its own state too
+                self._load(before)
+            raise ValueError(f"the state could not be loaded, and nothing of it was: {error!r}") from error
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self._feedback.load_state_dict(state["feedback"])

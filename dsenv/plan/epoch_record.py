@@ -44,6 +44,7 @@ class EpochRecord:
         self._weights[chosen.index] = chosen.weight
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
+        self._given = 0  # batches whose positions were not looked at
         self._is_resumed = False  # batches were cut when something was trained on already
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -71,6 +72,7 @@ class EpochRecord:
                 f"plan.start_epoch({self.epoch + 1})"
             )
         self._is_resumed = self.passed > 0
+        self._given = -(-self.passed // self.batch_size)
         if not self._is_resumed:
             return torch.arange(self.end)
         return self._open(torch.arange(self.end))
@@ -108,13 +110,14 @@ class EpochRecord:
         """Weights (B,) of samples (B,), and the number of their batch, whatever was fetched ahead.
 
         Where the positions are not on the CPU, nothing of them is looked at, since that would be a wait; the
-        number is then that of the next batch to be trained on.
+        number is then how many batches were looked up before.
 
         Raises:
             ValueError: a sample was not chosen for this epoch, or is there twice.
         """
         if index.device.type != "cpu":
-            return self._weights[index], self.done // self.batch_size
+            self._given += 1
+            return self._weights[index], self._given - 1
 
         places = self._places_of(index)
         places.sort()
@@ -187,6 +190,11 @@ class EpochRecord:
             missing = self._open(missing)
         self.left_out += self._order()[missing.numpy()].tolist()
 
+    def leave_out_all(self, index: Tensor) -> None:
+        """Note that none of the samples (B,) of a batch will come; errors as for `look_up`."""
+        self.look_up(index)
+        self.left_out += index.tolist()
+
     def _on_host(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions (M,) by place, and places (N,) by position, -1 where not chosen, for the CPU.
 
@@ -245,6 +253,10 @@ class EpochRecord:
             self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
         self._taken[batch.number] = self._taken.get(batch.number, 0) + len(batch.index)
         self.done += len(batch.index)
+
+    def repeated(self) -> int:
+        """Samples that were taken in more than once, which only a look at a device can tell; a wait."""
+        return self.done - int(self._trained.count_nonzero())
 
     def _is_on_host(self, index: Tensor) -> bool:
         return self._trained.device.type == "cpu" and index.device.type == "cpu"

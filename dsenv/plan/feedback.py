@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
-from dsenv.plan.values import ValueRecord, are_finite, codes, mended
+from dsenv.plan.values import ValueRecord, are_finite, codes, mended, unmasked
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals, read_outputs_and_rival
@@ -147,7 +147,7 @@ class EpochBuffer:
         """Put on record what is not finite of all that is kept."""
         for index, loss, *more in self._parts:
             logits, labels = more or (None, index)
-            seen = ModelOutputs(index, labels, loss, logits)
+            seen = unmasked(ModelOutputs(index, labels, loss, logits))
             record.add(index, codes(seen, None if logits is None else signals.classes))
 
     def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
@@ -162,6 +162,7 @@ class EpochBuffer:
         classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
         if loss.device.type != "cpu" or not (are_finite(seen) and _are_classes(labels, classes)):
+            seen = unmasked(seen)
             code = codes(seen, classes)
             never = record.count[index] == signals.times_trained[index]
             known = {"known": code == 0, "filled": never & (code > 0)}
@@ -204,6 +205,7 @@ class BatchTransform:
         transform: applied after it; None for none.
         epoch_sampler: gives signals, random streams and the epoch.
         cost: records the time.
+        classes: C; None where it is not known.
     """
 
     def __init__(
@@ -213,8 +215,10 @@ class BatchTransform:
         transform: Transform | None,
         epoch_sampler: EpochSampler,
         cost: "Cost",
+        classes: int | None,
     ) -> None:
         self.plan = plan
+        self.classes = classes
         self.controller = controller
         self.transform = transform or _same
         self.epoch_sampler = epoch_sampler
@@ -227,7 +231,7 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
-        checks.check_geometry(self.controller, inputs, labels)
+        checks.check_geometry(self.controller, inputs, labels, self.classes)
 
         with self.cost.timed("augment"):
             generator = self.epoch_sampler.generator_for("augment", number)
@@ -338,11 +342,17 @@ class Feedback:
                 controller.observe(seen)
 
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
-        """The outputs without what is not finite, which goes on record."""
-        if seen.loss.device.type == "cpu" and are_finite(seen):  # to ask a device would be a wait
+        """The outputs without what is not finite, or of no class, which goes on record."""
+        classes = None if seen.logits is None else self.signals.classes
+        is_on_cpu = seen.loss.device.type == "cpu"  # to ask a device would be a wait
+        if is_on_cpu and are_finite(seen) and _are_classes(seen.labels, classes):
             return seen
-        code = codes(seen)
+
+        seen = unmasked(seen)
+        code = codes(seen, classes)
         self.values.add(seen.index, code)
+        if classes is not None:
+            seen = replace(seen, labels=seen.labels.clamp(0, classes - 1))
         return mended(seen, code)
 
     def settle(self, epoch: int) -> None:

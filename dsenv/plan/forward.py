@@ -95,6 +95,7 @@ def full_pass(
     batches: Iterable[tuple[Tensor, Any, Tensor]],
     size: int,
     sample_loss: SampleLoss | None = None,
+    classes: int | None = None,
 ) -> ModelOutputs:
     """Run a model over a split, in evaluation mode.
 
@@ -103,35 +104,39 @@ def full_pass(
         batches: (positions, inputs, labels) that cover the split, in any order, on the model's device.
         size: N, samples of the split.
         sample_loss: per-sample loss; None for cross-entropy.
+        classes: C, where known.
 
     Returns:
         The outputs in the order of the split. What is not finite is replaced by the mean of what is, and
         said in a warning.
 
     Raises:
-        ValueError: samples are missing, or outputs have another shape.
+        ValueError: samples are missing, outputs have another shape, or a label is no class.
     """
-    parts: list[tuple[Tensor, ...]] = []
+    parts: list[ModelOutputs] = []
     with evaluating(forward):
         for index, inputs, given in batches:
             logits, features = outputs(forward, inputs)
             labels = given.to(logits.device)
-            checks.check_pass(index, logits, features, labels)
+            checks.check_pass(index, logits, features, classes)
+            if sample_loss is None and logits.dim() == 2:
+                checks.check_labels(labels.cpu(), index.cpu(), logits.shape[1])
             losses = (sample_loss or _cross_entropy)(logits.float(), labels)
             checks.check_losses(losses, len(index), logits.device)
-            more = () if features is None else (features,)
-            parts.append((index.to(logits.device), labels, losses, logits, *more))
+            parts.append(ModelOutputs(index.to(logits.device), labels, losses, logits, features))
+    return values.finite_pass(_joined(parts, size))
 
-    index, labels, losses, logits, *rest = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = _order_of(index, size)
-    found = ModelOutputs(
-        torch.arange(size, device=index.device),
-        labels[order],
-        losses[order],
-        logits[order],
-        rest[0][order] if rest else None,
-    )
-    return values.finite_pass(found)
+
+def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:
+    """The outputs of all batches in the order of the split."""
+    order = _order_of(torch.cat([part.index for part in parts]), size)
+
+    def joined(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found)[order]
+
+    columns = {name: joined(name) for name in ("labels", "loss", "logits", "features")}
+    return ModelOutputs(torch.arange(size, device=order.device), **columns)  # type: ignore[arg-type]
 
 
 def _order_of(index: Tensor, size: int) -> Tensor:

@@ -56,6 +56,8 @@ class Source:
         The labels of a data set are those of its attribute `targets` or `labels`, where it has one.
         """
         labels = self.tensors[-1] if self.tensors else _labels_of(self.dataset)
+        if isinstance(labels, list | tuple):  # as an array they are quicker to digest
+            labels = np.asarray(labels) if all(isinstance(label, int) for label in labels) else list(labels)
         return {"samples": len(self.dataset), "labels": describe(labels)}
 
     @property
@@ -154,10 +156,12 @@ def _check_pair(inputs: NDArray[Any] | Tensor, labels: Tensor) -> None:
     for name, values in (("inputs", inputs), ("labels", labels)):
         if isinstance(values, np.ma.MaskedArray):
             raise ValueError(
-                f"{name} are a masked array, whose mask would be lost: fill it, or leave samples out"
+                f"the {name} of data are a masked array, whose mask would be lost: fill it, or leave samples out"
             )
         if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_nested):
-            raise ValueError(f"{name} are {values.layout} and cannot be gathered; make them dense (to_dense)")
+            raise ValueError(
+                f"the {name} of data are {values.layout} and cannot be gathered; make them dense (to_dense)"
+            )
 
 
 def _number(values: NDArray[Any] | Tensor) -> str:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import default_collate
 
 from dsenv.plan import DataPlan, IndexedCollate
+from dsenv.plan.collate import NothingLeft
 
 pytestmark = pytest.mark.fast
 
@@ -482,6 +483,9 @@ def test_a_list_of_samples_is_no_pair(size: int) -> None:
             assert [int(x[0]) - 1 for x, _ in batch.inputs] == batch.index.tolist()
 
 
-def test_a_batch_of_broken_samples_is_named() -> None:
-    with pytest.raises(ValueError, match=r"gave no batch of 2 samples \(positions \[4, 5\]\)"):
-        IndexedCollate(lambda _: None)([(4, None), (5, None)])
+def test_a_batch_of_broken_samples_is_told_apart() -> None:
+    index, batch = IndexedCollate(lambda _: None)([(4, None), (5, None)])
+    assert index.tolist() == [4, 5] and isinstance(batch, NothingLeft)
+    plan = DataPlan(Texts(), epochs=1, batch_size=2, classes=2)
+    with pytest.raises(ValueError, match="left out all samples of a batch"):
+        plan.batch(plan.epoch_sampler.chosen.index[:2], batch, partial=True)

@@ -333,7 +333,7 @@ def test_regression_and_samples_without_labels() -> None:
 
 @pytest.mark.fast
 def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch(monkeypatch: Any) -> None:
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 32 * 100)
+    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 30)
     signals, inbox = PlanSignals(64, classes=100), EpochBuffer()
     record = ValueRecord(64, signals.device)
     for first in range(0, 64, 8):

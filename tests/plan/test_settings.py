@@ -207,7 +207,8 @@ IMAGES = torch.rand(20, 3, 16, 16)
 def test_masks_as_labels_are_refused_for_ops_that_move_images(labels: torch.Tensor) -> None:
     plan = DataPlan((IMAGES, labels), epochs=2, batch_size=5, augment="trivial")
     with pytest.raises(
-        ValueError, match=r"augment moves images \(shear_x.*are masks that would not move along"
+        ValueError,
+        match=r"augment moves images \(shear_x.*are masks or other places that would not move along",
     ):
         next(plan.batches())
     ops = ["brightness", "contrast"]
@@ -321,7 +322,7 @@ def test_schedules_without_an_end_and_those_that_do_not_tell() -> None:
     ]
     for scheduler in endless:
         assert said(plan, scheduler) == [], scheduler
-    for scheduler in (rates.LambdaLR(optimizer(), lambda step: 0.9**step), SimpleNamespace()):
+    for scheduler in (rates.LambdaLR(optimizer(), lambda step: 0.9**step), SimpleNamespace(step=print)):
         (message,) = said(plan, scheduler)
         assert "does not tell for how many steps it is made; see to it that they are 20" in message
     (message,) = said(plan, rates.MultiStepLR(optimizer(), [10, 30]))
