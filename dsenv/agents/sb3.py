@@ -2,15 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
+from dsenv.agents.base import check_settings
 from dsenv.catalogue import import_entry_point, import_kind
 from dsenv.control.base import Control
-from dsenv.errors import check_keywords, pick
+from dsenv.errors import check_count, check_keywords, check_positive, pick, shown
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -25,6 +27,8 @@ POLICIES = {
     "SetBetaPolicy": "dsenv.agents.policies.beta_policy:SetBetaPolicy",
 }
 """Short names beside SB3's own, for the algorithms whose policies are actor-critics: PPO and A2C."""
+
+SCHEDULED = ("learning_rate", "clip_range", "clip_range_vf")  # hyperparameters that may be schedules
 
 
 class LinearSchedule:
@@ -63,15 +67,16 @@ class SB3Agent:
         hyperparameters: Mapping[str, Any] | None = None,
         env: Mapping[str, Any] | None = None,
     ) -> None:
-        if steps < 1 or num_envs < 1:
-            raise ValueError(f"an agent needs steps >= 1 and num_envs >= 1, got {steps} and {num_envs}")
+        for name, value in (("algorithm", algorithm), ("policy", policy)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be a name or 'module:Class', got {shown(value)}")
         is_custom = ":" in algorithm
         self._entry_point = algorithm if is_custom else ALGORITHMS[pick("algorithm", algorithm, ALGORITHMS)]
         self.policy = policy
-        self.steps = steps
-        self.num_envs = num_envs
-        self.hyperparameters = dict(hyperparameters or {})
-        self.env: Mapping[str, Any] = env or {}
+        self.steps = check_count("steps", steps)
+        self.num_envs = check_count("num_envs", num_envs)
+        self.hyperparameters = check_settings("hyperparameters", hyperparameters)
+        self.env: Mapping[str, Any] = check_settings("env", env)
 
     @property
     def algorithm(self) -> type["BaseAlgorithm"]:
@@ -103,6 +108,8 @@ class SB3Agent:
         """
         given = {**self.hyperparameters, "policy": self.policy, "env": None}
         check_keywords(f"hyperparameters of {self._entry_point}", self.algorithm, given)
+        for name, value in self.hyperparameters.items():
+            _value(name, value)
         self._policy()
 
     def _policy(self) -> Any:
@@ -129,7 +136,7 @@ class SB3Agent:
         """
         self.check()
         settings: dict[str, Any] = {"device": device, "seed": seed, "verbose": 0}
-        settings |= {name: _value(value) for name, value in self.hyperparameters.items()}
+        settings |= {name: _value(name, value) for name, value in self.hyperparameters.items()}
 
         policy = self._policy()
         own = settings.get("policy_kwargs") or {}
@@ -172,8 +179,16 @@ def _candidates(env: "VecEnv", policy: str) -> tuple[int, int]:
     return int(number), int(features)
 
 
-def _value(value: Any) -> float | Callable[[float], float] | Any:
-    """Turn "lin_1e-3" into a schedule; leave everything else."""
-    if isinstance(value, str) and value.startswith("lin_"):
-        return LinearSchedule(float(value.removeprefix("lin_")))
-    return value
+def _value(name: str, value: Any) -> float | Callable[[float], float] | Any:
+    """Turn "lin_1e-3" into a schedule; leave everything else.
+
+    Raises:
+        ValueError: text stands where a number belongs, and is no such schedule.
+    """
+    if not isinstance(value, str) or not (name in SCHEDULED or value.startswith("lin_")):
+        return value
+    with suppress(ValueError):
+        return LinearSchedule(check_positive(name, float(value.removeprefix("lin_"))))
+    raise ValueError(
+        f"{name} must be a number, or 'lin_' and a number above 0 that it falls from, got {value!r}"
+    )
