@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz_cases import Case
+from fuzz_parts import PARTS
 from fuzz_readers import READERS
 from fuzz_settings import SETTINGS
 
 import dsenv
 
-ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {**READERS, **SETTINGS}
+ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {**READERS, **SETTINGS, **PARTS}
 """Name -> draws a case from a generator; the folder is empty, for files."""
 
 LIMIT = 20  # seconds a case
