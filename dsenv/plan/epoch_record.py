@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsenv.errors import shown
 from dsenv.kernels import sent
 from dsenv.plan.data import Batch
 from dsenv.select.base import Selection
@@ -110,17 +111,12 @@ class EpochRecord:
             ValueError: one of them was not chosen, or is there twice. The check is made where the positions
                 are on the CPU, as from a DataLoader; elsewhere it would wait for the device.
         """
+        _check_index(index, self._weights.device)
         if index.device.type == "cpu":
             self._check_chosen(index)
         return self._weights[sent(index, self._weights.device)]
 
     def _check_chosen(self, index: Tensor) -> None:
-        if index.dtype != torch.int64 or index.dim() != 1 or not len(index):
-            raise ValueError(
-                f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape "
-                f"{tuple(index.shape)}; plan.dataset gives them beside each sample"
-            )
-
         _, places, _ = self._on_host()
         inside = index.clamp(0, self.size - 1)
         strange = index[(places[inside] < 0) | (inside != index)]
@@ -246,3 +242,22 @@ class EpochRecord:
         trained = places[self._trained.cpu()]
         numbers, sizes = torch.unique(trained // self.batch_size, return_counts=True)
         self._taken = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
+
+
+def _check_index(index: Any, device: torch.device) -> None:
+    """Check that positions are int64 (B,), on the CPU or on the plan's device.
+
+    Raises:
+        ValueError: they are not.
+    """
+    hint = "plan.dataset gives them beside each sample"
+    if not isinstance(index, Tensor):
+        raise ValueError(f"a batch needs int64 positions (B,) as a tensor, got {shown(index)}; {hint}")
+    is_right = index.dtype == torch.int64 and index.dim() == 1 and index.layout == torch.strided
+    if not is_right or not len(index):
+        raise ValueError(
+            f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape {tuple(index.shape)} "
+            f"({index.layout}); {hint}"
+        )
+    if index.device.type not in ("cpu", device.type):
+        raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")

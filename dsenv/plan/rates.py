@@ -3,9 +3,12 @@
 import functools
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
+
+from dsenv.errors import shown
 
 ENDLESS = (  # they go on for as long as they are stepped
     lr_scheduler.ConstantLR,
@@ -28,7 +31,12 @@ def check_scheduler(scheduler: Any, steps: Sequence[int], accumulate: int) -> No
         scheduler: of torch, those that are made of others included.
         steps: batches of each epoch.
         accumulate: batches whose gradients one step of the optimiser takes.
+
+    Raises:
+        ValueError: it is no scheduler.
     """
+    if isinstance(scheduler, type | Optimizer) or not callable(getattr(scheduler, "step", None)):
+        raise ValueError(f"scheduler must be a learning-rate schedule with a step(), got {shown(scheduler)}")
     total, epochs = sum(steps), len(steps)
     by_epoch = [-(-number // accumulate) for number in steps], [number // accumulate for number in steps]
     allowed = {epochs, -(-total // accumulate), total // accumulate, *map(sum, by_epoch)}
@@ -75,7 +83,7 @@ def planned_steps(scheduler: Any, total: int) -> int | None:
         return None if None in lengths else max(length or 0 for length in lengths)
 
     found = (getattr(scheduler, name, None) for name in LENGTHS)
-    return next((length for length in found if isinstance(length, int)), None)
+    return next((int(length) for length in found if isinstance(length, Integral)), None)
 
 
 def _is_warm_up(scheduler: Any) -> bool:
@@ -91,4 +99,4 @@ def _length_of(function: Any) -> int | None:
         function.keywords if isinstance(function, functools.partial) else getattr(function, "__dict__", {})
     )
     found = (known.get(name) for name in LENGTHS)
-    return next((length for length in found if isinstance(length, int)), None)
+    return next((int(length) for length in found if isinstance(length, Integral)), None)

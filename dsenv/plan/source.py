@@ -153,6 +153,8 @@ def _device_of(device: torch.device | str | None, usual: torch.device | str) -> 
     """
     try:
         found = torch.device(usual if device is None else device)
+        if found.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]

@@ -321,7 +321,7 @@ def test_schedules_without_an_end_and_those_that_do_not_tell() -> None:
     ]
     for scheduler in endless:
         assert said(plan, scheduler) == [], scheduler
-    for scheduler in (rates.LambdaLR(optimizer(), lambda step: 0.9**step), SimpleNamespace()):
+    for scheduler in (rates.LambdaLR(optimizer(), lambda step: 0.9**step), SimpleNamespace(step=print)):
         (message,) = said(plan, scheduler)
         assert "does not tell for how many steps it is made; see to it that they are 20" in message
     (message,) = said(plan, rates.MultiStepLR(optimizer(), [10, 30]))
