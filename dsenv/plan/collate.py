@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from dsenv.errors import check_flag, check_function
 from dsenv.plan.tags import Leaf, Tags, compare, leaves, replaced
 
 CollateFunction = Callable[[list[Any]], Any]
@@ -25,7 +26,7 @@ class IndexedCollate:
     A collate function may sort, shuffle, leave out, pad and nest. To follow it, it is called again on copies
     of the samples in which one value (a label, say) is replaced by a mark of the sample, with the same state
     of the global random streams; what it gives must be equal but for the marks. So it runs two or three
-    times a batch; with `indexed` it runs once.
+    times a batch, once more where samples are left out; with `indexed` it runs once.
 
     Args:
         collate: makes a batch of a list of samples; None for torch's default, which keeps the order.
@@ -33,8 +34,12 @@ class IndexedCollate:
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any] | None = None, *, indexed: bool = False) -> None:
-        self.collate = collate or default_collate
-        self.indexed = indexed
+        self.collate = check_function("collate_fn", collate) or default_collate
+        self.indexed = check_flag("indexed", indexed)
+        if self.indexed and collate is None:
+            raise ValueError(
+                "indexed=True needs a collate_fn, which is given (position, sample) pairs; leave indexed out"
+            )
         self._usual: Leaf | None = None  # the value that could be marked in the last batch
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
@@ -117,12 +122,21 @@ class IndexedCollate:
             reverse, _ = compare(batch, other, tags)
             if reverse is None or [len(samples) - 1 - number for number in reverse] != order:
                 return None
+
+        # What was left out is in no row: without its mark the batch says the same, where a mean does not
+        if len(order) < len(samples):
+            kept = [value if number in order else None for number, value in enumerate(tags.values)]
+            again, _ = compare(batch, self._marked(leaf, samples, kept, state), tags)
+            return order if again == order else None
         return order
 
-    def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float], state: Any) -> Any:
+    def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: Any) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
         _set_random_state(state)
-        marked = [replaced(sample, leaf, value) for sample, value in zip(samples, values, strict=True)]
+        marked = [
+            sample if value is None else replaced(sample, leaf, value)
+            for sample, value in zip(samples, values, strict=True)
+        ]
         try:
             return self.collate(marked)
         except Exception:  # noqa: BLE001  # the marks are not what the user's function was written for
