@@ -184,6 +184,8 @@ def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, labels: T
                 f"a pass over {len(index)} samples gave {name} of shape {tuple(value.shape)}: it needs one "
                 "row a sample"
             )
+        if value is not None and name in HINTS:
+            _check_output(name, value, value.device)
 
 
 def _check_needed(

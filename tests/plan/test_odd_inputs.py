@@ -78,3 +78,61 @@ def test_a_length_of_numpy_is_a_length() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plan.check_scheduler(scheduler)
+
+
+@pytest.mark.parametrize("forward", [None, 5, "model", lambda x: torch.rand(len(x), 3).to_sparse()])
+def test_a_scoring_pass_needs_a_model(forward: Any) -> None:
+    plan = made()
+    with pytest.raises(ValueError, match=r"forward must be a model|logits must be .* dense and floating"):
+        plan.score(forward)
+    assert plan.cost.extra_forwards == 0
+
+
+@pytest.mark.parametrize("accuracy", [None, "x", 2.0, float("nan"), torch.ones(2)])
+def test_an_accuracy_is_a_share(accuracy: Any) -> None:
+    with pytest.raises(ValueError, match="validation accuracy must be in"):
+        made().report_validation(accuracy)
+
+
+def test_an_accuracy_may_be_a_tensor() -> None:
+    made().report_validation(torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("epoch", ["1", 1.0, -1, True])
+def test_an_epoch_is_a_whole_number(epoch: Any) -> None:
+    for call in (made().start_epoch, made().steps_in_epoch):
+        with pytest.raises(ValueError, match="epoch must be a whole number"):
+            call(epoch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_worker": 1}, "Did you mean 'num_workers'"),
+        ({"num_workers": "2"}, "num_workers must be a whole number"),
+        ({"num_workers": -1}, "num_workers must be a whole number"),
+        ({"collate_fn": 5}, "collate_fn must be a function"),
+        ({"indexed": 5}, "indexed must be True or False"),
+        ({"indexed": True}, "indexed=True needs a collate_fn"),
+        ({"timeout": -1}, "DataLoader cannot take these settings: timeout"),
+        ({"prefetch_factor": 2}, "DataLoader cannot take these settings: prefetch_factor"),
+    ],
+)
+def test_settings_of_the_loader(settings: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        made().loader(**settings)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda x: x.to("meta")])
+def test_a_state_holds_values(change: Any) -> None:
+    plan = made()
+    plan.loss(batch := next(iter(plan.batches())), torch.rand(len(batch.index)))
+    state = plan.state_dict()
+    state["feedback"]["buffer"]["parts"][0][1] = change(state["feedback"]["buffer"]["parts"][0][1])
+    with pytest.raises(ValueError, match=r"batch 0 of 'feedback.buffer' is none"):
+        made().load_state_dict(state)
+
+    state = plan.state_dict()
+    state["feedback"]["signals"]["loss"] = change(state["feedback"]["signals"]["loss"])
+    with pytest.raises(ValueError, match=r"feedback.signals.loss' is"):
+        made().load_state_dict(state)
