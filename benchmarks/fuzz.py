@@ -33,18 +33,26 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz_cases import Case
+from fuzz_lives import LIVES
 from fuzz_parts import PARTS
+from fuzz_plans import PLANS
 from fuzz_readers import READERS
 from fuzz_settings import SETTINGS
 
 import dsenv
 
-ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {**READERS, **SETTINGS, **PARTS}
+ENTRY_POINTS: Mapping[str, Callable[[np.random.Generator, Path], Case]] = {
+    **READERS,
+    **SETTINGS,
+    **PARTS,
+    **PLANS,
+    **LIVES,
+}
 """Name -> draws a case from a generator; the folder is empty, for files."""
 
 LIMIT = 20  # seconds a case
 FEWEST = 0.3  # share of the cases of an entry point that have to be accepted, and refused
-SHOWN = 5  # wrong cases that are kept for each entry point
+SHOWN = 8  # wrong cases that are kept for each entry point
 PACKAGE = str(Path(dsenv.__file__).parent) + os.sep
 ERRORS = (ValueError, FileNotFoundError, TypeError, RuntimeError)
 

@@ -78,7 +78,7 @@ SELECTOR_TABLES: Mapping[str, Table] = {
     "k_center": {"budget": SHARE},
     "glister": {"budget": ZERO_SHARE, "group": COUNT, "eta": ABOVE_0},
     "divbs": {"batch": whole(2, 40), "together": COUNT},
-    **dict.fromkeys(("random", "fixed_random", "grand"), {}),
+    **{name: {} for name in ("random", "fixed_random", "grand")},
 }
 assert set(SELECTOR_TABLES) == set(SELECTORS)
 
