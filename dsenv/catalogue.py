@@ -218,7 +218,13 @@ def build_part(
     source, words = part_source(kind, known, name, expected), part_words(name)
     settings = _filled(kind, words, source, table, given or {})
 
-    part = source(**settings)
+    try:
+        part = source(**settings)
+    except TypeError as error:  # a class that hands **settings on, to one that does not know them all
+        unknown = [key for key in table if f"unexpected keyword argument {key!r}" in str(error)]
+        if not unknown:
+            raise
+        raise ValueError(f"{kind} {words!r} has no setting {unknown[0]!r} ({error})") from error
     if not isinstance(part, expected):
         check_built(kind, words, part, expected)
     return part
