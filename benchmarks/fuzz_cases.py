@@ -82,7 +82,7 @@ def one_of(*options: Any) -> tuple[Draw, Draw]:
         return pick(rng, options)
 
     def bad(rng: np.random.Generator) -> Any:
-        return pick(rng, [options[0].upper(), options[0] + "x", "os:system", 5, True, odd(rng)])
+        return pick(rng, [options[0].swapcase(), options[0] + "x", "os:system", 5, True, odd(rng)])
 
     return good, bad
 

@@ -1,4 +1,4 @@
-"""Fuzz cases for the parts: selectors, volume schedules, augmentation, rewards, controls, agents."""
+"""Fuzz cases for the parts: selectors, volume schedules, augmentation, rewards, controls."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz_cases import Case, Draw, drawn, flag, number, odd, one_of, pick, whole
-from gymnasium import spaces
 from torch import Tensor
 
-from dsenv.agents.learned import LearnedAgent
-from dsenv.agents.rules import EasyFirstRule, FixedRule, LossRankRule, NeutralRule
-from dsenv.agents.sb3 import SB3Agent
 from dsenv.augment import CONTROLLERS, STANDARD_OPS, AugmentationController, Magnitudes
 from dsenv.catalogue import build_part
 from dsenv.control.base import Control
@@ -131,7 +127,7 @@ def _part(
         return Case(
             f"{kind} {name} {bad} {choice}",
             lambda: build_part(kind, known, choice, given, expected),
-            lambda found: _kept(found, settings) or oracle(found, settings, np.random.default_rng(seed)),
+            lambda found: kept(found, settings) or oracle(found, settings, np.random.default_rng(seed)),
             good,
             [bad] if bad and bad not in UNNAMED and not missing else [],
         )
@@ -139,7 +135,7 @@ def _part(
     return draw
 
 
-def _kept(found: Any, settings: Mapping[str, Any]) -> str:
+def kept(found: Any, settings: Mapping[str, Any]) -> str:
     """Every setting is kept, numbers as plain Python ones."""
     for name, value in settings.items():
         kept = getattr(found, name, value)
@@ -307,8 +303,8 @@ def rewards(rng: Rng, folder: Path) -> Case:
         choice = _wrong_form(rng, name)
 
     def oracle(found: Any) -> str:
-        if kept := _kept(found, {key: value for key, value in settings.items() if key != "measure"}):
-            return kept
+        if fault := kept(found, {key: value for key, value in settings.items() if key != "measure"}):
+            return fault
         measure = settings.get("measure")
         return "" if measure is None or found.by == measure else f"measures {found.by}"
 
@@ -370,99 +366,6 @@ def controls(rng: Rng, folder: Path) -> Case:
     )
 
 
-# Agents
-
-ENV = (
-    lambda rng: pick(rng, [None, {}, {"ratio": 0.3}]),
-    lambda rng: pick(rng, [5, "x", [1], 1.5, True, (1, 2)]),
-)
-HYPERPARAMETERS = (
-    lambda rng: pick(rng, [None, {}, {"gamma": 0.9}, {"learning_rate": "lin_1e-3"}]),
-    lambda rng: pick(
-        rng, [5, "x", [1], {"gama": 0.9}, {"learning_rate": "lin_x"}, {"learning_rate": "fast"}, {5: 1}, True]
-    ),
-)
-AGENT_TABLES: Mapping[str, tuple[Callable[..., Any], Table]] = {
-    "SB3Agent": (
-        SB3Agent,
-        {
-            "algorithm": one_of("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN"),
-            "policy": one_of("MlpPolicy"),
-            "steps": whole(1, 10**6),
-            "num_envs": whole(1, 128),
-            "hyperparameters": HYPERPARAMETERS,
-            "env": ENV,
-        },
-    ),
-    "NeutralRule": (NeutralRule, {"env": ENV}),
-    "EasyFirstRule": (EasyFirstRule, {"env": ENV}),
-    "LossRankRule": (LossRankRule, {"keep": one_of("small", "large"), "env": ENV}),
-    "FixedRule": (
-        FixedRule,
-        {
-            "answers": (
-                lambda rng: pick(
-                    rng, [None, {"log_weight": 0.5}, {}, {"log_weight": [0.0, 1.0, -1.0, 0.0, 0.0]}]
-                ),
-                lambda rng: pick(
-                    rng,
-                    [
-                        *(5, "x", [1], b"1", {"log_weigth": 1}, {"log_weight": "x"}, {"log_weight": None}),
-                        *({"log_weight": float("nan")}, {"log_weight": [1.0]}, {"log_weight": 100.0}),
-                        *({"log_weight": [[1.0]]}, {"log_weight": float("inf")}, {"log_weight": {}}),
-                    ],
-                ),
-            ),
-            "env": ENV,
-        },
-    ),
-    "LearnedAgent": (
-        LearnedAgent,
-        {
-            "policy": (
-                lambda rng: pick(rng, ["curriculum"]),
-                lambda rng: pick(rng, ["curiculum", 5, None, "none.safetensors", "/", "", b"x", [], {}]),
-            ),
-            "env": ENV,
-        },
-    ),
-}
-NEEDED = {"SB3Agent": "algorithm", "LossRankRule": "keep", "FixedRule": "answers", "LearnedAgent": "policy"}
-
-
-def agents(rng: Rng, folder: Path) -> Case:
-    """Agents are built, checked and, where they need no training, act within [-1, 1]."""
-    del folder
-    name = pick(rng, sorted(AGENT_TABLES))
-    make, table = AGENT_TABLES[name]
-    settings, bad = drawn(rng, table)
-    if (needed := NEEDED.get(name)) and needed not in settings:
-        settings[needed] = table[needed][0](rng)
-    control = make_control("curriculum", 5, 0.5)
-    space = spaces.Box(-1, 1, (5,), np.float32)
-
-    def call() -> Any:
-        agent = make(**settings)
-        agent.check()
-        if agent.learns:
-            return agent, None
-        bound = agent.bind(control, space)
-        size = 60 if name != "LearnedAgent" else agent.policy.card.observation["entries"]
-        return agent, bound.predict(np.zeros((2, size), np.float32))[0]
-
-    def oracle(found: tuple[Any, Any]) -> str:
-        agent, actions = found
-        if not agent.env.items() >= (settings.get("env") or {}).items():
-            return f"env {settings['env']} is kept as {agent.env}"
-        if actions is None:
-            numbers = {key: settings[key] for key in ("steps", "num_envs", "policy") if key in settings}
-            return _kept(agent, numbers)
-        is_right = actions.shape == (2, 5) and bool((np.abs(actions) <= 1 + 1e-6).all())
-        return "" if is_right else f"actions {actions}"
-
-    return Case(f"{name} {bad} {settings}", call, oracle, bad is None)
-
-
 PARTS: Mapping[str, Callable[[Rng, Path], Case]] = {
     "selectors": _part(
         "selector",
@@ -476,6 +379,5 @@ PARTS: Mapping[str, Callable[[Rng, Path], Case]] = {
     "controllers": controllers,
     "rewards": rewards,
     "controls": controls,
-    "agents": agents,
 }
 """Name -> draws a case."""
