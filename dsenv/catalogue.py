@@ -26,7 +26,7 @@ from typing import Any
 import gymnasium
 
 from dsenv.errors import check_count, check_keywords, missing_keywords, pick, shown
-from dsenv.kinds import AgentLike, check_built, check_class, check_kind
+from dsenv.kinds import AgentLike, call_part, check_built, check_class, check_kind
 from dsenv.toml_files import read_definition
 
 NAMESPACE = "dsenv"
@@ -218,13 +218,7 @@ def build_part(
     source, words = part_source(kind, known, name, expected), part_words(name)
     settings = _filled(kind, words, source, table, given or {})
 
-    try:
-        part = source(**settings)
-    except TypeError as error:  # a class that hands **settings on, to one that does not know them all
-        unknown = [key for key in table if f"unexpected keyword argument {key!r}" in str(error)]
-        if not unknown:
-            raise
-        raise ValueError(f"{kind} {words!r} has no setting {unknown[0]!r} ({error})") from error
+    part = call_part(kind, words, source, settings)
     if not isinstance(part, expected):
         check_built(kind, words, part, expected)
     return part
