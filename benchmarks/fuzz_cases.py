@@ -47,7 +47,8 @@ def whole(low: int, high: int) -> tuple[Draw, Draw]:
 
     def good(rng: np.random.Generator) -> Any:
         value = int(rng.integers(low, high + 1))
-        return pick(rng, [int, np.int64, np.int32, torch.tensor])(value)
+        small = [np.int32] if value < 2**31 else []
+        return pick(rng, [int, np.int64, torch.tensor, *small])(value)
 
     def bad(rng: np.random.Generator) -> Any:
         return pick(rng, [low - 1, -(10**18), 10**30, float(low), low + 0.5, True, str(low), odd(rng)])
@@ -81,7 +82,7 @@ def one_of(*options: Any) -> tuple[Draw, Draw]:
         return pick(rng, options)
 
     def bad(rng: np.random.Generator) -> Any:
-        return pick(rng, [options[0].upper(), options[0] + "x", "os:system", 5, True, odd(rng)])
+        return pick(rng, [options[0].swapcase(), options[0] + "x", "os:system", 5, True, odd(rng)])
 
     return good, bad
 

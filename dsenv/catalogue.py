@@ -26,7 +26,7 @@ from typing import Any
 import gymnasium
 
 from dsenv.errors import check_count, check_keywords, missing_keywords, pick, shown
-from dsenv.kinds import AgentLike, check_built, check_class, check_kind
+from dsenv.kinds import AgentLike, call_part, check_built, check_class, check_kind
 from dsenv.toml_files import read_definition
 
 NAMESPACE = "dsenv"
@@ -218,7 +218,7 @@ def build_part(
     source, words = part_source(kind, known, name, expected), part_words(name)
     settings = _filled(kind, words, source, table, given or {})
 
-    part = source(**settings)
+    part = call_part(kind, words, source, settings)
     if not isinstance(part, expected):
         check_built(kind, words, part, expected)
     return part

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 2**63 - 1  # of the whole numbers that tensors hold
+
 
 def pick(kind: str, name: str, known: Iterable[str]) -> str:
     """Return `name` if it is among `known`, else raise with the nearest match.
@@ -56,7 +58,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None, 
         name: of the setting, for the message.
         value: what was given.
         least: smallest allowed value.
-        most: largest allowed value; None for no limit.
+        most: largest allowed value; None for 2**63 - 1, beyond which no tensor and no seed goes.
         hint: what to do instead, put behind the message.
 
     Raises:
@@ -67,6 +69,8 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None, 
     except (TypeError, ValueError, RuntimeError):  # torch raises any of them for its tensors
         number = None
 
+    if most is None and number is not None and number > LARGEST:
+        most = LARGEST
     if number is None or number < least or (most is not None and number > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
         more = f"; {hint}" if hint else ""
@@ -76,7 +80,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None, 
 
 def check_seed(name: str, value: Any) -> int:
     """The setting `name` as a seed, 0 to 2**63 - 1; errors as for `check_count`."""
-    return check_count(name, value, 0, 2**63 - 1)
+    return check_count(name, value, 0, LARGEST)
 
 
 def check_number(

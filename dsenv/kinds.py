@@ -87,3 +87,18 @@ def _returns(function: Callable[..., Any], expected: type) -> bool:
             return str(annotation).rpartition(".")[2] == expected.__name__
     named = typing.get_origin(annotation) or annotation  # Env of gymnasium.Env[Any, Any]
     return inspect.isclass(named) and issubclass(named, expected)
+
+
+def call_part(kind: str, words: str, source: Callable[..., Any], settings: dict[str, Any]) -> Any:
+    """Build a part of its settings.
+
+    Raises:
+        ValueError: its class hands **settings on to one that does not know them all.
+    """
+    try:
+        return source(**settings)
+    except TypeError as error:
+        unknown = [key for key in settings if f"unexpected keyword argument {key!r}" in str(error)]
+        if not unknown:
+            raise
+        raise ValueError(f"{kind} {words!r} has no setting {unknown[0]!r} ({error})") from error

@@ -208,12 +208,7 @@ class SampleSignals:
         }
         if known is not None:
             forgot = torch.where(known, forgot, torch.zeros_like(forgot))
-            taken = dict.fromkeys(new, known)
-            if filled is not None:
-                taken |= {"loss": known | filled, "loss_ema": known | filled}
-            new = {
-                name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
-            }
+            new = self._known_only(new, index, known, known if filled is None else known | filled)
         for name, value in new.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
@@ -222,6 +217,15 @@ class SampleSignals:
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
+
+    def _known_only(
+        self, new: dict[str, Tensor], index: Tensor, known: Tensor, with_loss: Tensor
+    ) -> dict[str, Tensor]:
+        """New values where they are known, old ones elsewhere; losses where `with_loss` says."""
+        taken = {**dict.fromkeys(new, known), "loss": with_loss, "loss_ema": with_loss}
+        return {
+            name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
+        }
 
     def _read(
         self,

@@ -121,6 +121,8 @@ def _fault_of_tensor(state: Any, like: TensorOf, path: str) -> str | None:
         return f"{_named(path)} has shape {tuple(state.shape)}, it must be {_shape(wanted)}"
     if state.dtype != like.dtype or state.layout != torch.strided:
         return f"{_named(path)} is {state.dtype} ({state.layout}), it must be {like.dtype}"
+    if state.is_meta:
+        return f"{_named(path)} is on the device 'meta', which holds no values"
     return None
 
 

@@ -3,7 +3,7 @@ import pytest
 
 import dsenv
 from dsenv.augment import CONTROLLERS
-from dsenv.catalogue import Definition, definition, import_entry_point, merge
+from dsenv.catalogue import Definition, build_part, definition, import_entry_point, merge
 from dsenv.control.registry import CONTROLS
 from dsenv.env.rewards import REWARDS
 from dsenv.select.registry import SELECTORS
@@ -141,3 +141,8 @@ def test_every_agent_builds_and_its_file_says_where_it_comes_from(name):
     agent = dsenv.load("agents", name)
     assert isinstance(agent.learns, bool)
     assert len(summary("agents", name)) > 20
+
+
+def test_a_setting_that_a_class_hands_on_and_nobody_takes():
+    with pytest.raises(ValueError, match=r"augment 'trivial' has no setting 'unknown'"):
+        build_part("augment", CONTROLLERS, {"name": "trivial", "unknown": 1})

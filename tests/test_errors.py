@@ -34,6 +34,8 @@ def test_counts_and_seeds_have_limits():
         check_count("epochs", 11, 1, 10)
     with pytest.raises(ValueError, match="got 0"):
         check_count("epochs", 0)
+    with pytest.raises(ValueError, match="from 1 to 9223372036854775807, got 1000"):
+        check_count("epochs", 10**30)
     assert check_seed("seed", np.int64(0)) == 0
     for seed in (-1, 2**63):
         with pytest.raises(ValueError, match=f"seed must be a whole number from 0 to .*, got {seed}"):

@@ -102,7 +102,7 @@ def test_a_selector_in_a_plan_and_in_an_environment(form):
     env.reset(seed=0)
     signals = env.episodes.sessions()[0].trainer.signals
     before = signals.loss[0].clone()
-    *_, info = env.step(env.action_space.sample())
+    *_, info = env.step(env.control.encode(ratio=0.5))
     trained = signals.times_trained[0] > 0
     assert int(trained.sum()) == info["samples_used"]
     assert before[trained].min() >= before[~trained].max()

@@ -9,8 +9,22 @@ from numpy.typing import NDArray
 
 from dsenv.catalogue import Definition
 from dsenv.control.base import Control
+from dsenv.errors import shown
 
 Prediction = tuple[NDArray[Any], Any]
+
+
+def check_settings(name: str, value: Any) -> dict[str, Any]:
+    """A copy of a table of settings; an empty one for None.
+
+    Raises:
+        ValueError: it is no table of settings by name.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name} must be a table of settings by name, got {shown(value)}")
+    return dict(value)
 
 
 class Agent(Protocol):

@@ -5,6 +5,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from dsenv.agents.base import check_settings
 from dsenv.control.base import Control
 from dsenv.policy.parts import PolicyChoice, resolve
 from dsenv.policy.policy import Policy
@@ -42,7 +43,7 @@ class LearnedAgent:
 
         if card.is_blind:
             own["validation_shown"] = 0.0  # what it never saw would mislead it
-        self.env: Mapping[str, Any] = {**own, **(env or {})}
+        self.env: Mapping[str, Any] = {**own, **check_settings("env", env)}
 
     def check(self) -> None:
         """Do nothing: no setting is read later."""

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dsenv.agents.base import Prediction
+from dsenv.agents.base import Prediction, check_settings
 from dsenv.control.base import Control
 from dsenv.control.curriculum import CurriculumControl
 from dsenv.control.joint import JointControl
@@ -16,6 +16,7 @@ from dsenv.control.mask import MaskControl
 from dsenv.control.observation import CANDIDATE_FEATURES
 from dsenv.control.ratio import RatioControl, RuleControl
 from dsenv.control.strength import StrengthControl
+from dsenv.env.episodes import as_array
 from dsenv.errors import pick
 
 Action = NDArray[np.float32]
@@ -35,7 +36,7 @@ class Rule(ABC):
     """The controls whose question this rule answers."""
 
     def __init__(self, env: Mapping[str, Any] | None = None) -> None:
-        self.env: Mapping[str, Any] = {"actions": "box", **(env or {})}
+        self.env: Mapping[str, Any] = {"actions": "box", **check_settings("env", env)}
         self._control: Control | None = None
 
     def check(self) -> None:  # noqa: B027  # the other agents have something to check
@@ -112,14 +113,15 @@ class FixedRule(Rule):
     def __init__(self, answers: Mapping[str, Any], env: Mapping[str, Any] | None = None) -> None:
         super().__init__(env)
         self._answers = {
-            name: value if isinstance(value, int | float) else np.asarray(value, np.float32)
-            for name, value in answers.items()
+            name: as_array(f"answers.{name}", value).astype(np.float32)
+            for name, value in check_settings("answers", answers).items()
         }
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> "Rule":
         super().bind(control, action_space)
         for name in self._answers:
             pick("answer", name, control.slices)
+        control.encode(**self._answers)  # says now what is out of range
         return self
 
     def action(self, control: Control, observation: Action) -> Action:

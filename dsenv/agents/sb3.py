@@ -4,14 +4,16 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
+from dsenv.agents.base import check_settings
 from dsenv.catalogue import import_entry_point
 from dsenv.control.base import Control
-from dsenv.errors import check_keywords, pick
+from dsenv.errors import check_count, check_keywords, check_positive, pick, shown
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -26,6 +28,8 @@ POLICIES = {
     "SetBetaPolicy": "dsenv.agents.policies.beta_policy:SetBetaPolicy",
 }
 """Short names beside SB3's own, for the algorithms whose policies are actor-critics: PPO and A2C."""
+
+SCHEDULED = ("learning_rate", "clip_range", "clip_range_vf")  # hyperparameters that may be schedules
 
 
 CLASSES = {
@@ -76,15 +80,16 @@ class SB3Agent:
         hyperparameters: Mapping[str, Any] | None = None,
         env: Mapping[str, Any] | None = None,
     ) -> None:
-        if steps < 1 or num_envs < 1:
-            raise ValueError(f"an agent needs steps >= 1 and num_envs >= 1, got {steps} and {num_envs}")
+        for name, value in (("algorithm", algorithm), ("policy", policy)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be a name or 'module:Class', got {shown(value)}")
         is_custom = ":" in algorithm
         self._entry_point = algorithm if is_custom else ALGORITHMS[pick("algorithm", algorithm, ALGORITHMS)]
         self.policy = policy
-        self.steps = steps
-        self.num_envs = num_envs
-        self.hyperparameters = copy.deepcopy(dict(hyperparameters or {}))
-        self.env: Mapping[str, Any] = env or {}
+        self.steps = check_count("steps", steps)
+        self.num_envs = check_count("num_envs", num_envs)
+        self.hyperparameters = copy.deepcopy(check_settings("hyperparameters", hyperparameters))
+        self.env: Mapping[str, Any] = check_settings("env", env)
 
     @property
     def algorithm(self) -> type["BaseAlgorithm"]:
@@ -142,7 +147,7 @@ class SB3Agent:
         Raises:
             ValueError: a class is not of the kind that is needed.
         """
-        settings = {name: _value(value) for name, value in copy.deepcopy(self.hyperparameters).items()}
+        settings = {name: _value(name, value) for name, value in copy.deepcopy(self.hyperparameters).items()}
         for path, base in CLASSES.items():
             table, _, name = path.rpartition(".")
             place = settings.get(table) if table else settings
@@ -233,8 +238,16 @@ def _candidates(env: "VecEnv", policy: str) -> tuple[int, int]:
     return int(number), int(features)
 
 
-def _value(value: Any) -> float | Callable[[float], float] | Any:
-    """Turn "lin_1e-3" into a schedule; leave everything else."""
-    if isinstance(value, str) and value.startswith("lin_"):
-        return LinearSchedule(float(value.removeprefix("lin_")))
-    return value
+def _value(name: str, value: Any) -> float | Callable[[float], float] | Any:
+    """Turn "lin_1e-3" into a schedule; leave everything else.
+
+    Raises:
+        ValueError: text stands where a number belongs, and is no such schedule.
+    """
+    if not isinstance(value, str) or not (name in SCHEDULED or value.startswith("lin_")):
+        return value
+    with suppress(ValueError):
+        return LinearSchedule(check_positive(name, float(value.removeprefix("lin_"))))
+    raise ValueError(
+        f"{name} must be a number, or 'lin_' and a number above 0 that it falls from, got {value!r}"
+    )

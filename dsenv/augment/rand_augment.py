@@ -9,6 +9,8 @@ from dsenv.augment.base import AugmentationController
 from dsenv.errors import check_count, check_share
 from dsenv.signals import SampleSignals
 
+MOST_OPS = 100
+
 
 class RandAugment(AugmentationController):
     """Several ops in a row for each sample, all at one global strength.
@@ -30,7 +32,7 @@ class RandAugment(AugmentationController):
     is any number in [0, 1], there one of 31 levels.
 
     Args:
-        ops_per_sample: >= 1.
+        ops_per_sample: 1 to 100.
         strength: in [0, 1].
         settings: `ops` and `magnitudes` of `AugmentationController`.
     """
@@ -38,7 +40,7 @@ class RandAugment(AugmentationController):
     def __init__(self, ops_per_sample: int = 2, strength: float = 0.3, **settings: Any) -> None:
         super().__init__(**settings)
         self.ops_per_sample = check_count(
-            "ops_per_sample", ops_per_sample, hint="for none take NoAugmentation"
+            "ops_per_sample", ops_per_sample, most=MOST_OPS, hint="for none take NoAugmentation"
         )
         self.strength = check_share("strength", strength, zero=True)
 

@@ -42,9 +42,10 @@ class JointControl(Control):
         strength: bool = True,
     ) -> None:
         self.ratio = RatioControl(bins, target, minimum)
+        by_stability = StrengthControl(bins, target, stability_bins)
         self.parts: list[Control] = [CurriculumControl(bins, target, sharpness), self.ratio]
         if check_flag("control.strength", strength):
-            self.parts.append(StrengthControl(bins, target, stability_bins))
+            self.parts.append(by_stability)
         self.decides_how_strong = bool(strength)
         self.stability_bins = self.parts[-1].stability_bins
         self.minimum = self.ratio.minimum

@@ -54,7 +54,8 @@ class MaskControl(Control):
         self.embedding = check_flag("control.embedding", embedding)
         self.rescores = check_flag("control.rescore", rescore) or self.embedding
         binary = check_flag("control.binary", binary)
-        self.minimum = min(check_share("control.minimum", minimum), target) if binary else None
+        minimum = check_share("control.minimum", minimum)
+        self.minimum = min(minimum, target) if binary else None
         self.decides_how_much = self._binary = binary
         self.names = tuple(f"score of candidate {m}" for m in range(self.size))
 

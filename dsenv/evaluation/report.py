@@ -237,7 +237,6 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
         "strength": strength_figure(evaluation),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-
     written = []
     tag = f"evaluation/{prefix}"
 

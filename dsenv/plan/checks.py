@@ -169,8 +169,8 @@ def check_losses(losses: Any, size: int, device: torch.device) -> None:
 
     if losses.shape != (size,):
         raise ValueError(f"plan.loss needs losses of shape ({size},), {_loss_advice(losses, size)}")
-    if not losses.is_floating_point():
-        raise ValueError(f"plan.loss needs floating losses, got {losses.dtype}")
+    if not losses.is_floating_point() or losses.layout != torch.strided:
+        raise ValueError(f"plan.loss needs dense, floating losses, got {losses.dtype} ({losses.layout})")
     if losses.device != device:
         raise ValueError(
             f"the losses are on {losses.device}, the plan's batches on {device}; give "
@@ -209,6 +209,8 @@ def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, classes: 
                 f"a pass over {len(index)} samples gave {name} of shape {tuple(value.shape)}: it needs one "
                 "row a sample"
             )
+        if value is not None and name in HINTS:
+            _check_output(name, value, value.device)
     if features is not None and features.dim() != 2:
         raise ValueError(f"features must have shape (B, D), got {tuple(features.shape)}; flatten them")
     if logits.dim() == 2 and classes is not None and logits.shape[1] != classes:
@@ -253,15 +255,16 @@ def check_outputs(
     logits: Tensor | None,
     features: Tensor | None,
     labels: Any,
+    device: torch.device,
 ) -> None:
-    """Check that a batch's outputs are there where a part needs them, and have the right shape.
+    """Check that a batch's outputs are there where a part needs them, of the right shape, on the device.
 
     Raises:
-        ValueError: logits, features or labels are missing or of another shape.
+        ValueError: logits, features or labels are missing, of another shape or type, or somewhere else.
     """
     for name, value in {"logits": logits, "features": features}.items():
-        if value is not None and not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be {HINTS[name]} as a tensor, got {type(value).__name__}")
+        if value is not None:
+            _check_output(name, value, device)
     _check_needed(parts, {"logits": logits, "features": features})
     if features is not None and (features.dim() != 2 or len(features) != size):
         raise ValueError(f"features must have shape ({size}, D), got {tuple(features.shape)}; flatten them")
@@ -282,6 +285,20 @@ def check_outputs(
         raise ValueError(
             f"with logits, batch.labels must be int64 classes of shape ({size},), got {shape}; set them by "
             "batch._replace(labels=...), or leave logits out"
+        )
+
+
+def _check_output(name: str, value: Any, device: torch.device) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be {HINTS[name]} as a tensor, got {type(value).__name__}")
+    if not value.is_floating_point() or value.layout != torch.strided:
+        raise ValueError(
+            f"{name} must be {HINTS[name]}, dense and floating, got {value.dtype} ({value.layout})"
+        )
+    if value.device != device:
+        raise ValueError(
+            f"the {name} are on {value.device}, the plan's batches on {device}; give outputs where "
+            f"the batches are, or DataPlan(device={str(value.device)!r})"
         )
 
 

@@ -46,6 +46,10 @@ class IndexedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any] | None = None, *, indexed: bool = False) -> None:
         self.collate = check_function("collate_fn", collate) or default_collate
         self.indexed = check_flag("indexed", indexed)
+        if self.indexed and collate is None:
+            raise ValueError(
+                "indexed=True needs a collate_fn, which is given (position, sample) pairs; leave indexed out"
+            )
         self._usual: Leaf | None = None  # the value that could be marked in the last batch
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
@@ -136,11 +140,20 @@ class IndexedCollate:
             reverse, _ = compare(batch, other, tags)
             if reverse is None or [len(samples) - 1 - number for number in reverse] != order:
                 return None
+
+        # What was left out is in no row: without its mark the batch says the same, where a mean does not
+        if len(order) < len(samples):
+            kept = [value if number in order else None for number, value in enumerate(tags.values)]
+            again, _ = compare(batch, self._marked(leaf, samples, kept, state), tags)
+            return order if again == order else None
         return order
 
-    def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float], state: Any) -> Any:
+    def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: Any) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
-        marked = [replaced(sample, leaf, value) for sample, value in zip(samples, values, strict=True)]
+        marked = [
+            sample if value is None else replaced(sample, leaf, value)
+            for sample, value in zip(samples, values, strict=True)
+        ]
         return self._again(marked, state)
 
     def _again(self, samples: list[Any], state: Any) -> Any:

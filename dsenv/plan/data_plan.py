@@ -189,7 +189,7 @@ class DataPlan:
 
     def steps_in_epoch(self, epoch: int | None = None) -> int:
         """Optimiser steps of an epoch; None for the current one."""
-        epoch = self.epoch_sampler.epoch if epoch is None else epoch
+        epoch = self.epoch_sampler.epoch if epoch is None else check_count("epoch", epoch, 0)
         if epoch == self.epoch_sampler.epoch and self.epoch_schedule.counts is None:
             return self.epoch_schedule.steps(len(self.epoch_sampler.chosen.index))
         return self.epoch_schedule.steps_in(epoch)
@@ -210,7 +210,7 @@ class DataPlan:
 
     def start_epoch(self, epoch: int) -> None:
         """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
-        current = self.epoch_sampler.epoch
+        current, epoch = self.epoch_sampler.epoch, check_count("epoch", epoch, 0)
         if epoch not in (current, current + 1):
             raise ValueError(
                 f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals "
@@ -268,7 +268,7 @@ class DataPlan:
         """A loader of the plan's batches; make it once, before the loop over the epochs.
 
         A `collate_fn` may sort, shuffle, leave out, pad and nest: the position of each sample travels with
-        it. To follow it, it runs two or three times a batch; see `dsenv.plan.IndexedCollate`.
+        it. To follow it, it runs two to four times a batch; see `dsenv.plan.IndexedCollate`.
 
         Args:
             indexed: `collate_fn` is given a list of (position, sample) and returns (positions, batch); then
@@ -429,7 +429,8 @@ class DataPlan:
 
         Call it at the end of each epoch, before the loop goes on. Plans without such a policy ignore it.
         """
-        check_share("validation accuracy", float(accuracy), zero=True)
+        found = accuracy.item() if isinstance(accuracy, Tensor) and accuracy.numel() == 1 else accuracy
+        accuracy = check_share("validation accuracy", found, zero=True)
         if self.epoch_sampler.policies is not None:
             self.epoch_sampler.policies.validated(accuracy)
 

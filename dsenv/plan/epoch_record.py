@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dsenv.errors import shown
 from dsenv.kernels import sent
 from dsenv.plan.data import Batch
 from dsenv.select.base import Selection
@@ -115,6 +116,7 @@ class EpochRecord:
         Raises:
             ValueError: a sample was not chosen for this epoch, or is there twice.
         """
+        _check_index(index, self._weights.device)
         if index.device.type != "cpu":
             self._given += 1
             return self._weights[index], self._given - 1
@@ -131,11 +133,7 @@ class EpochRecord:
         Raises:
             ValueError: the index is none.
         """
-        if index.dtype != torch.int64 or index.dim() != 1 or not len(index):
-            raise ValueError(
-                f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape "
-                f"{tuple(index.shape)}; plan.dataset gives them beside each sample"
-            )
+        _check_index(index, self._weights.device)
         positions: NDArray[np.int64] = index.numpy()
         if positions.min() < 0 or positions.max() >= self.size:
             self._refuse(index)
@@ -288,3 +286,22 @@ class EpochRecord:
         trained = self._on_host()[1][self._trained.cpu().numpy()]
         numbers, sizes = np.unique(trained // self.batch_size, return_counts=True)
         self._taken = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
+
+
+def _check_index(index: Any, device: torch.device) -> None:
+    """Check that positions are int64 (B,), on the CPU or on the plan's device.
+
+    Raises:
+        ValueError: they are not.
+    """
+    hint = "plan.dataset gives them beside each sample"
+    if not isinstance(index, Tensor):
+        raise ValueError(f"a batch needs int64 positions (B,) as a tensor, got {shown(index)}; {hint}")
+    is_right = index.dtype == torch.int64 and index.dim() == 1 and index.layout == torch.strided
+    if not is_right or not len(index):
+        raise ValueError(
+            f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape {tuple(index.shape)} "
+            f"({index.layout}); {hint}"
+        )
+    if index.device.type not in ("cpu", device.type):
+        raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")

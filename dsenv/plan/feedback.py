@@ -286,8 +286,9 @@ class Feedback:
             ValueError: something is missing or has another shape.
         """
         size = len(batch.index)
-        checks.check_losses(losses, size, batch.weight.device)
-        checks.check_outputs(self._needing, size, classes, logits, features, batch.labels)
+        device = batch.weight.device
+        checks.check_losses(losses, size, device)
+        checks.check_outputs(self._needing, size, classes, logits, features, batch.labels, device)
         found = (None if value is None else value.detach() for value in (logits, features))
         return ModelOutputs(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
 

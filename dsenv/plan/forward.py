@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dsenv import kernels
 from dsenv.augment.influence import evaluation_mode
+from dsenv.errors import shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks, values
 
@@ -26,8 +27,10 @@ def outputs(forward: ForwardFunction, inputs: Any) -> tuple[Tensor, Tensor | Non
     """Logits (B, C) and, where the function gives them, features (B, D), without a graph.
 
     Raises:
-        ValueError: the function gives neither.
+        ValueError: it is no function, or gives neither.
     """
+    if not callable(forward):
+        raise ValueError(f"forward must be a model or a function of the inputs, got {shown(forward)}")
     with torch.no_grad():
         found = forward(inputs)
 

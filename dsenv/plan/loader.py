@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from dsenv.errors import check_count, check_keywords
 from dsenv.plan.collate import IndexedCollate, NothingLeft
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_sampler import EpochSampler
@@ -102,6 +103,22 @@ class BatchPositions(Sampler[list[int]]):
         return sampler.epoch_schedule.steps(len(sampler.chosen.index))
 
 
+def make_loader(dataset: Any, sampler: Sampler[list[int]], settings: Mapping[str, Any]) -> DataLoader[Any]:
+    """A DataLoader with settings of the user's.
+
+    Raises:
+        ValueError: torch refuses one of them, or knows none of that name.
+    """
+    check_keywords("plan.loader", DataLoader, {"dataset": dataset, **settings})
+    for name in ("num_workers", "prefetch_factor"):
+        if settings.get(name) is not None:
+            settings = {**settings, name: check_count(name, settings[name], 0)}
+    try:
+        return DataLoader(dataset, batch_sampler=sampler, **settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"torch.utils.data.DataLoader cannot take these settings: {error}") from error
+
+
 class PlanLoader:
     """A DataLoader whose batches carry index and weight; made by `DataPlan.loader`.
 
@@ -133,8 +150,7 @@ class PlanLoader:
         self._generator = torch.Generator()
         collate = IndexedCollate(settings.get("collate_fn"), indexed=indexed)
         own = {"generator": self._generator, "collate_fn": collate}
-        sampler = BatchPositions(epoch_sampler)
-        self.loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=sampler, **{**settings, **own})
+        self.loader = make_loader(dataset, BatchPositions(epoch_sampler), {**settings, **own})
 
     def __iter__(self) -> Iterator[Batch]:
         self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))

@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
+
+from dsenv.errors import shown
 
 LENGTHS = ("total_steps", "T_max", "total_iters", "num_training_steps")  # names of the length of a schedule
 STAGES = ("step_size", "T_0", "num_warmup_steps")  # names of a stage that a plan should reach the end of
@@ -26,8 +28,8 @@ def check_scheduler(scheduler: Any, steps: Sequence[int], accumulate: int) -> No
     Raises:
         ValueError: it is no schedule.
     """
-    if not callable(getattr(scheduler, "step", None)):
-        raise ValueError(f"a learning-rate schedule has a method step, got {type(scheduler).__name__}")
+    if isinstance(scheduler, type | Optimizer) or not callable(getattr(scheduler, "step", None)):
+        raise ValueError(f"scheduler must be a learning-rate schedule with a step(), got {shown(scheduler)}")
 
     total, epochs = sum(steps), len(steps)
     by_epoch = [-(-number // accumulate) for number in steps], [number // accumulate for number in steps]

@@ -156,7 +156,7 @@ def _check_pair(inputs: NDArray[Any] | Tensor, labels: Tensor) -> None:
     for name, values in (("inputs", inputs), ("labels", labels)):
         if isinstance(values, np.ma.MaskedArray):
             raise ValueError(
-                f"the {name} of data are a masked array, whose mask would be lost: fill it, or leave samples out"
+                f"the {name} of data are a masked array, whose mask would be lost: fill it, or leave them out"
             )
         if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_nested):
             raise ValueError(
@@ -176,6 +176,8 @@ def _device_of(device: torch.device | str | None, usual: torch.device | str) -> 
     """
     try:
         found = torch.device(usual if device is None else device)
+        if found.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]

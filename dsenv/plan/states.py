@@ -171,7 +171,9 @@ def _check_buffered(number: int, part: Any, size: int) -> None:
         ValueError: it is none.
     """
     has_logits = len(part) == 4
-    are_tensors = len(part) in (2, 4) and all(isinstance(value, Tensor) for value in part)
+    are_tensors = len(part) in (2, 4) and all(
+        isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta for value in part
+    )
     if are_tensors and part[0].dtype == torch.int64 and part[0].dim() == 1:
         index, loss = part[:2]
         is_inside = not len(index) or (int(index.min()) >= 0 and int(index.max()) < size)

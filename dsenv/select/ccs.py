@@ -7,6 +7,8 @@ from dsenv.errors import check_count, check_number
 from dsenv.outputs import ModelOutputs
 from dsenv.select.ranking import StaticSelector, need, order_by
 
+MOST_STRATA = 1_000_000
+
 
 def probability_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Probability of the label minus the largest other (B,), in [-1, 1]; logits (B, C), labels (B,)."""
@@ -84,7 +86,7 @@ class CCS(StaticSelector):
 
     def __init__(self, beta: float = 0.3, strata: int = 50) -> None:
         self.beta = check_number("beta", beta, 0, 1, open_high=True)
-        self.strata = check_count("strata", strata)
+        self.strata = check_count("strata", strata, most=MOST_STRATA)
         super().__init__()
 
     def score_pass(self, train: ModelOutputs, validation: ModelOutputs | None) -> Tensor:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 import dsenv
+from dsenv.agents.learned import LearnedAgent
+from dsenv.agents.rules import FixedRule, LossRankRule, NeutralRule
 
 ENV = "Tiny-Curriculum-v0"
 
@@ -78,3 +80,30 @@ def test_a_rule_says_what_it_cannot_answer():
         bound("random", discrete)
     with pytest.raises(RuntimeError, match="bind the rule"):
         dsenv.load("agents", "random").predict(np.zeros(5, np.float32))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("env", [5, [1], {5: 1}])
+@pytest.mark.parametrize(
+    "make", [NeutralRule, lambda env: LearnedAgent("curriculum", env), lambda env: LossRankRule("small", env)]
+)
+def test_environment_settings_are_a_table(make, env):
+    with pytest.raises(ValueError, match="env must be a table of settings by name"):
+        make(env=env)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (5, "answers must be a table"),
+        ({"log_weight": "x"}, "answers.log_weight must be an array of numbers"),
+        ({"log_weight": None}, "answers.log_weight must be an array of numbers"),
+        ({"log_weight": 100.0}, "log_weight must be from -5 to 5"),
+        ({"log_weight": [1.0, 2.0]}, "log_weight takes one number or 5"),
+    ],
+)
+def test_fixed_answers_are_checked_before_the_first_step(answers, words):
+    env = dsenv.load("envs", ENV)
+    with pytest.raises(ValueError, match=words):
+        FixedRule(answers).bind(env.control, env.action_space)

@@ -241,8 +241,34 @@ def test_schedules_and_bad_settings():
         SB3Agent("PPPO")
     with pytest.raises(ValueError, match="Did you mean 'gamma'"):
         SB3Agent("PPO", hyperparameters={"gama": 1.0}).build(stacked(), 0)
-    with pytest.raises(ValueError, match="steps >= 1"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got 0"):
         SB3Agent("PPO", steps=0)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": True}, "steps must be"),
+        ({"num_envs": "8"}, "num_envs must be"),
+        ({"env": [1]}, "env must be a table"),
+        ({"hyperparameters": "x"}, "hyperparameters must be a table"),
+        ({"hyperparameters": {5: 1}}, "hyperparameters must be a table"),
+        ({"hyperparameters": {"learning_rate": "lin_x"}}, "learning_rate must be a number, or 'lin_'"),
+        ({"hyperparameters": {"learning_rate": "fast"}}, "learning_rate must be a number, or 'lin_'"),
+        ({"policy": 5}, "policy must be a name"),
+        ({"algorithm": None}, "algorithm must be a name"),
+    ],
+)
+def test_settings_are_checked_before_the_agent_is_trained(settings, words):
+    with pytest.raises(ValueError, match=words):
+        SB3Agent(**{"algorithm": "PPO", **settings}).check()
+
+
+@pytest.mark.fast
+def test_numbers_are_kept_as_plain_ones():
+    agent = SB3Agent("PPO", steps=np.int64(8), num_envs=np.int32(2))
+    assert type(agent.steps) is type(agent.num_envs) is int
 
 
 def test_a_custom_algorithm_and_policy_by_entry_point():

@@ -275,3 +275,10 @@ def test_torchvision_is_not_imported(monkeypatch) -> None:
     assert fresh.AugmentationController is not AugmentationController
     with pytest.raises(AssertionError, match="torchvision"):
         importlib.import_module("torchvision")
+
+
+def test_as_many_ops_as_would_never_end_are_refused():
+    with pytest.raises(
+        ValueError, match="ops_per_sample must be a whole number from 1 to 100, got 1000000000"
+    ):
+        RandAugment(10**9)

@@ -5,7 +5,9 @@ They run in this process, as scripts do, so that torch and SB3 are imported once
 
 import importlib
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +56,29 @@ def test_help_says_what_is_measured(script, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
     assert stopped.value.code == 0 and len(capsys.readouterr().out.splitlines()) > 20
+
+
+def test_a_quick_fuzz_run_finds_nothing_wrong(tmp_path, capsys):
+    module = importlib.import_module("fuzz")
+    figures = tmp_path / "fuzz.json"
+    assert module.main(["--quick", "--json", str(figures)]) == 0, capsys.readouterr().out
+    found = json.loads(figures.read_text())["entry_points"]
+    assert found.keys() == module.ENTRY_POINTS.keys()
+    assert all(count["wrong"] == 0 and count["accepted"] + count["refused"] for count in found.values())
+
+
+def test_a_case_can_be_drawn_again(capsys):
+    module = importlib.import_module("fuzz")
+    for _ in range(2):
+        module.main(["--only", "plan lives", "--case", "3", "--seed", "1"])
+    first, second = capsys.readouterr().out.split("\n", 1)
+    assert first == second.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
+def test_killed_plans_end_as_those_that_nobody_killed(tmp_path):
+    figures = tmp_path / "kills.json"
+    script = [sys.executable, str(FOLDER / "plan_kills.py"), "--kills", "1", "--json", str(figures)]
+    subprocess.run(script, check=True, timeout=120, env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
+    found = json.loads(figures.read_text())
+    assert found["kills"] >= 1 and found["equal"] == found["runs"] > 0

@@ -221,6 +221,15 @@ def test_the_smallest_ratio_of_masks():
     assert make_control(settings, B, 0.9, binary=True).minimum == 0.7
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("mask", {"minimum": 0}), ("joint", {"stability_bins": 1.5, "strength": False})],
+)
+def test_a_setting_is_checked_where_it_has_no_effect_too(name, settings):
+    with pytest.raises(ValueError, match=f"control.{next(iter(settings))} must be"):
+        make_control({"name": name, **settings}, B, 0.5)
+
+
 def test_an_observation_ends_with_the_features_of_the_candidates():
     features = np.arange(M * len(CANDIDATE_FEATURES), dtype=np.float32).reshape(M, -1)
     observation = np.concatenate([np.full(7, -1, np.float32), features.ravel()])

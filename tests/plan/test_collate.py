@@ -251,6 +251,31 @@ def test_what_cannot_be_followed_is_refused_with_the_way_out(collate: Any) -> No
         IndexedCollate(collate)([(place, (text(place), place)) for place in range(12)])
 
 
+def means(samples: list[Any]) -> Any:
+    inputs, labels = default_collate(samples)
+    return inputs.mean(0, keepdim=True), labels.double().mean()[None]
+
+
+def some_means(samples: list[Any]) -> Any:
+    return means([sample for sample in samples if sample[1] % 7])
+
+
+@pytest.mark.parametrize("collate", [means, some_means])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7])
+def test_a_mean_of_samples_is_not_taken_for_the_one_in_the_middle(collate: Any, count: int) -> None:
+    samples = [(place, (torch.full((2,), float(place)), place)) for place in range(1, count + 1)]
+    with pytest.raises(ValueError, match="could not be followed"):
+        IndexedCollate(collate)(samples)
+
+
+def test_a_mean_is_refused_after_a_batch_of_one_sample_too() -> None:
+    collate = IndexedCollate(means)
+    samples = [(place, (torch.full((2,), float(place)), place)) for place in range(5)]
+    assert collate(samples[:1])[0].tolist() == [0]
+    with pytest.raises(ValueError, match="could not be followed"):
+        collate(samples)
+
+
 def indexed_sort(items: list[Any]) -> Any:
     ordered = sorted(items, key=lambda item: len(item[1][0]))
     return [place for place, _ in ordered], padded([sample for _, sample in ordered])

@@ -68,3 +68,8 @@ def test_the_smallest_margins_are_dropped() -> None:
 def test_settings_out_of_range_are_errors(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be .* got"):
         CCS(**settings)  # type: ignore[arg-type]
+
+
+def test_more_strata_than_memory_holds_are_refused():
+    with pytest.raises(ValueError, match="strata must be a whole number from 1 to 1000000"):
+        CCS(strata=10**18)
