@@ -263,7 +263,7 @@ def fail(model: nn.Module, x: Tensor) -> Tensor:
         ({"losses": [1.0] * BATCH}, "got list"),
         ({"losses": "text"}, "got str 'text'"),
         ({"losses": None}, "got NoneType"),
-        ({"losses": torch.ones(BATCH, dtype=torch.int64)}, "needs floating losses, got torch.int64"),
+        ({"losses": torch.ones(BATCH, dtype=torch.int64)}, "needs dense, floating losses, got torch.int64"),
         ({"losses": torch.ones(BATCH - 1)}, "1 samples of the batch are missing"),
         ({"losses": torch.ones(BATCH, 7)}, r"\(losses \* mask\)\.sum\(1\) / mask\.sum\(1\)"),
         (
