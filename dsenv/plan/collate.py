@@ -2,6 +2,7 @@
 
 import copy
 import random
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class IndexedCollate:
     """Collates samples as the user wants, and gives their positions in the order of the rows that result.
 
     A collate function may sort, shuffle, leave out, pad and nest. To follow it, it is called again with the
-    same state of the global random streams: with the first sample once more at the end, which shows whether
+    same state of the random streams: with the first sample once more at the end, which shows whether
     it keeps the order; and where it does not, on copies in which one value (a label, say) is replaced by a
     mark of the sample, where what it gives must be equal but for the marks. So it runs two to five times a
     batch; with `indexed` it runs once.
@@ -93,20 +94,20 @@ class IndexedCollate:
 
     def _followed(self, samples: list[Any]) -> tuple[Any, list[int]]:
         """The batch, and which of the samples each of its rows is."""
-        before = _random_state()
+        before = _Before(self.collate)
         batch = self.collate(_copies(samples))
-        after = _random_state()
+        after = _Before(self.collate)
         if batch is None:
             return NothingLeft(), list(range(len(samples)))
 
         try:
             order = self._order(samples, batch, before)
         finally:
-            _set_random_state(after)
+            after.restore()
         is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
         return RawSamples(batch) if is_raw else batch, order
 
-    def _order(self, samples: list[Any], batch: Any, state: Any) -> list[int]:
+    def _order(self, samples: list[Any], batch: Any, state: "_Before") -> list[int]:
         """Which of the samples each row of the batch is."""
         longer = self._again([*samples, samples[0]], state)
         if longer is not None and keeps_order(batch, longer, len(samples)):
@@ -124,7 +125,7 @@ class IndexedCollate:
             f"of its batch is, or a row is made of several samples; {WAY_OUT}"
         )
 
-    def _order_by(self, leaf: Leaf, samples: list[Any], batch: Any, state: Any) -> list[int] | None:
+    def _order_by(self, leaf: Leaf, samples: list[Any], batch: Any, state: "_Before") -> list[int] | None:
         """The order that a marked value shows; None for none, or where it changes what the function does."""
         tags = Tags.fitting(leaf, len(samples))
         if tags is None:
@@ -148,7 +149,9 @@ class IndexedCollate:
             return order if again == order else None
         return order
 
-    def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: Any) -> Any:
+    def _marked(
+        self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: "_Before"
+    ) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
         marked = [
             sample if value is None else replaced(sample, leaf, value)
@@ -156,9 +159,9 @@ class IndexedCollate:
         ]
         return self._again(marked, state)
 
-    def _again(self, samples: list[Any], state: Any) -> Any:
+    def _again(self, samples: list[Any], state: "_Before") -> Any:
         """What the function gives for other samples from the same random state; None where it fails."""
-        _set_random_state(state)
+        state.restore()
         try:
             return self.collate(_copies(samples))
         except Exception:  # noqa: BLE001  # marks are not what the user's function was written for
@@ -181,11 +184,54 @@ def _are_samples(batch: Sequence[Any], samples: list[Any]) -> bool:
     return is_same or all(isinstance(item, dict | list) and any(item == s for s in samples) for item in batch)
 
 
-def _random_state() -> Any:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # the user's
+class _Before:
+    """Where the random streams, and the function's own counters and streams, stood; to go back there.
+
+    Args:
+        function: its attributes, and the generators that it holds.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._global = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        own = getattr(function, "__dict__", None)
+        self._attributes = (
+            own if isinstance(own, dict) and not isinstance(function, types.FunctionType) else None
+        )
+        self._values = dict(self._attributes or {})
+        held = [*self._values.values(), *_closed_over(function)]
+        self._streams = [(stream, _state_of(stream)) for stream in held if _state_of(stream) is not None]
+
+    def restore(self) -> None:
+        """Put all of it back."""
+        random.setstate(self._global[0])
+        np.random.set_state(self._global[1])  # noqa: NPY002
+        torch.set_rng_state(self._global[2])
+        if self._attributes is not None:
+            self._attributes.clear()
+            self._attributes.update(self._values)
+        for stream, state in self._streams:
+            _set_state(stream, state)
 
 
-def _set_random_state(state: Any) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    torch.set_rng_state(state[2])
+def _closed_over(function: Any) -> list[Any]:
+    """What a function holds of the place where it was defined."""
+    cells = getattr(function, "__closure__", None) or ()
+    return [cell.cell_contents for cell in cells if cell != types.CellType()]
+
+
+def _state_of(stream: Any) -> Any:
+    """State of a random generator; None for anything else."""
+    if isinstance(stream, np.random.Generator):
+        return stream.bit_generator.state
+    if isinstance(stream, np.random.RandomState | torch.Generator):
+        return stream.get_state()
+    return stream.getstate() if isinstance(stream, random.Random) else None
+
+
+def _set_state(stream: Any, state: Any) -> None:
+    if isinstance(stream, np.random.Generator):
+        stream.bit_generator.state = state
+    elif isinstance(stream, random.Random):
+        stream.setstate(state)
+    else:
+        stream.set_state(state)

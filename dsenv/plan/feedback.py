@@ -231,6 +231,8 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
+        if inputs.dim() != 4:
+            raise ValueError(f"augment needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}")
         checks.check_geometry(self.controller, inputs, labels, self.classes)
 
         with self.cost.timed("augment"):

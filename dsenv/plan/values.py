@@ -14,6 +14,7 @@ from dsenv.outputs import ModelOutputs
 KINDS = ("loss", "logits", "features", "label")
 """What a value may be; the last one is a label outside of 0..C-1. Bit k of a code stands for the k-th."""
 NEVER = -1e4  # a logit with which a class has no probability, in every float type
+ADVICE = "they are left out of what the plan learns; look at these samples"
 MOST_POSITIONS = 10  # in a warning
 
 
@@ -95,9 +96,6 @@ def finite_pass(found: ModelOutputs) -> ModelOutputs:
     return mended(found, code)
 
 
-ADVICE = "they are left out of what the plan learns; look at these samples"
-
-
 def described(code: Tensor) -> str:
     """What the codes (N,) of all samples say, in words."""
     words = []
@@ -106,8 +104,9 @@ def described(code: Tensor) -> str:
         if positions:
             first = ", ".join(map(str, positions[:MOST_POSITIONS]))
             more = ", ..." if len(positions) > MOST_POSITIONS else ""
-            what = "labels that are no classes" if kind == "label" else f"{kind} that are not finite"
-            words.append(f"{len(positions)} samples had {what} (positions {first}{more})")
+            samples = "1 sample" if len(positions) == 1 else f"{len(positions)} samples"
+            fault = "is no class" if kind == "label" else "was not finite"
+            words.append(f"the {kind} of {samples} {fault} (positions {first}{more})")
     return " and ".join(words)
 
 

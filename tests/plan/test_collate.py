@@ -390,29 +390,45 @@ def test_functions_that_look_at_the_label(collate: Any, classes: int) -> None:
 
 
 class Sometimes:
-    """Shuffles by a stream of its own, now and then."""
+    """Shuffles by a stream of its own now and then; counts its calls, turns the order after the fourth."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, turns: bool = False) -> None:
         self.rng = np.random.default_rng(0)
+        self.turns, self.calls = turns, 0
 
     def __call__(self, samples: list[Any]) -> Any:
+        self.calls += 1
+        if self.turns and self.calls > 4:
+            samples = samples[::-1]
         if self.rng.random() < 0.4:
             samples = [samples[place] for place in self.rng.permutation(len(samples))]
         x, y = padded(samples)
         return {"x": x, "y": y, "zeros": torch.zeros(len(samples), 4)}
 
 
-def test_a_stream_of_its_own_is_followed_or_refused() -> None:
-    follow, refused = IndexedCollate(Sometimes()), 0
-    for first in range(40):
+@pytest.mark.parametrize("turns", [False, True])
+def test_counters_and_streams_of_its_own_go_on_as_if_it_had_run_once(turns: bool) -> None:
+    function = Sometimes(turns=turns)
+    follow, alone = IndexedCollate(function), Sometimes(turns=turns)
+    for first in range(20):
         places = [(first + step) % SIZE for step in range(15)]
-        try:
-            index, batch = follow([(place, (text(place), place % 2)) for place in places])
-        except ValueError:
-            refused += 1
-            continue
+        samples = [(text(place), place % 2) for place in places]
+        index, batch = follow(list(zip(places, samples, strict=True)))
         assert index.tolist() == (batch["x"].amax(1) - 1).tolist()
-    assert refused < 40
+        assert torch.equal(batch["x"], alone(samples)["x"])
+    assert function.calls == 20
+
+
+def test_a_stream_that_a_function_closes_over_is_followed() -> None:
+    rng = random.Random(0)
+
+    def shuffled(samples: list[Any]) -> Any:
+        return padded(rng.sample(samples, len(samples)))
+
+    follow = IndexedCollate(shuffled)
+    for first in range(0, 45, 15):
+        index, (x, _) = follow([(place, (text(place), place % 2)) for place in range(first, first + 15)])
+        assert index.tolist() == (x.amax(1) - 1).tolist()
 
 
 def with_lengths(samples: list[Any]) -> Any:

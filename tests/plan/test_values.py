@@ -93,7 +93,7 @@ def numbers_in(state: Any) -> list[Tensor]:
 )
 def test_no_selector_takes_it_in(name: str, bad: str) -> None:
     with pytest.warns(
-        UserWarning, match=rf"epoch \d: 1 samples had loss that are not finite \(positions {BAD}\)"
+        UserWarning, match=rf"epoch \d: the loss of 1 sample was not finite \(positions {BAD}\)"
     ):
         plan, _ = train(name, UNHAPPY[bad], ratio=1.0 if name == "fixed_random" else 0.5)
     state = plan.state_dict()
@@ -121,7 +121,7 @@ def test_after_one_nan_the_signals_go_on() -> None:
     with pytest.warns(UserWarning) as said:
         plan, _ = train(ratio=1.0, when=[2], epochs=5)
     messages = [str(warning.message) for warning in said]
-    assert len(messages) == 1 and messages[0].startswith("epoch 2: 1 samples had loss that are not finite")
+    assert len(messages) == 1 and messages[0].startswith("epoch 2: the loss of 1 sample was not finite")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clean, _ = train(ratio=1.0, when=[], epochs=5)
@@ -175,8 +175,8 @@ def test_codes_and_the_mean_of_the_others() -> None:
     nothing = mended(seen, torch.ones(4, dtype=torch.uint8))
     assert nothing.loss.tolist() == [0] * 4
     words = described(codes(seen, 2))
-    assert "1 samples had loss that are not finite (positions 1)" in words
-    assert "2 samples had labels that are no classes (positions 2, 3)" in words
+    assert "the loss of 1 sample was not finite (positions 1)" in words
+    assert "the label of 2 samples is no class (positions 2, 3)" in words
     assert is_finite(torch.tensor([[1e30, 1e38], [nan, 1]])).tolist() == [True, False]
 
 
@@ -191,7 +191,7 @@ def test_a_scoring_pass_with_values_that_are_not_finite() -> None:
         logits[(inputs == IMAGES[BAD]).flatten(1).all(1)] = float("nan")
         return logits
 
-    with pytest.warns(UserWarning, match=rf"a pass over the data: 1 samples had loss.*\(positions {BAD}\)"):
+    with pytest.warns(UserWarning, match=rf"a pass over the data: the loss of 1 sample.*\(positions {BAD}\)"):
         plan.score(forward)
     assert all(tensor.isfinite().all() for tensor in numbers_in(plan.state_dict()))
     assert len(next(plan.batches()).index) == BATCH
