@@ -372,9 +372,10 @@ def load(kind: str, name_or_path: str | os.PathLike[str], **overrides: Any) -> A
     return definition(kind, name_or_path).with_overrides(overrides).build()
 
 
-def make_env(definition_name: str, **overrides: Any) -> Any:
+def make_env(definition_name: str, **overrides: Any) -> gymnasium.Env[Any, Any]:
     """Entry point of every registered id: one environment."""
-    return load("envs", definition_name, **overrides)
+    env: gymnasium.Env[Any, Any] = load("envs", definition_name, **overrides)
+    return env
 
 
 def load_vector(name_or_path: str | os.PathLike[str], num_envs: int = 1, **overrides: Any) -> Any:

@@ -271,8 +271,15 @@ def _of_callable(value: Any, depth: int, outer: tuple[int, ...]) -> Any:
 
 def _code(code: types.CodeType) -> bytes:
     """What a code object does, without where it was written."""
-    constants = [_code(part) if isinstance(part, types.CodeType) else repr(part) for part in code.co_consts]
+    constants = [
+        _code(part) if isinstance(part, types.CodeType) else _constant(part) for part in code.co_consts
+    ]
     return repr((code.co_code, constants, code.co_names, code.co_varnames)).encode()
+
+
+def _constant(value: Any) -> str:
+    """A constant of a code object; the order of a set changes from process to process."""
+    return f"{{{', '.join(sorted(map(repr, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 
 def _name(kind: Any) -> str:

@@ -85,7 +85,8 @@ def _returns(function: Callable[..., Any], expected: type) -> bool:
             annotation = typing.get_type_hints(function).get("return")
         except Exception:  # noqa: BLE001  # a name that only type checkers import: compare the text
             return str(annotation).rpartition(".")[2] == expected.__name__
-    return inspect.isclass(annotation) and issubclass(annotation, expected)
+    named = typing.get_origin(annotation) or annotation  # Env of gymnasium.Env[Any, Any]
+    return inspect.isclass(named) and issubclass(named, expected)
 
 
 def call_part(kind: str, words: str, source: Callable[..., Any], settings: dict[str, Any]) -> Any:

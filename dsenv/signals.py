@@ -165,7 +165,7 @@ class SampleSignals:
         self,
         index: Tensor,
         loss: Tensor,
-        logits: Tensor,
+        logits: Tensor | None,
         labels: Tensor,
         step: int | Tensor,
         *,
@@ -177,7 +177,8 @@ class SampleSignals:
         Args:
             index: (..., B) int64 positions of the samples, each at most once; N marks padding.
             loss: (..., B) per-sample training loss, in nats.
-            logits: (..., B, C) the model's outputs.
+            logits: (..., B, C) the model's outputs; None where they are not known: then the signals made of
+                them stay as they were.
             labels: (..., B) int64 the labels trained on.
             step: number of this interval, stored as `last_step`; (K,) where replicas are at different ones.
             known: (..., B) bool, samples whose loss and outputs are to be taken in; None for all. Of the
@@ -185,14 +186,15 @@ class SampleSignals:
             filled: (..., B) bool, samples that are not known, whose loss is to be taken in all the same,
                 since the caller put another in its place; None for none.
         """
-        assert index.shape == loss.shape == labels.shape == logits.shape[:-1], (index.shape, logits.shape)
+        assert index.shape == loss.shape == labels.shape, (index.shape, loss.shape, labels.shape)
+        assert logits is None or logits.shape[:-1] == index.shape, (index.shape, logits.shape)
         loss = loss.float()
-        said = self._read(index, logits, labels, known)
+        said = {} if logits is None else self._read(index, logits, labels, known)
 
         old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
         visits = self.gather("times_trained", index)
         first = visits == 0
-        forgot = (old["correct"] > said["correct"]).int()
+        forgot = (old["correct"] > said["correct"]).int() if said else torch.zeros_like(visits)
         is_sample = index < self.size
 
         # The first visit has no loss to compare with
@@ -206,12 +208,7 @@ class SampleSignals:
         }
         if known is not None:
             forgot = torch.where(known, forgot, torch.zeros_like(forgot))
-            taken = dict.fromkeys(new, known)
-            if filled is not None:
-                taken |= {"loss": known | filled, "loss_ema": known | filled}
-            new = {
-                name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
-            }
+            new = self._known_only(new, index, known, known if filled is None else known | filled)
         for name, value in new.items():
             self._write(name, index, value)
         self._write("times_trained", index, visits + 1)
@@ -220,6 +217,15 @@ class SampleSignals:
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
         self._write("last_step", index, at.to(self.device).expand_as(visits))
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
+
+    def _known_only(
+        self, new: dict[str, Tensor], index: Tensor, known: Tensor, with_loss: Tensor
+    ) -> dict[str, Tensor]:
+        """New values where they are known, old ones elsewhere; losses where `with_loss` says."""
+        taken = {**dict.fromkeys(new, known), "loss": with_loss, "loss_ema": with_loss}
+        return {
+            name: torch.where(taken[name], value, self.gather(name, index)) for name, value in new.items()
+        }
 
     def _read(
         self,

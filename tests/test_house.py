@@ -17,6 +17,7 @@ FLOORS = (
         "catalogue",
         "describe",
         "errors",
+        "files",
         "kinds",
         "plain",
         "rng",
@@ -101,7 +102,7 @@ def test_no_floor_imports_from_one_above():
     assert upward == []
 
 
-LONGER = {"plan.data_plan": 500}  # all that a user of plans calls, in one class
+LONGER = {"plan.data_plan": 550}  # all that a user of plans calls, in one class
 
 
 def test_no_file_passes_400_lines():

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dsenv.catalogue import Definition
 from dsenv.control.base import Control
 from dsenv.errors import shown
 
@@ -62,3 +63,21 @@ class AgentDefinition(Protocol):
         Raises:
             ValueError: the agent does not answer the control's question.
         """
+
+
+def build_agent(definition: Definition) -> AgentDefinition:
+    """Build an agent from its definition, whose entry point is looked at before it is called.
+
+    Raises:
+        ValueError: the entry point is no class of an agent, or a setting is unknown.
+    """
+    found = definition.resolve()
+    methods = [getattr(found, name, None) for name in ("check", "bind")]
+    if not isinstance(found, type) or not hasattr(found, "learns") or not all(map(callable, methods)):
+        raise ValueError(
+            f"the entry point of the agent {definition.name} must name a class with learns, check and bind "
+            f"(dsenv.agents.base.AgentDefinition), and {definition.entry_point!r} is {found!r}; it was not "
+            "called"
+        )
+    agent: AgentDefinition = definition.build()
+    return agent

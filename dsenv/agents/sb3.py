@@ -1,16 +1,17 @@
 """Agents trained by Stable-Baselines3's algorithms."""
 
+import copy
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
 from dsenv.agents.base import check_settings
-from dsenv.catalogue import import_entry_point, import_kind
+from dsenv.catalogue import import_entry_point
 from dsenv.control.base import Control
 from dsenv.errors import check_count, check_keywords, check_positive, pick, shown
 
@@ -31,6 +32,15 @@ POLICIES = {
 SCHEDULED = ("learning_rate", "clip_range", "clip_range_vf")  # hyperparameters that may be schedules
 
 
+CLASSES = {
+    "policy_kwargs.features_extractor_class": "stable_baselines3.common.torch_layers:BaseFeaturesExtractor",
+    "policy_kwargs.optimizer_class": "torch.optim:Optimizer",
+    "policy_kwargs.activation_fn": "torch.nn:Module",
+    "replay_buffer_class": "stable_baselines3.common.buffers:ReplayBuffer",
+}
+"""Hyperparameters that take a class, and what it must be derived from."""
+
+
 class LinearSchedule:
     """A value that falls linearly to a twentieth of its start over the agent's training run."""
 
@@ -47,12 +57,15 @@ class SB3Agent:
 
     Args:
         algorithm: "PPO", "A2C", "SAC", "TD3", "DDPG" or "DQN"; "RecurrentPPO" or "TQC" of sb3-contrib; or the
-            "module:Class" of another one with SB3's interface.
+            "module:Class" of another one that is derived from SB3's BaseAlgorithm.
         policy: SB3's policy name, "SetPolicy", "BetaPolicy", "SetBetaPolicy", or the "module:Class" of a
-            custom policy. One that takes `candidates` (M, F) is given the environment's `candidate_shape`.
+            custom policy, derived from SB3's BasePolicy. One that takes `candidates` (M, F) is given the
+            environment's `candidate_shape`.
         steps: environment steps to train for.
         num_envs: K, training runs side by side.
-        hyperparameters: further arguments of the algorithm. A learning rate "lin_1e-3" falls linearly.
+        hyperparameters: further arguments of the algorithm. A learning rate "lin_1e-3" falls linearly; where
+            SB3 takes a class (`policy_kwargs.activation_fn`, `optimizer_class`, `features_extractor_class`;
+            `replay_buffer_class`), its "module:Class" does too.
         env: environment settings that the agent needs.
     """
 
@@ -75,7 +88,7 @@ class SB3Agent:
         self.policy = policy
         self.steps = check_count("steps", steps)
         self.num_envs = check_count("num_envs", num_envs)
-        self.hyperparameters = check_settings("hyperparameters", hyperparameters)
+        self.hyperparameters = copy.deepcopy(check_settings("hyperparameters", hyperparameters))
         self.env: Mapping[str, Any] = check_settings("env", env)
 
     @property
@@ -83,17 +96,17 @@ class SB3Agent:
         """The algorithm's class; imported here.
 
         Raises:
-            ValueError: its package is not installed.
+            ValueError: its package is not installed, or it is no algorithm.
         """
+        from stable_baselines3.common.base_class import BaseAlgorithm
+
         if self._entry_point.startswith("sb3_contrib:") and find_spec("sb3_contrib") is None:
             raise ValueError(
                 f"{self._entry_point} needs sb3-contrib: pip install sb3-contrib, "
                 'or in a checkout pip install -e ".[contrib]"'
             )
-        from stable_baselines3.common.base_class import BaseAlgorithm as Expected
-
-        algorithm: type[BaseAlgorithm] = import_kind("algorithm", self._entry_point, Expected)
-        return algorithm
+        found: type[BaseAlgorithm] = class_behind("algorithm", self._entry_point, BaseAlgorithm)
+        return found
 
     def bind(self, control: Control, action_space: spaces.Space[Any]) -> Any:
         """Refuse: an SB3 agent has to be trained or loaded before it can act."""
@@ -104,39 +117,53 @@ class SB3Agent:
         """Check the names of the hyperparameters and of the policy.
 
         Raises:
-            ValueError: one is unknown (the message names the nearest), or the algorithm is not installed.
+            ValueError: one is unknown (the message names the nearest), a class is not of the kind that is
+                needed, or the algorithm is not installed.
         """
         given = {**self.hyperparameters, "policy": self.policy, "env": None}
         check_keywords(f"hyperparameters of {self._entry_point}", self.algorithm, given)
-        for name, value in self.hyperparameters.items():
-            _value(name, value)
         self._policy()
+        self._settings()
 
     def _policy(self) -> Any:
         """The policy's class.
 
         Raises:
-            ValueError: the algorithm has no such policy.
+            ValueError: the algorithm has no such policy, or it is none.
         """
         from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
         if ":" in self.policy:
-            return import_kind("policy", self.policy, BasePolicy)
+            return class_behind("policy", self.policy, BasePolicy)
         known: dict[str, Any] = dict(self.algorithm.policy_aliases)
         if known.get("MlpPolicy") is ActorCriticPolicy:
             known |= POLICIES
         found = known[pick(f"policy of {self._entry_point}", self.policy, known)]
         return import_entry_point(found) if isinstance(found, str) else found
 
-    def build(self, env: "VecEnv", seed: int, device: str = "cpu") -> "BaseAlgorithm":
-        """A fresh, untrained model.
+    def _settings(self) -> dict[str, Any]:
+        """The hyperparameters as the algorithm takes them: SB3 writes into these copies.
+
+        Raises:
+            ValueError: a class is not of the kind that is needed.
+        """
+        settings = {name: _value(name, value) for name, value in copy.deepcopy(self.hyperparameters).items()}
+        for path, base in CLASSES.items():
+            table, _, name = path.rpartition(".")
+            place = settings.get(table) if table else settings
+            if isinstance(place, dict) and isinstance(place.get(name), str):
+                place[name] = class_behind(path, place[name], import_entry_point(base))
+        return settings
+
+    def build(self, env: "VecEnv", seed: int | None, device: str = "cpu") -> "BaseAlgorithm":
+        """A fresh, untrained model; without a seed, weights come from torch's global stream.
 
         Raises:
             ValueError: as `check`, or the policy needs candidates and the environment shows none.
         """
         self.check()
         settings: dict[str, Any] = {"device": device, "seed": seed, "verbose": 0}
-        settings |= {name: _value(name, value) for name, value in self.hyperparameters.items()}
+        settings |= self._settings()
 
         policy = self._policy()
         own = settings.get("policy_kwargs") or {}
@@ -145,17 +172,49 @@ class SB3Agent:
 
         return self.algorithm(policy=policy, env=env, **settings)
 
-    def load(self, path: Path, env: "VecEnv | None" = None, device: str = "cpu") -> "BaseAlgorithm":
-        """A saved model, to go on training in `env` or to act.
+    def restored(
+        self,
+        spaces_of: Mapping[str, Any],
+        saved: Mapping[str, Any],
+        numbers: Mapping[str, Any],
+    ) -> "BaseAlgorithm":
+        """A model to act with, built from the settings and filled with saved tensors; nothing is unpickled.
+
+        Args:
+            spaces_of: its spaces, of `checkpoint.spaces_state`.
+            saved: its tensors, of `checkpoint.parameters`.
+            numbers: its counters, of `checkpoint.numbers_of`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            ValueError: the tensors are not those of such a model.
         """
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no saved policy at {path}; was the run interrupted before its first checkpoint?"
-            )
-        return self.algorithm.load(path, env=env, device=device)
+        from dsenv.agents import checkpoint
+
+        with checkpoint.kept_random_streams(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of batch sizes: it does not train
+            model = self.build(checkpoint.SpacesOnly(spaces_of), seed=None)
+        checkpoint.fill(model, saved, numbers)
+        return model
+
+
+def class_behind(what: str, entry_point: str, base: type) -> Any:
+    """The class that "module:Class" names. It is imported and looked at, not called.
+
+    Args:
+        what: it is for, in errors.
+        entry_point: its name.
+        base: class that it must be derived from.
+
+    Raises:
+        ValueError: it cannot be imported, or is not derived from `base`.
+    """
+    found = import_entry_point(entry_point)
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ValueError(
+            f"{what} must name a class derived from {base.__module__}.{base.__name__}, and {entry_point!r} "
+            f"is {found!r}; it was not called"
+        )
+    return found
 
 
 def _candidates(env: "VecEnv", policy: str) -> tuple[int, int]:

@@ -22,6 +22,15 @@ HEADER: dict[str, Any] = {"kind": "StackedVecEnv", "settings": {}}
 KEPT = ("return", "length", "seeds", "options", "actions", "reset_infos")
 
 
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy in memory as torch allocates it.
+
+    SB3 hands an array's own memory to torch, where matrix products may end in other bits at another address
+    (MKL): without this, two equal runs need not be equal.
+    """
+    return torch.from_numpy(np.ascontiguousarray(array)).clone().numpy()
+
+
 class StackedVecEnv(VecEnv):
     """Stable-Baselines3's view of a `TrainingVectorEnv`.
 
@@ -68,7 +77,7 @@ class StackedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._return[:], self._length[:] = 0, 0
-        return observation
+        return aligned(observation)
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """Keep options for the next reset: {"context": {...}} for all environments, or a list, one for each.
@@ -151,7 +160,7 @@ class StackedVecEnv(VecEnv):
         for row in infos:
             row["TimeLimit.truncated"] = False
 
-        return observation, reward.astype(np.float32), terminated, infos
+        return aligned(observation), reward.astype(np.float32), terminated, infos
 
     @staticmethod
     def _row(info: dict[str, Any], k: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
+from dsenv import files
 from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
@@ -91,7 +92,7 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Write the rows as JSON."""
         content = {"env": self.env, "agent": self.agent, "rows": [asdict(row) for row in self.rows]}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def interval(values: Accuracies) -> tuple[float, float]:

@@ -1,11 +1,13 @@
 """What an evaluation shows a person: a table, figures, TensorBoard."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsenv import files
 from dsenv.env.render import bin_colors
 from dsenv.evaluation.compare import Evaluation, Row
 
@@ -235,13 +237,10 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
         "strength": strength_figure(evaluation),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-
-    json_path = folder / f"{prefix}evaluation.json"
-    evaluation.save(json_path)
-    written = [json_path]
+    written = []
     tag = f"evaluation/{prefix}"
 
-    with SummaryWriter(str(folder)) as writer:
+    with files.naming(f"the event file in {folder}"), SummaryWriter(str(folder)) as writer:
         writer.add_text(f"{tag}table", markdown_table(evaluation), step)
         writer.add_text(f"{tag}wrong_labels", wrong_label_table(evaluation), step)
         for row in evaluation.rows:
@@ -250,8 +249,12 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
         for name, figure in figures.items():
             FigureCanvasAgg(figure)
             path = folder / f"{prefix}{name}.png"
-            figure.savefig(path)
-            written.append(path)
+            image = io.BytesIO()
+            figure.savefig(image, format="png")
+            written.append(files.write(path, image.getvalue()))
             writer.add_figure(f"{tag}{name}", figure, step, close=False)
 
-    return written
+    # Last: whoever finds it knows that everything is there
+    json_path = folder / f"{prefix}evaluation.json"
+    evaluation.save(json_path)
+    return [json_path, *written]

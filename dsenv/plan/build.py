@@ -134,33 +134,36 @@ def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, 
     controller = make_controller(chosen["augment"], given)
     volume = make_volume(chosen["volume"])
     for name, part in (("selector", selector), ("augment", controller)):
-        claim(name, part, chosen[name])
+        check_free(name, part)
 
     words = in_words(chosen, {"selector": selector, "volume": volume, "augment": controller})
     return PlanParts(selector, volume, controller, chosen["volume"], words)
 
 
-def claim(name: str, part: Any, choice: Any) -> None:
-    """Note that a part which was given as an object belongs to a plan now.
+def check_free(name: str, part: Any) -> None:
+    """Check that a part, given as an object or by a factory, belongs to no other plan.
 
     Args:
         name: "selector" or "augment".
-        part: what the plan works with.
-        choice: what the user gave.
+        part: what the plan works with; None for nothing.
 
     Raises:
         ValueError: it was given to a plan before, and may keep what it learnt there.
     """
-    if part is None or part is not choice or not keeps_state(part):
-        return
-    if getattr(part, CLAIMED, False):
+    if part is not None and getattr(part, CLAIMED, False):
         kind = type(part).__name__
         raise ValueError(
             f"this {kind} was given to a plan before and keeps what it learnt there; make one for each plan, "
-            f"or let the plan make it from a class or a table, {name}={{'name': {kind}, ...}}"
+            f"{name}={kind}(...), or let the plan make it, from a name, a class or a table"
         )
-    with suppress(AttributeError):  # a class with slots
-        object.__setattr__(part, CLAIMED, True)
+
+
+def claim(parts: "PlanParts") -> None:
+    """Note that the parts which may remember something belong to a plan now."""
+    for part in (parts.selector, parts.controller):
+        if part is not None and keeps_state(part):
+            with suppress(AttributeError):  # a class with slots
+                object.__setattr__(part, CLAIMED, True)
 
 
 def keeps_state(part: Any) -> bool:

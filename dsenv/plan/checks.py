@@ -10,12 +10,13 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.geometric import GEOMETRIC_OPS
 from dsenv.errors import shown
-from dsenv.plan.data import Batch
+from dsenv.outputs import ModelOutputs
+from dsenv.plan.data import IGNORED, Batch, are_whole, no_class
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 
-ON_IMAGES = ("boxes", "masks", "keypoints", "bbox", "mask", "segmentation")  # targets that lie on images
+ON_IMAGES = ("box", "mask", "keypoint", "segment", "semantic", "landmark", "polygon")  # in keys of targets
 
 
 def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
@@ -37,20 +38,19 @@ def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
             "function leaves samples out or adds some; give it to plan.loader(collate_fn=...), or to "
             "dsenv.plan.IndexedCollate in a loader of your own, and its positions follow"
         )
-    if classes is None or labels.dtype != torch.int64 or labels.dim() != 1 or labels.device.type != "cpu":
+    if not are_whole(labels) or labels.dim() != 1 or not len(labels) or labels.device.type != "cpu":
         return
 
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= classes:
+    low, high = int(labels.min()), int(labels.max())
+    if low == IGNORED or (classes is not None and (low < 0 or high >= classes)):
         label = low if low < 0 else high
         position = int(index[(labels == label).nonzero()[0].to(index.device)])
-        raise ValueError(
-            f"labels must be classes, 0 to {classes - 1}; got {label} at position {position}: set "
-            "DataPlan(classes=...) right, or leave such samples out of the data"
-        )
+        raise ValueError(no_class(label, position, classes))
 
 
-def check_geometry(controller: AugmentationController, inputs: Tensor, labels: Any) -> None:
+def check_geometry(
+    controller: AugmentationController, inputs: Tensor, labels: Any, classes: int | None
+) -> None:
     """Check that augmentation leaves labels true: geometric ops move objects, and masks and boxes stay.
 
     Raises:
@@ -60,18 +60,31 @@ def check_geometry(controller: AugmentationController, inputs: Tensor, labels: A
     if not moving:
         return
 
-    what = ""
-    if isinstance(labels, Tensor) and labels.dim() >= 3 and labels.shape[-2:] == inputs.shape[-2:]:
-        what = f"labels of shape {tuple(labels.shape)} are masks"
-    targets = labels if isinstance(labels, list | tuple) else [labels]
-    found = {key for target in targets if isinstance(target, Mapping) for key in target} & set(ON_IMAGES)
-    if found:
-        what = f"targets with {', '.join(sorted(found))}"
-    if what:
+    if what := _on_images(labels, inputs, classes):
         raise ValueError(
             f"augment moves images ({', '.join(moving[:3])}, ...), and {what} that would not move along; use "
             "ops that leave places alone: augment={'name': ..., 'ops': dsenv.augment.ops.PHOTOMETRIC_OPS}"
         )
+
+
+def _on_images(labels: Any, inputs: Tensor, classes: int | None) -> str:
+    """What of some targets lies on the images, in words; "" for nothing."""
+    if isinstance(labels, Mapping):
+        keys = sorted(str(key) for key in labels if any(word in str(key).lower() for word in ON_IMAGES))
+        return f"targets with {', '.join(keys)}" if keys else ""
+    if isinstance(labels, list | tuple):
+        found = (_on_images(item, inputs, classes) for item in labels)
+        return next((words for words in found if words), "")
+    if not isinstance(labels, Tensor):
+        return ""
+
+    shape = tuple(labels.shape)
+    pixels = inputs.shape[-2] * inputs.shape[-1]
+    if labels.dim() >= 3 or (labels.dim() == 2 and pixels > 1 and shape[1] == pixels):
+        return f"labels of shape {shape} are masks or other places"
+    if labels.dim() == 2 and shape[1] == 4 and labels.is_floating_point() and classes != 4:
+        return f"labels of shape {shape} are boxes (of four classes, set DataPlan(classes=4))"
+    return ""
 
 
 def check_epoch(epoch: int, record: EpochRecord | None) -> None:
@@ -89,6 +102,11 @@ def check_epoch(epoch: int, record: EpochRecord | None) -> None:
         )
         return
 
+    if repeated := record.repeated():
+        warnings.warn(
+            f"epoch {epoch}: {repeated} times a sample was given to plan.loss again, in the place of another",
+            stacklevel=4,
+        )
     if record.left_out:
         positions = shown(sorted(record.left_out))
         warnings.warn(
@@ -107,12 +125,19 @@ def check_epoch(epoch: int, record: EpochRecord | None) -> None:
         )
 
 
-def check_stamp(batch: Batch, plan: int, epoch: int) -> None:
+def check_stamp(batch: Any, plan: int, epoch: int) -> None:
     """Check that a batch is of this plan and of its current epoch.
 
     Raises:
         ValueError: it is another plan's, or is left over from another epoch.
     """
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            "plan.loss takes the batch first, as the plan made it, then the losses; got "
+            f"{type(batch).__name__}"
+        )
+    if not len(batch.index):
+        raise ValueError("the batch is empty: there is nothing to learn from, leave the step out")
     if batch.plan != plan:
         raise ValueError(
             "the batch is of another plan: its positions mean other samples; give each plan the batches "
@@ -171,13 +196,13 @@ def _loss_advice(losses: Tensor, size: int) -> str:
     )
 
 
-def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, labels: Tensor) -> None:
-    """Check that a scoring pass gives one row of outputs and one label for each sample of a batch.
+def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, classes: int | None) -> None:
+    """Check that a scoring pass gives one row of outputs for each sample of a batch.
 
     Raises:
-        ValueError: it gives another number.
+        ValueError: it gives another number, or logits for another number of classes.
     """
-    given = {"logits": logits, "features": features, "labels": labels}
+    given = {"logits": logits, "features": features}
     for name, value in given.items():
         if value is not None and (value.dim() == 0 or len(value) != len(index)):
             raise ValueError(
@@ -186,6 +211,26 @@ def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, labels: T
             )
         if value is not None and name in HINTS:
             _check_output(name, value, value.device)
+    if features is not None and features.dim() != 2:
+        raise ValueError(f"features must have shape (B, D), got {tuple(features.shape)}; flatten them")
+    if logits.dim() == 2 and classes is not None and logits.shape[1] != classes:
+        raise ValueError(
+            f"logits must have shape ({len(index)}, {classes}), got {tuple(logits.shape)}; set "
+            "DataPlan(classes=...) right, or give the outputs for all classes"
+        )
+
+
+def check_scored(selector: Selector, passes: Sequence[ModelOutputs]) -> None:
+    """Check that the scoring passes gave the features that a selector needs.
+
+    Raises:
+        ValueError: they did not.
+    """
+    if selector.needs_features and any(found.features is None for found in passes):
+        raise ValueError(
+            f"{type(selector).__name__} needs the features of the pass: plan.score(dsenv.plan.FeatureForward("
+            "model, head)), or of a function that gives (logits, features)"
+        )
 
 
 def _check_needed(

@@ -1,5 +1,6 @@
 """Positions that travel with their samples through any collate function."""
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from dsenv.errors import check_flag, check_function
-from dsenv.plan.tags import Leaf, Tags, compare, leaves, replaced
+from dsenv.errors import check_flag, check_function, shown
+from dsenv.plan.tags import Leaf, Tags, compare, keeps_order, leaves, replaced
 
 CollateFunction = Callable[[list[Any]], Any]
 
@@ -20,13 +21,22 @@ WAY_OUT = (
 )
 
 
+class RawSamples(list[Any]):
+    """A batch that is the list of its samples: of two they are no pair of inputs and labels."""
+
+
+class NothingLeft:
+    """In place of a batch: the collate function gave None, since all its samples are broken."""
+
+
 class IndexedCollate:
     """Collates samples as the user wants, and gives their positions in the order of the rows that result.
 
-    A collate function may sort, shuffle, leave out, pad and nest. To follow it, it is called again on copies
-    of the samples in which one value (a label, say) is replaced by a mark of the sample, with the same state
-    of the global random streams; what it gives must be equal but for the marks. So it runs two or three
-    times a batch, once more where samples are left out; with `indexed` it runs once.
+    A collate function may sort, shuffle, leave out, pad and nest. To follow it, it is called again with the
+    same state of the global random streams: with the first sample once more at the end, which shows whether
+    it keeps the order; and where it does not, on copies in which one value (a label, say) is replaced by a
+    mark of the sample, where what it gives must be equal but for the marks. So it runs two to five times a
+    batch; with `indexed` it runs once.
 
     Args:
         collate: makes a batch of a list of samples; None for torch's default, which keeps the order.
@@ -43,10 +53,10 @@ class IndexedCollate:
         self._usual: Leaf | None = None  # the value that could be marked in the last batch
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        """Positions (B,) int64, and the batch.
+        """Positions (B,) int64, and the batch; where the function gives None, all of them and `NothingLeft`.
 
         Raises:
-            ValueError: the order cannot be followed, or the function repeats samples or leaves out all.
+            ValueError: the order cannot be followed, or the function repeats or mixes samples.
         """
         if self.indexed:
             return self._given(list(items))
@@ -67,43 +77,52 @@ class IndexedCollate:
                 f"a collate function with indexed=True returns (positions, batch), got {type(found).__name__}"
             )
 
-        positions = torch.as_tensor(found[0])
         known = {int(index) for index, _ in items}
-        given = positions.tolist() if positions.dim() == 1 and not positions.is_floating_point() else None
+        try:
+            positions = torch.as_tensor(found[0])
+        except (TypeError, ValueError, RuntimeError):
+            positions = torch.tensor(-1)
+        is_list = positions.dim() == 1 and not positions.is_floating_point() and not positions.is_complex()
+        given = positions.tolist() if is_list else None
         if not given or len(set(given)) < len(given) or not set(given) <= known:
             raise ValueError(
                 "a collate function with indexed=True returns the positions of its rows, each one that it "
-                f"was given and at most once, got {positions.tolist()}"
+                f"was given and at most once, got {shown(found[0])}"
             )
         return positions.long(), found[1]
 
     def _followed(self, samples: list[Any]) -> tuple[Any, list[int]]:
         """The batch, and which of the samples each of its rows is."""
         before = _random_state()
-        batch = self.collate(list(samples))
+        batch = self.collate(_copies(samples))
         after = _random_state()
+        if batch is None:
+            return NothingLeft(), list(range(len(samples)))
 
-        # Mark one value after the other, until one of them shows the order
         try:
-            for leaf in self._candidates(samples):
-                order = self._order_by(leaf, samples, batch, before)
-                if order is not None:
-                    self._usual = leaf
-                    return batch, order
+            order = self._order(samples, batch, before)
         finally:
             _set_random_state(after)
+        is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
+        return RawSamples(batch) if is_raw else batch, order
 
-        name = getattr(self.collate, "__qualname__", type(self.collate).__name__)
-        raise ValueError(
-            f"the collate function {name} could not be followed: nothing in its batch tells which sample "
-            f"each row is; {WAY_OUT}"
-        )
+    def _order(self, samples: list[Any], batch: Any, state: Any) -> list[int]:
+        """Which of the samples each row of the batch is."""
+        longer = self._again([*samples, samples[0]], state)
+        if longer is not None and keeps_order(batch, longer, len(samples)):
+            return list(range(len(samples)))
 
-    def _candidates(self, samples: list[Any]) -> list[Leaf]:
-        """Values that can be marked, the one that was right before first."""
+        # Mark one value after the other, until one of them shows the order
         whole = next((sample for sample in samples if sample is not None), None)
-        found = leaves(whole)
-        return sorted(found, key=lambda leaf: leaf != self._usual)
+        for leaf in sorted(leaves(whole), key=lambda leaf: leaf != self._usual):
+            order = self._order_by(leaf, samples, batch, state)
+            if order is not None:
+                self._usual = leaf
+                return order
+        raise ValueError(
+            f"the collate function {self._name} could not be followed: it is not clear which sample each row "
+            f"of its batch is, or a row is made of several samples; {WAY_OUT}"
+        )
 
     def _order_by(self, leaf: Leaf, samples: list[Any], batch: Any, state: Any) -> list[int] | None:
         """The order that a marked value shows; None for none, or where it changes what the function does."""
@@ -111,8 +130,7 @@ class IndexedCollate:
         if tags is None:
             return None
 
-        found = self._marked(leaf, samples, tags.values, state)
-        order, is_confirmed = compare(batch, found, tags)
+        order, is_confirmed = compare(batch, self._marked(leaf, samples, tags.values, state), tags)
         if order is None:
             return None
 
@@ -132,15 +150,35 @@ class IndexedCollate:
 
     def _marked(self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: Any) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
-        _set_random_state(state)
         marked = [
             sample if value is None else replaced(sample, leaf, value)
             for sample, value in zip(samples, values, strict=True)
         ]
+        return self._again(marked, state)
+
+    def _again(self, samples: list[Any], state: Any) -> Any:
+        """What the function gives for other samples from the same random state; None where it fails."""
+        _set_random_state(state)
         try:
-            return self.collate(marked)
-        except Exception:  # noqa: BLE001  # the marks are not what the user's function was written for
+            return self.collate(_copies(samples))
+        except Exception:  # noqa: BLE001  # marks are not what the user's function was written for
             return None
+
+    @property
+    def _name(self) -> str:
+        return str(getattr(self.collate, "__qualname__", type(self.collate).__name__))
+
+
+def _copies(samples: list[Any]) -> list[Any]:
+    """The samples in a fresh list; tables and lists as copies, from which a function may take entries."""
+    return [copy.copy(sample) if isinstance(sample, dict | list) else sample for sample in samples]
+
+
+def _are_samples(batch: Sequence[Any], samples: list[Any]) -> bool:
+    """Whether a batch is a list of the samples themselves."""
+    known = {id(sample) for sample in samples}
+    is_same = all(id(item) in known for item in batch)
+    return is_same or all(isinstance(item, dict | list) and any(item == s for s in samples) for item in batch)
 
 
 def _random_state() -> Any:

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsenv.errors import shown
+from dsenv.plan.collate import RawSamples
 
+IGNORED = -100  # label that torch's losses leave out
 LABEL_KEYS = ("labels", "label", "target")  # of samples that are mappings
 
 
@@ -69,9 +71,21 @@ def split_sample(sample: Any) -> tuple[Any, Any]:
     """
     if isinstance(sample, Mapping):
         return sample, next((sample[key] for key in LABEL_KEYS if key in sample), None)
-    if isinstance(sample, list | tuple) and len(sample) == 2:
+    if isinstance(sample, list | tuple) and len(sample) == 2 and not isinstance(sample, RawSamples):
         return sample[0], sample[1]
     return sample, None
+
+
+def are_whole(labels: Tensor) -> bool:
+    """Whether labels are whole numbers, of any size; flags are none."""
+    return not labels.is_floating_point() and not labels.is_complex() and labels.dtype != torch.bool
+
+
+def no_class(label: int, position: int, classes: int | None) -> str:
+    """What is wrong with a label that is no class, and what to do."""
+    allowed = "at least 0" if classes is None else f"0 to {classes - 1}"
+    advice = "leave such samples out of the data" if label == IGNORED else "set DataPlan(classes=...) right"
+    return f"labels must be classes, {allowed}; got {label} at position {position}: {advice}"
 
 
 def to_device(value: Any, device: Any) -> Any:
@@ -109,9 +123,10 @@ class ArrayPair(Dataset[tuple[Tensor, Tensor]]):
         self.labels = labels if isinstance(labels, Tensor) else in_memory(labels)
         try:
             torch.from_numpy(np.empty(0, self.inputs.dtype))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
-                f"the inputs are {self.inputs.dtype}, which torch cannot hold; store them as uint8 or float32"
+                f"the inputs are {self.inputs.dtype}, which torch cannot hold; store them as uint8 or "
+                "float32, in the byte order of this machine (array.astype(array.dtype.newbyteorder('=')))"
             ) from error
 
     def __len__(self) -> int:
@@ -137,8 +152,11 @@ def in_memory(labels: NDArray[Any] | Sequence[Any]) -> Tensor:
     Raises:
         ValueError: they are no array of numbers.
     """
+    if isinstance(labels, np.ma.MaskedArray):
+        raise ValueError("labels are a masked array: leave the masked samples out of the data")
     try:
         found = np.asarray(labels)
+        found = found.astype(found.dtype.newbyteorder("="), copy=False)
         is_whole = np.issubdtype(found.dtype, np.integer)
         return torch.from_numpy(np.array(found, np.int64 if is_whole else None))
     except (TypeError, ValueError) as error:

@@ -1,8 +1,10 @@
 """DataPlan: selector x volume schedule x augmentation in your own training loop."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from dsenv.catalogue import Choice
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
+from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
@@ -140,9 +143,10 @@ class DataPlan:
         self.transform, self.cost = check_function("transform", transform), Cost()
         self._number = next(_NUMBERS)
         self._transform_batch = BatchTransform(
-            self._number, self.controller, transform, self.epoch_sampler, self.cost
+            self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
         self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
+        build.claim(parts)
 
     # Epochs, steps, progress
 
@@ -177,7 +181,10 @@ class DataPlan:
 
     @property
     def nonfinite(self) -> Tensor:
-        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out."""
+        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out.
+
+        Visits of the epochs that have ended, and of the last one once all of it was trained on.
+        """
         return self._feedback.values.count
 
     def steps_in_epoch(self, epoch: int | None = None) -> int:
@@ -193,7 +200,11 @@ class DataPlan:
             self._end_epoch()
         while self.epoch_sampler.epoch < self.epochs:
             epoch = self.epoch_sampler.epoch
-            yield epoch
+            try:
+                yield epoch
+            except GeneratorExit:  # the loop was left
+                self._feedback.leave(epoch)
+                raise
             if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()
 
@@ -285,14 +296,18 @@ class DataPlan:
         """
         # Which samples
         record = self.epoch_sampler.record
-        weight = record.weights_of(index)
-        number = record.number_of(index) if number is None else check_count("number", number, 0)
+        weight, place = record.look_up(index)
+        number = place if number is None else check_count("number", number, 0)
         if partial:
             record.leave_out(number, index)
         else:
             record.check_size(len(index), number)
 
         # What they hold
+        if isinstance(sample, NothingLeft):
+            raise ValueError(
+                "the collate function left out all samples of a batch: use plan.loader, or pass it over"
+            )
         checks.check_labels(split_sample(sample)[1], index, self.classes)
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
@@ -352,9 +367,11 @@ class DataPlan:
         # 3. Signals, selector and controller take it in
         self._feedback.take_in(seen, views, self.epoch_sampler, batch.number)
 
-        # 4. The samples count as trained on
+        # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
         self.cost.trained += len(losses)
+        if record.is_done and self.epoch == self.epochs - 1:
+            self._feedback.settle(self.epoch)
 
     def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
         """Weighted mean () of a batch's losses (B,), with its graph; nothing is taken in.
@@ -396,12 +413,13 @@ class DataPlan:
             sources.append(open_source(validation, self.device))
 
         with self.cost.timed("score"):
-            passes = [
-                full_pass(forward, source.batches(self.transform, **loader), len(source.dataset), sample_loss)
-                for source in sources
-            ]
-        self.cost.extra_forwards += sum(len(source.dataset) for source in sources)
+            batches = [source.batches(self.transform, **loader) for source in sources]
+            sizes = [len(source.dataset) for source in sources]
+            settings = (sample_loss, self.classes)
+            passes = [full_pass(forward, *split, *settings) for split in zip(batches, sizes, strict=True)]
+        self.cost.extra_forwards += sum(sizes)
 
+        checks.check_scored(self.selector, passes)
         with self.cost.timed("select"):
             self.selector.prepare(*passes)
         self.epoch_sampler.scoring_passes += 1
@@ -429,7 +447,11 @@ class DataPlan:
         Raises:
             ValueError: the logits were not given, or no epoch has ended.
         """
-        return find_suspects(self.signals, self.signals.label_history, self.epoch)
+        epochs = self.epoch
+        if self.epoch_sampler.is_done:  # trained to its end, and not ended yet
+            self._feedback.settle(self.epoch)
+            epochs += 1
+        return find_suspects(self.signals, self.signals.label_history, epochs)
 
     # States
 
@@ -454,9 +476,10 @@ class DataPlan:
         before = self.state_dict()
         try:
             self._load(state)
-        except Exception:
-            self._load(before)
-            raise
+        except Exception as error:
+            with suppress(Exception):  # of a part that refuses its own state too
+                self._load(before)
+            raise ValueError(f"the state could not be loaded, and nothing of it was: {error!r}") from error
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self._feedback.load_state_dict(state["feedback"])
@@ -466,6 +489,16 @@ class DataPlan:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
         return {**own, **self._parts.words, "parts": self._parts.settings()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, by `copy.deepcopy` or pickle, is a plan of its own: it takes no batches of the other."""
+        vars(self).update(state)
+        self._number = next(_NUMBERS)
+        self._transform_batch.plan = self._number
+
+    def __copy__(self) -> Self:
+        """A shallow copy would share what is learnt: it is a deep one."""
+        return copy.deepcopy(self)
 
     def __repr__(self) -> str:
         parts = ", ".join(

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.errors import shown
@@ -43,8 +45,9 @@ class EpochRecord:
         self._weights[chosen.index] = chosen.weight
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
+        self._given = 0  # batches whose positions were not looked at
         self._is_resumed = False  # batches were cut when something was trained on already
-        self._host: tuple[Tensor, Tensor, Tensor] | None = None
+        self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     # What is left
 
@@ -70,14 +73,14 @@ class EpochRecord:
                 f"plan.start_epoch({self.epoch + 1})"
             )
         self._is_resumed = self.passed > 0
+        self._given = -(-self.passed // self.batch_size)
         if not self._is_resumed:
             return torch.arange(self.end)
         return self._open(torch.arange(self.end))
 
     def _open(self, places: Tensor) -> Tensor:
         """Those of the places (M,) whose samples were neither trained on nor left out; a wait."""
-        order, _, _ = self._on_host()
-        positions = order[places]
+        positions = torch.from_numpy(self._order()[places.numpy()])
         is_closed = self._trained[positions.to(self._trained.device)].cpu()
         if self.left_out:
             is_closed |= torch.isin(positions, torch.tensor(self.left_out))
@@ -104,46 +107,56 @@ class EpochRecord:
 
     # Batches of a loader
 
-    def weights_of(self, index: Tensor) -> Tensor:
-        """Weights (B,) of samples (B,), on the device.
+    def look_up(self, index: Tensor) -> tuple[Tensor, int]:
+        """Weights (B,) of samples (B,), and the number of their batch, whatever was fetched ahead.
+
+        Where the positions are not on the CPU, nothing of them is looked at, since that would be a wait; the
+        number is then how many batches were looked up before.
 
         Raises:
-            ValueError: one of them was not chosen, or is there twice. The check is made where the positions
-                are on the CPU, as from a DataLoader; elsewhere it would wait for the device.
+            ValueError: a sample was not chosen for this epoch, or is there twice.
         """
         _check_index(index, self._weights.device)
-        if index.device.type == "cpu":
-            self._check_chosen(index)
-        return self._weights[sent(index, self._weights.device)]
-
-    def _check_chosen(self, index: Tensor) -> None:
-        _, places, _ = self._on_host()
-        inside = index.clamp(0, self.size - 1)
-        strange = index[(places[inside] < 0) | (inside != index)]
-        if len(strange):
-            raise ValueError(
-                f"the batch holds sample {int(strange[0])}, which is not among those of epoch {self.epoch}: "
-                "another sampler made it, or it is left over from another epoch; some frameworks replace "
-                "samplers"
-            )
-
-        ordered = index.sort().values
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice):
-            raise ValueError(
-                f"the batch holds sample {int(twice[0])} twice, and a sample comes once an epoch: another "
-                "sampler made it, or the collate function repeats samples"
-            )
-
-    def number_of(self, index: Tensor) -> int:
-        """Number of the batch of samples (B,), whatever was fetched ahead.
-
-        Where the positions are not on the CPU, the next one to be trained on: to look would be a wait.
-        """
         if index.device.type != "cpu":
-            return self.done // self.batch_size
-        _, places, _ = self._on_host()
-        return int(places[index].min()) // self.batch_size
+            self._given += 1
+            return self._weights[index], self._given - 1
+
+        places = self._places_of(index)
+        places.sort()
+        if places[0] < 0 or (places[1:] == places[:-1]).any():
+            self._refuse(index)
+        return self._weights[sent(index, self._weights.device)], int(places[0]) // self.batch_size
+
+    def _places_of(self, index: Tensor) -> NDArray[np.int64]:
+        """Places (B,) of samples (B,), -1 for those that were not chosen.
+
+        Raises:
+            ValueError: the index is none.
+        """
+        _check_index(index, self._weights.device)
+        positions: NDArray[np.int64] = index.numpy()
+        if positions.min() < 0 or positions.max() >= self.size:
+            self._refuse(index)
+        found: NDArray[np.int64] = self._on_host()[1][positions]
+        return found
+
+    def _refuse(self, index: Tensor) -> None:
+        """Name the first sample that was not chosen, or is there twice."""
+        places = self._on_host()[1]
+        met: set[int] = set()
+        for position in index.tolist():
+            if not 0 <= position < self.size or places[position] < 0:
+                raise ValueError(
+                    f"the batch holds sample {position}, which is not among those of epoch {self.epoch}: "
+                    "another sampler made it, or it is left over from another epoch; some frameworks replace "
+                    "samplers"
+                )
+            if position in met:
+                raise ValueError(
+                    f"the batch holds sample {position} twice, and a sample comes once an epoch: another "
+                    "sampler made it, or the collate function repeats samples"
+                )
+            met.add(position)
 
     def size_of(self, number: int) -> int:
         """Samples of batch `number`, as it was planned."""
@@ -169,55 +182,87 @@ class EpochRecord:
         if len(kept) >= size:
             return
 
-        order, places, _ = self._on_host()
-        group = torch.arange(number * self.batch_size, number * self.batch_size + size)
-        missing = group[~torch.isin(group, places[kept])]
+        first = number * self.batch_size
+        missing = torch.from_numpy(np.setdiff1d(np.arange(first, first + size), self._places_of(kept)))
         if self._is_resumed or self.left_out:
             missing = self._open(missing)
-        self.left_out += order[missing].tolist()
+        self.left_out += self._order()[missing.numpy()].tolist()
 
-    def _on_host(self) -> tuple[Tensor, Tensor, Tensor]:
-        """On the CPU: positions (M,) by place, places (N,) by position (-1: not chosen), weights (N,).
+    def leave_out_all(self, index: Tensor) -> None:
+        """Note that none of the samples (B,) of a batch will come; errors as for `look_up`."""
+        self.look_up(index)
+        self.left_out += index.tolist()
+
+    def _on_host(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions (M,) by place, and places (N,) by position, -1 where not chosen, for the CPU.
 
         The first call in an epoch is a wait.
         """
         if self._host is None:
-            order = self.chosen.index.cpu()
-            places = torch.full((self.size,), -1)
-            places[order[: self.end]] = torch.arange(self.end)
-            self._host = order, places, self._weights.cpu()
+            order: NDArray[np.int64] = self.chosen.index.cpu().numpy()
+            places = np.full(self.size, -1)
+            places[order[: self.end]] = np.arange(self.end)
+            self._host = order, places
         return self._host
+
+    def _order(self) -> NDArray[np.int64]:
+        return self._on_host()[0]
 
     # What was trained on
 
     def check_new(self, batch: Batch) -> None:
-        """Check that no sample of a batch was trained on before.
+        """Check that the samples of a batch are of this epoch, and that none was trained on before.
 
         Where the positions are not on the CPU, to look at them would be a wait; there the number of the batch
         tells.
 
         Raises:
-            ValueError: one was.
+            ValueError: one is not, or was.
         """
-        again = ""
-        if batch.index.device.type == self._trained.device.type == "cpu":
-            trained = batch.index[self._trained[batch.index]]
-            again = f"sample {int(trained[0])}" if len(trained) else ""
-        if not again and self._taken.get(batch.number, 0) + len(batch.index) > self.size_of(batch.number):
-            again = f"batch {batch.number}"
+        if self._is_on_host(batch.index):
+            if (self._places_of(batch.index) < 0).any():
+                self._refuse(batch.index)
+            trained = self._bits()[batch.index.numpy()]
+            if trained.any():
+                self._refuse_again(f"sample {int(batch.index[int(trained.argmax())])}")
+            return
 
-        if again:
+        taken, most = self._taken.get(batch.number, 0), self.size_of(batch.number)
+        if taken and taken + len(batch.index) > most:
+            self._refuse_again(f"batch {batch.number}")
+        if len(batch.index) > most:
             raise ValueError(
-                f"{again} of epoch {self.epoch} was taken in before, by plan.loss or plan.observe: a sample "
-                "counts once an epoch. For the weighted loss once more (SAM, L-BFGS, logging) call "
-                "plan.weighted(batch, losses), which takes nothing in"
+                f"batch {batch.number} of epoch {self.epoch} has {most} samples, and {len(batch.index)} were "
+                "given: give plan.loss the batches that the plan made, or DataPlan a larger batch_size"
             )
+
+    def _refuse_again(self, what: str) -> None:
+        raise ValueError(
+            f"{what} of epoch {self.epoch} was taken in before, by plan.loss or plan.observe: a sample "
+            "counts once an epoch. For the weighted loss once more (SAM, L-BFGS, logging) call "
+            "plan.weighted(batch, losses), which takes nothing in"
+        )
 
     def mark(self, batch: Batch) -> None:
         """Note that the samples of a batch were trained on."""
-        self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
+        if self._is_on_host(batch.index):
+            self._bits()[batch.index.numpy()] = True
+        else:
+            self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
         self._taken[batch.number] = self._taken.get(batch.number, 0) + len(batch.index)
         self.done += len(batch.index)
+
+    def repeated(self) -> int:
+        """Samples that were taken in more than once, which only a look at a device can tell; a wait."""
+        return self.done - int(self._trained.count_nonzero())
+
+    def _is_on_host(self, index: Tensor) -> bool:
+        return self._trained.device.type == "cpu" and index.device.type == "cpu"
+
+    def _bits(self) -> NDArray[np.bool_]:
+        """Which samples (N,) were trained on: the same memory, which NumPy is quicker to ask."""
+        bits: NDArray[np.bool_] = self._trained.numpy()
+        return bits
 
     # States
 
@@ -238,9 +283,8 @@ class EpochRecord:
         self._is_resumed = self.passed > 0
 
         # How many samples of each batch: one wait, once a resume
-        _, places, _ = self._on_host()
-        trained = places[self._trained.cpu()]
-        numbers, sizes = torch.unique(trained // self.batch_size, return_counts=True)
+        trained = self._on_host()[1][self._trained.cpu().numpy()]
+        numbers, sizes = np.unique(trained // self.batch_size, return_counts=True)
         self._taken = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
 
 

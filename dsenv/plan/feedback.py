@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
-from dsenv.plan.values import ValueRecord, codes, mended
+from dsenv.plan.values import ValueRecord, are_finite, codes, mended, unmasked
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals, read_outputs_and_rival
@@ -88,8 +88,7 @@ class PlanSignals(SampleSignals):
     def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
         """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
         self.blind = True
-        nothing = torch.zeros(len(index), self.classes, device=loss.device)  # says nothing about any class
-        self.update(index, loss, nothing, torch.zeros_like(index), step, **known)
+        self.update(index, loss, None, torch.zeros_like(index), step, **known)
 
     def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the outputs say, as signals; the history of the labels takes it in."""
@@ -137,12 +136,19 @@ class EpochBuffer:
             raise ValueError("some batches of this epoch came with logits and some without; give them always")
         # Cloned, since a compiled model may write its next outputs into the same memory.
         self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
-        self._elements += len(loss) * signals.classes  # without logits too, which the signals make up
+        self._elements += len(loss) * (signals.classes if more else 1)
 
     @property
     def is_full(self) -> bool:
         """So much is kept that the signals should take it in now."""
         return self._elements > FLUSH_ELEMENTS
+
+    def note(self, signals: PlanSignals, record: ValueRecord) -> None:
+        """Put on record what is not finite of all that is kept."""
+        for index, loss, *more in self._parts:
+            logits, labels = more or (None, index)
+            seen = unmasked(ModelOutputs(index, labels, loss, logits))
+            record.add(index, codes(seen, None if logits is None else signals.classes))
 
     def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
         """Let the signals take in what is kept, but for what is not finite, which goes on record."""
@@ -153,9 +159,11 @@ class EpochBuffer:
         index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         logits, labels = more or (None, index)
         seen = ModelOutputs(index, labels, loss, logits)
-        code = codes(seen, None if logits is None else signals.classes)
+        classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
-        if code.device.type != "cpu" or bool(code.any()):  # to ask a device would be a wait
+        if loss.device.type != "cpu" or not (are_finite(seen) and _are_classes(labels, classes)):
+            seen = unmasked(seen)
+            code = codes(seen, classes)
             never = record.count[index] == signals.times_trained[index]
             known = {"known": code == 0, "filled": never & (code > 0)}
             record.add(index, code)
@@ -180,6 +188,14 @@ class EpochBuffer:
         self._elements = state["elements"]
 
 
+def _are_classes(labels: Tensor, classes: int | None) -> bool:
+    """Whether all labels are in 0..C-1, on a CPU; True where they are no classes."""
+    if classes is None:
+        return True
+    low, high = labels.aminmax()
+    return int(low) >= 0 and int(high) < classes
+
+
 class BatchTransform:
     """Augments the inputs of a batch and transforms them.
 
@@ -189,6 +205,7 @@ class BatchTransform:
         transform: applied after it; None for none.
         epoch_sampler: gives signals, random streams and the epoch.
         cost: records the time.
+        classes: C; None where it is not known.
     """
 
     def __init__(
@@ -198,8 +215,10 @@ class BatchTransform:
         transform: Transform | None,
         epoch_sampler: EpochSampler,
         cost: "Cost",
+        classes: int | None,
     ) -> None:
         self.plan = plan
+        self.classes = classes
         self.controller = controller
         self.transform = transform or _same
         self.epoch_sampler = epoch_sampler
@@ -212,7 +231,7 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         if not isinstance(inputs, Tensor):
             raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
-        checks.check_geometry(self.controller, inputs, labels)
+        checks.check_geometry(self.controller, inputs, labels, self.classes)
 
         with self.cost.timed("augment"):
             generator = self.epoch_sampler.generator_for("augment", number)
@@ -324,12 +343,29 @@ class Feedback:
                 controller.observe(seen)
 
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
-        """The outputs without what is not finite, which goes on record."""
-        code = codes(seen)
-        self.values.add(seen.index, code)
-        if code.device.type == "cpu" and not bool(code.any()):  # to ask a device would be a wait
+        """The outputs without what is not finite, or of no class, which goes on record."""
+        classes = None if seen.logits is None else self.signals.classes
+        is_on_cpu = seen.loss.device.type == "cpu"  # to ask a device would be a wait
+        if is_on_cpu and are_finite(seen) and _are_classes(seen.labels, classes):
             return seen
+
+        seen = unmasked(seen)
+        code = codes(seen, classes)
+        self.values.add(seen.index, code)
+        if classes is not None:
+            seen = replace(seen, labels=seen.labels.clamp(0, classes - 1))
         return mended(seen, code)
+
+    def settle(self, epoch: int) -> None:
+        """Let the signals take in an epoch of which every sample was trained on, before it is ended."""
+        self._buffer.flush(self.signals, epoch, self.values)
+        if self.signals.device.type == "cpu":  # elsewhere it would be a wait
+            self.values.report(epoch, stacklevel=5)
+
+    def leave(self, epoch: int) -> None:
+        """Say which values of an epoch that is left early were not finite."""
+        self._buffer.note(self.signals, self.values)
+        self.values.report(epoch, stacklevel=5)
 
     def end_epoch(self, epoch: int) -> None:
         """Let the signals take in the epoch, and say which values were not finite."""

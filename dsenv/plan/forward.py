@@ -1,5 +1,8 @@
 """Forward passes: a model with its features, and scoring passes over data without training."""
 
+import functools
+import inspect
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -48,20 +51,46 @@ def evaluating(forward: ForwardFunction) -> Iterator[None]:
     A module, or the model of a `FeatureForward`, is known; the models behind any other function are met when
     they are called.
     """
-    model = forward if isinstance(forward, nn.Module) else getattr(forward, "model", None)
-    if isinstance(model, nn.Module):
-        with evaluation_mode(model):
-            yield
-        return
-
+    known = _models_of(forward)
     with ExitStack() as stack:
+        for model in known:
+            stack.enter_context(evaluation_mode(model))
 
         def meet(module: nn.Module, _arguments: Any) -> None:
             if module.training:
                 stack.enter_context(evaluation_mode(module))
 
-        stack.callback(register_module_forward_pre_hook(meet).remove)
+        # A hook makes torch compile a model anew, so there is none where the model is known
+        if not any(model is forward or model is getattr(forward, "model", None) for model in known):
+            stack.callback(register_module_forward_pre_hook(meet).remove)
         yield
+
+
+def _models_of(function: Any, depth: int = 3) -> list[nn.Module]:
+    """Models that a function holds: itself, what it is bound to, and what it reads by name."""
+    if isinstance(function, nn.Module):
+        return [function]
+    if depth == 0 or isinstance(function, type):
+        return []
+
+    held: list[Any] = []
+    if isinstance(function, functools.partial):
+        held += [function.func, *function.args, *function.keywords.values()]
+    held += [getattr(function, "__self__", None), getattr(function, "__wrapped__", None)]
+    if code := getattr(function, "__code__", None):
+        cells = (cell for cell in function.__closure__ or ())
+        held += [cell.cell_contents for cell in cells if cell != types.CellType()]
+        held += [function.__globals__.get(name) for name in code.co_names]
+        held += function.__defaults__ or ()
+    elif not inspect.ismodule(function):
+        held += getattr(function, "__dict__", {}).values()
+
+    parts = (part for part in held if isinstance(part, nn.Module) or callable(part) or _is_plain_object(part))
+    return [model for part in parts for model in _models_of(part, depth - 1)]
+
+
+def _is_plain_object(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not inspect.ismodule(value) and not isinstance(value, type)
 
 
 def full_pass(
@@ -69,6 +98,7 @@ def full_pass(
     batches: Iterable[tuple[Tensor, Any, Tensor]],
     size: int,
     sample_loss: SampleLoss | None = None,
+    classes: int | None = None,
 ) -> ModelOutputs:
     """Run a model over a split, in evaluation mode.
 
@@ -77,35 +107,39 @@ def full_pass(
         batches: (positions, inputs, labels) that cover the split, in any order, on the model's device.
         size: N, samples of the split.
         sample_loss: per-sample loss; None for cross-entropy.
+        classes: C, where known.
 
     Returns:
         The outputs in the order of the split. What is not finite is replaced by the mean of what is, and
         said in a warning.
 
     Raises:
-        ValueError: samples are missing, or outputs have another shape.
+        ValueError: samples are missing, outputs have another shape, or a label is no class.
     """
-    parts: list[tuple[Tensor, ...]] = []
+    parts: list[ModelOutputs] = []
     with evaluating(forward):
         for index, inputs, given in batches:
             logits, features = outputs(forward, inputs)
             labels = given.to(logits.device)
-            checks.check_pass(index, logits, features, labels)
+            checks.check_pass(index, logits, features, classes)
+            if sample_loss is None and logits.dim() == 2:
+                checks.check_labels(labels.cpu(), index.cpu(), logits.shape[1])
             losses = (sample_loss or _cross_entropy)(logits.float(), labels)
             checks.check_losses(losses, len(index), logits.device)
-            more = () if features is None else (features,)
-            parts.append((index.to(logits.device), labels, losses, logits, *more))
+            parts.append(ModelOutputs(index.to(logits.device), labels, losses, logits, features))
+    return values.finite_pass(_joined(parts, size))
 
-    index, labels, losses, logits, *rest = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = _order_of(index, size)
-    found = ModelOutputs(
-        torch.arange(size, device=index.device),
-        labels[order],
-        losses[order],
-        logits[order],
-        rest[0][order] if rest else None,
-    )
-    return values.finite_pass(found)
+
+def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:
+    """The outputs of all batches in the order of the split."""
+    order = _order_of(torch.cat([part.index for part in parts]), size)
+
+    def joined(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found)[order]
+
+    columns = {name: joined(name) for name in ("labels", "loss", "logits", "features")}
+    return ModelOutputs(torch.arange(size, device=order.device), **columns)  # type: ignore[arg-type]
 
 
 def _order_of(index: Tensor, size: int) -> Tensor:

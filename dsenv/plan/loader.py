@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from dsenv.errors import check_count, check_keywords
-from dsenv.plan.collate import IndexedCollate
+from dsenv.plan.collate import IndexedCollate, NothingLeft
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_sampler import EpochSampler
 
@@ -155,8 +155,15 @@ class PlanLoader:
     def __iter__(self) -> Iterator[Batch]:
         self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))
         self._epoch_sampler.record.places_left()  # says now, not at the first batch, that an epoch is over
-        raw = iter(self.loader)
-        return (self._make_batch(index, sample) for index, sample in raw)
+        return self._made(iter(self.loader))
+
+    def _made(self, raw: Iterator[tuple[Tensor, Any]]) -> Iterator[Batch]:
+        """The batches of what a loader gives; one of which nothing is left is passed over."""
+        for index, sample in raw:
+            if isinstance(sample, NothingLeft):
+                self._epoch_sampler.record.leave_out_all(index)
+            else:
+                yield self._make_batch(index, sample)
 
     def __len__(self) -> int:
         """Batches of the whole current epoch."""

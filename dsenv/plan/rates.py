@@ -2,23 +2,16 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 from torch.optim import Optimizer, lr_scheduler
 
 from dsenv.errors import shown
 
-ENDLESS = (  # they go on for as long as they are stepped
-    lr_scheduler.ConstantLR,
-    lr_scheduler.StepLR,
-    lr_scheduler.ExponentialLR,
-    lr_scheduler.CyclicLR,
-    lr_scheduler.CosineAnnealingWarmRestarts,
-    lr_scheduler.ReduceLROnPlateau,
-)
-LENGTHS = ("total_steps", "T_max", "total_iters", "num_training_steps")  # attributes that hold a length
+LENGTHS = ("total_steps", "T_max", "total_iters", "num_training_steps")  # names of the length of a schedule
+STAGES = ("step_size", "T_0", "num_warmup_steps")  # names of a stage that a plan should reach the end of
 FOLLOWS = "_follows_plan"  # mark of a function that is given the plan's progress
 
 
@@ -33,10 +26,11 @@ def check_scheduler(scheduler: Any, steps: Sequence[int], accumulate: int) -> No
         accumulate: batches whose gradients one step of the optimiser takes.
 
     Raises:
-        ValueError: it is no scheduler.
+        ValueError: it is no schedule.
     """
     if isinstance(scheduler, type | Optimizer) or not callable(getattr(scheduler, "step", None)):
         raise ValueError(f"scheduler must be a learning-rate schedule with a step(), got {shown(scheduler)}")
+
     total, epochs = sum(steps), len(steps)
     by_epoch = [-(-number // accumulate) for number in steps], [number // accumulate for number in steps]
     allowed = {epochs, -(-total // accumulate), total // accumulate, *map(sum, by_epoch)}
@@ -44,7 +38,7 @@ def check_scheduler(scheduler: Any, steps: Sequence[int], accumulate: int) -> No
     name = type(scheduler).__name__
     advice = f"plan.total_steps{'' if accumulate == 1 else f', {total}, in steps of {accumulate} batches'}"
 
-    planned = planned_steps(scheduler, total)
+    planned = planned_steps(scheduler, allowed)
     if planned is None:
         warnings.warn(
             f"{name} does not tell for how many steps it is made; see to it that they are {wanted} "
@@ -59,31 +53,69 @@ def check_scheduler(scheduler: Any, steps: Sequence[int], accumulate: int) -> No
         )
 
 
-def planned_steps(scheduler: Any, total: int) -> int | None:
-    """Steps that a schedule is made for; 0 for one without an end, None where it is not told.
+def planned_steps(scheduler: Any, allowed: Collection[int]) -> int | None:
+    """Steps that a schedule is made for; 0 for one that fits any number, None where it is not told.
 
     Args:
         scheduler: of torch.
-        total: steps of the plan, for schedules that need no more than to be reached.
+        allowed: numbers that are right, by which one of several lengths is told that is not.
     """
-    # One after another, or all at once
     if parts := getattr(scheduler, "_schedulers", None):
-        lengths = [planned_steps(part, total) for part in parts]
-        if milestones := getattr(scheduler, "_milestones", None):
-            return None if lengths[-1] is None else milestones[-1] + lengths[-1] if lengths[-1] else 0
-        return None if None in lengths else max(length or 0 for length in lengths)
-
-    if isinstance(scheduler, ENDLESS) or _is_warm_up(scheduler):
-        return 0
-    if isinstance(scheduler, lr_scheduler.MultiStepLR):
-        last = max(scheduler.milestones, default=0)
-        return last if last >= total else 0
+        milestones = getattr(scheduler, "_milestones", None)
+        return _of_sequence(parts, milestones, allowed) if milestones else _of_chain(parts, allowed)
     if functions := getattr(scheduler, "lr_lambdas", None):
-        lengths = [_length_of(function) for function in functions]
-        return None if None in lengths else max(length or 0 for length in lengths)
+        return _worst([_of_function(function, allowed) for function in functions], allowed)
+    if isinstance(scheduler, lr_scheduler.MultiStepLR):
+        return _stage(max(scheduler.milestones, default=0), allowed)
+    if isinstance(scheduler, lr_scheduler.ConstantLR) or _is_warm_up(scheduler):
+        return _stage(scheduler.total_iters, allowed)
 
-    found = (getattr(scheduler, name, None) for name in LENGTHS)
-    return next((int(length) for length in found if isinstance(length, Integral)), None)
+    if lengths := _numbers(vars(scheduler), LENGTHS):
+        return lengths[0]
+    if stages := _numbers(vars(scheduler), STAGES):
+        return _stage(stages[0], allowed)
+    endless = (lr_scheduler.ExponentialLR, lr_scheduler.CyclicLR, lr_scheduler.ReduceLROnPlateau)
+    return 0 if isinstance(scheduler, endless) else None
+
+
+def _of_sequence(parts: Sequence[Any], milestones: Sequence[int], allowed: Collection[int]) -> int | None:
+    """One schedule after another: the last one begins at the last milestone."""
+    begins = int(milestones[-1])
+    last = planned_steps(parts[-1], [number - begins for number in allowed])
+    if last is None:
+        return None
+    return begins + last if last else _stage(begins, allowed)
+
+
+def _of_chain(parts: Sequence[Any], allowed: Collection[int]) -> int | None:
+    """All at once: each that comes to an end should do so at the end of the plan."""
+    return _worst([planned_steps(part, allowed) for part in parts], allowed)
+
+
+def _worst(lengths: Sequence[int | None], allowed: Collection[int]) -> int | None:
+    """Of several lengths one that is wrong, else None where one is not told, else one that is right."""
+    told = [length for length in lengths if length]
+    wrong = [length for length in told if length not in allowed]
+    if wrong:
+        return wrong[0]
+    return None if None in lengths else max(told, default=0)
+
+
+def _of_function(function: Any, allowed: Collection[int]) -> int | None:
+    """Steps that a function of the step is made for."""
+    if hasattr(function, FOLLOWS):
+        return 0
+    is_partial = isinstance(function, functools.partial)
+    known = function.keywords if is_partial else getattr(function, "__dict__", {})
+    if lengths := _numbers(known, LENGTHS):
+        return lengths[0]
+    stages = _numbers(known, STAGES)
+    return _stage(stages[0], allowed) if stages else None
+
+
+def _stage(end: int, allowed: Collection[int]) -> int:
+    """0 for a stage that ends within the plan; else its end, which the plan does not reach."""
+    return int(end) if end > max(allowed) else 0
 
 
 def _is_warm_up(scheduler: Any) -> bool:
@@ -91,12 +123,7 @@ def _is_warm_up(scheduler: Any) -> bool:
     return isinstance(scheduler, lr_scheduler.LinearLR) and scheduler.start_factor < scheduler.end_factor
 
 
-def _length_of(function: Any) -> int | None:
-    """Steps that a function of the step is made for; 0 where it follows the plan, None where not told."""
-    if hasattr(function, FOLLOWS):
-        return 0
-    known = (
-        function.keywords if isinstance(function, functools.partial) else getattr(function, "__dict__", {})
-    )
-    found = (known.get(name) for name in LENGTHS)
-    return next((int(length) for length in found if isinstance(length, Integral)), None)
+def _numbers(table: Any, names: Sequence[str]) -> list[int]:
+    """Whole numbers of these names in a table."""
+    found = (table.get(name) for name in names)
+    return [int(value) for value in found if isinstance(value, int | float | np.integer) and value % 1 == 0]

@@ -14,11 +14,21 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from dsenv.describe import describe
 from dsenv.errors import check_count, shown
 from dsenv.plan.collate import IndexedCollate
-from dsenv.plan.data import ArrayPair, IndexedDataset, in_memory, read_ahead, split_sample, to_device
+from dsenv.plan.data import (
+    IGNORED,
+    ArrayPair,
+    IndexedDataset,
+    are_whole,
+    in_memory,
+    no_class,
+    read_ahead,
+    split_sample,
+    to_device,
+)
 
 OWNED = ("sampler", "batch_sampler", "shuffle", "drop_last", "dataset", "generator")  # of a pass's loader
 LABEL_ATTRIBUTES = ("targets", "labels")  # of data sets
-IGNORED = -100  # label that torch's losses leave out
+MOST_CLASSES = 100_000  # int64 labels with larger numbers are no classes, unless samples are as many
 READ = 1024  # samples read at a time by default
 
 
@@ -46,6 +56,8 @@ class Source:
         The labels of a data set are those of its attribute `targets` or `labels`, where it has one.
         """
         labels = self.tensors[-1] if self.tensors else _labels_of(self.dataset)
+        if isinstance(labels, list | tuple):  # as an array they are quicker to digest
+            labels = np.asarray(labels) if all(isinstance(label, int) for label in labels) else list(labels)
         return {"samples": len(self.dataset), "labels": describe(labels)}
 
     @property
@@ -115,7 +127,9 @@ def open_source(data: Any, device: torch.device | str | None, classes: int | Non
     inputs, labels = pair if is_pair else (None, None)
 
     # Arrays stay where they are, tensors go to the device
-    if isinstance(inputs, np.ndarray | Tensor) and isinstance(labels, np.ndarray | Tensor | list | tuple):
+    if isinstance(inputs, np.ndarray | Tensor) and isinstance(
+        labels, np.ndarray | Tensor | list | tuple | range
+    ):
         labels = labels if isinstance(labels, Tensor) else in_memory(labels)
         _check_pair(inputs, labels)
         target = _device_of(device, inputs.device if isinstance(inputs, Tensor) else "cpu")
@@ -139,6 +153,15 @@ def _check_pair(inputs: NDArray[Any] | Tensor, labels: Tensor) -> None:
         raise ValueError(f"data has {found}: it needs as many labels as inputs, along the first axis")
     if not len(inputs):
         raise ValueError("data is empty: there is nothing to train on")
+    for name, values in (("inputs", inputs), ("labels", labels)):
+        if isinstance(values, np.ma.MaskedArray):
+            raise ValueError(
+                f"the {name} of data are a masked array, whose mask would be lost: fill it, or leave them out"
+            )
+        if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_nested):
+            raise ValueError(
+                f"the {name} of data are {values.layout} and cannot be gathered; make them dense (to_dense)"
+            )
 
 
 def _number(values: NDArray[Any] | Tensor) -> str:
@@ -161,6 +184,8 @@ def _device_of(device: torch.device | str | None, usual: torch.device | str) -> 
         raise ValueError(
             f"device {device!r} cannot be used ({reason}); leave it out, or give 'cpu'"
         ) from error
+    if found.type == "meta":
+        raise ValueError("device 'meta' holds no values; give 'cpu', or a device that does")
     return found
 
 
@@ -170,32 +195,47 @@ def _check_map_style(data: Any) -> None:
     Raises:
         ValueError: they are a stream, columns, a table, text, or empty.
     """
-    kind = type(data)
-    hint = ""
-    if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        hint = "a stream has no samples to choose from"
-    elif kind.__getitem__ is Dataset.__getitem__:
-        hint = f"{kind.__name__} defines no __getitem__"
-    elif isinstance(data, Mapping) or hasattr(data, "keys"):
-        hint = f"columns by name are no samples; pass one split, or (inputs, labels); it has {_keys(data)}"
-    elif hasattr(data, "iloc") or (hasattr(data, "columns") and hasattr(data, "dtypes")):
-        hint = "of a table pass a pair of arrays, (frame[columns].to_numpy(), frame[label].to_numpy())"
-    elif isinstance(data, tuple | str | bytes) or kind.__module__ == "numpy":
-        hint = "of arrays pass a pair, of samples a list or a Dataset"
-    elif isinstance(data, list) and len(data) == 2 and _looks_like_columns(data):
-        hint = "two lists of one length look like inputs and labels; make them arrays, or tensors"
-    if hint:
+    if isinstance(data, type):
+        raise ValueError(f"data is the class {data.__name__}; give an object, {data.__name__}(...)")
+    name = type(data).__name__
+    if hint := _not_by_position(data) or _columns(data):
         raise ValueError(
             "data must be a pair (inputs, labels) of tensors or arrays, or a map-style data set with __len__ "
-            f"and __getitem__ for positions 0..N-1, got {kind.__name__}: {hint}"
+            f"and __getitem__ for positions 0..N-1, got {name}: {hint}"
         )
 
     try:
         size = len(data)
     except (TypeError, NotImplementedError) as error:
-        raise ValueError(f"{kind.__name__} has no length ({error}); a plan needs to know N") from error
+        raise ValueError(f"{name} has no length ({error}); a plan needs to know N") from error
     if size < 1:
-        raise ValueError(f"{kind.__name__} is empty: there is nothing to train on")
+        raise ValueError(f"{name} is empty: there is nothing to train on")
+
+
+def _not_by_position(data: Any) -> str:
+    """Why data have no samples by position, or what they are instead; "" where they may have."""
+    kind = type(data)
+    if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        return "a stream has no samples to choose from"
+    if kind.__getitem__ is Dataset.__getitem__:
+        return f"{kind.__name__} defines no __getitem__"
+    if isinstance(data, tuple) and len(data) == 2:
+        words = " and ".join(type(part).__name__ for part in data)
+        return f"inputs and labels must be tensors or arrays, these are {words}"
+    if isinstance(data, tuple | str | bytes) or kind.__module__ == "numpy":
+        return "of arrays pass a pair, of samples a list or a Dataset"
+    return ""
+
+
+def _columns(data: Any) -> str:
+    """What data by columns are to be given as; "" where they are none."""
+    if isinstance(data, Mapping) or hasattr(data, "keys"):
+        return f"columns by name are no samples; pass one split, or (inputs, labels); it has {_keys(data)}"
+    if hasattr(data, "iloc") or (hasattr(data, "columns") and hasattr(data, "dtypes")):
+        return "of a table pass a pair of arrays, (frame[columns].to_numpy(), frame[label].to_numpy())"
+    if isinstance(data, list) and len(data) == 2 and _looks_like_columns(data):
+        return "two lists of one length look like inputs and labels; make them arrays, or tensors"
+    return ""
 
 
 def _looks_like_columns(pair: list[Any]) -> bool:
@@ -220,22 +260,16 @@ def classes_of(labels: Tensor, given: int | None) -> int | None:
     Raises:
         ValueError: a label is not in 0..C-1; the message names it and its position.
     """
-    if labels.dtype != torch.int64 or labels.dim() != 1 or not len(labels):
+    if not are_whole(labels) or labels.dim() != 1 or not len(labels):
         return given
 
-    low, high = (int(value) for value in labels.aminmax())
-    most = high if given is None else given - 1
-    if low == IGNORED or (given is not None and (low < 0 or high > most)):
+    low, high = int(labels.min()), int(labels.max())
+    if low == IGNORED or (given is not None and (low < 0 or high >= given)):
         label = low if low < 0 else high
         position = int((labels == label).nonzero()[0])
-        what = f"0 to {most}" if given is not None else "at least 0"
-        advice = (
-            "leave such samples out of the data" if label == IGNORED else "set DataPlan(classes=...) right"
-        )
-        raise ValueError(f"labels must be classes, {what}; got {label} at position {position}: {advice}")
-    if low < 0:
-        return given
-    return max(2, high + 1) if given is None else given
+        raise ValueError(no_class(label, position, given))
+    are_classes = labels.dtype == torch.int64 and low >= 0 and high < max(MOST_CLASSES, len(labels))
+    return max(2, high + 1) if given is None and are_classes else given
 
 
 def _labels_of(dataset: Any) -> Any:

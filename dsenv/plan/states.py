@@ -30,6 +30,7 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
 
     check_state("a DataPlan", state, {**own, **_pattern(own, schedule)})
     _check_epoch(state["epoch_sampler"], schedule)
+    _check_finite(state["feedback"]["signals"])
     for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
         _check_buffered(number, part, schedule.size)
 
@@ -38,7 +39,7 @@ def _check_version(state: Any) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"a plan's state is the dict of plan.state_dict(), got {shown(state)}")
     version = state.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if type(version) is not int or version != VERSION:
         raise ValueError(
             f"the state has version {shown(version)}, this dsenv reads version {VERSION}: it is damaged, no "
             "plan's state, or of another dsenv; go on with the dsenv that it was saved with"
@@ -50,15 +51,25 @@ def _check_same(part: str, state: Mapping[str, Any], own: Mapping[str, Any], adv
     saved = state.get(part)
     if not isinstance(saved, Mapping):
         raise ValueError(f"this is no state of a DataPlan: {part!r} is missing; it is damaged")
-    names = [*own[part], *(name for name in saved if name not in own[part])]
-    for name in names:
+    if missing := [name for name in own[part] if name not in saved]:
+        raise ValueError(f"this is no state of a DataPlan: '{part}.{missing[0]}' is missing; it is damaged")
+    for name in [*own[part], *(name for name in saved if name not in own[part])]:
         theirs, mine = saved.get(name), own[part].get(name)
-        if type(theirs) is not type(mine) or theirs != mine:
+        if not _are_equal(theirs, mine):
             where, theirs, mine = _innermost(name, theirs, mine)
             raise ValueError(
                 f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build "
                 f"it with {advice}"
             )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two settings of plain data are equal, in type too."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_are_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_are_equal, one, other))
+    return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
 
 
 def _words(value: Any) -> str:
@@ -69,7 +80,7 @@ def _innermost(name: str, theirs: Any, mine: Any) -> tuple[str, Any, Any]:
     """The first entry of two tables in which they differ, and its name."""
     if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
         for key in [*mine, *(key for key in theirs if key not in mine)]:
-            if theirs.get(key) != mine.get(key):
+            if not _are_equal(theirs.get(key), mine.get(key)):
                 return _innermost(f"{name}.{key}", theirs.get(key), mine.get(key))
     return name, theirs, mine
 
@@ -100,7 +111,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             **feedback,
             "buffer": {"parts": ListOf(ListOf(Anything())), "elements": Whole()},
             "selector": Anything(),  # each part judges its own
-            "controller": Anything(),
+            "controller": None if feedback["controller"] is None else Anything(),
             "cost": {**cost, "trained": Whole(), "extra_forwards": Whole()},
         },
     }
@@ -138,6 +149,19 @@ def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
         }
     for fault in (words for words, is_met in faults.items() if is_met):
         raise ValueError(f"this is no state of a DataPlan: {fault}; it is damaged, load an older one")
+
+
+def _check_finite(signals: Mapping[str, Tensor]) -> None:
+    """Check that all signals are numbers: a plan takes in nothing else.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, signal in signals.items():
+        if not bool(signal[..., :-1].isfinite().all()):
+            raise ValueError(
+                f"this is no state of a DataPlan: the signal {name!r} is not finite; it is damaged"
+            )
 
 
 def _check_buffered(number: int, part: Any, size: int) -> None:

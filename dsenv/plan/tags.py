@@ -10,13 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INTEGERS = {  # first mark by type: far from what batches hold, and exact together with the next thousand
-    torch.uint8: 1,
-    torch.int16: 1 << 14,
-    torch.int32: 1 << 30,
-    torch.int64: 1 << 30,
+FIRST = 11  # the first mark: beyond the usual paddings, and small, since a function may take it for a length
+MOST = {  # largest whole number that a type holds exactly, together with all below
+    torch.uint8: 255,
+    torch.int8: 127,
+    torch.bfloat16: 256,
+    torch.float16: 2048,
+    torch.int16: (1 << 15) - 1,
+    torch.int32: 1 << 24,
+    torch.int64: 1 << 24,
+    torch.float32: 1 << 24,
+    torch.float64: 1 << 24,
 }
-FLOATS = {torch.float16: 1024, torch.float32: 1 << 20, torch.float64: 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,7 @@ class Tags:
     @classmethod
     def fitting(cls, leaf: Leaf, count: int) -> "Tags | None":
         """Marks that a value can hold; None where it cannot hold so many."""
-        first = {**INTEGERS, **FLOATS}[leaf.dtype]
-        most = {torch.uint8: 255, torch.float16: 2048, torch.int16: (1 << 15) - 1}.get(leaf.dtype, 1 << 31)
-        return cls(first, count) if first + count <= most else None
+        return cls(FIRST, count) if FIRST + count - 1 <= MOST[leaf.dtype] else None
 
     @property
     def values(self) -> list[int]:
@@ -68,7 +71,7 @@ def _walk(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Leaf, int]]:
     """Leaves below a value, with how many numbers each holds."""
     array = _as_tensor(value)
     if array is not None:
-        if array.numel() and array.dtype in {**INTEGERS, **FLOATS}:
+        if array.numel() and array.dtype in MOST:
             yield Leaf(path, array.dtype), array.numel()
     elif isinstance(value, Mapping):
         for key in value:
@@ -76,9 +79,20 @@ def _walk(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Leaf, int]]:
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
             yield from _walk(item, (*path, place))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _walk(getattr(value, field.name), (*path, field.name))
+    else:
+        for name, item in _attributes(value):
+            yield from _walk(item, (*path, name))
+
+
+def _attributes(value: Any) -> list[tuple[str, Any]]:
+    """Fields of a dataclass, or what a plain object holds, by name; nothing for classes and functions."""
+    if isinstance(value, type) or callable(value):
+        return []
+    if dataclasses.is_dataclass(value):
+        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    names = [*getattr(value, "__dict__", {}), *(name for name in slots if isinstance(name, str))]
+    return [(name, getattr(value, name, None)) for name in names]
 
 
 def _as_tensor(value: Any) -> Tensor | None:
@@ -117,11 +131,11 @@ def _replaced(value: Any, path: tuple[Any, ...], mark: float) -> Any:
         items = [*value]
         items[key] = _replaced(value[key], rest, mark)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{key: _replaced(getattr(value, key), rest, mark)})
-
     twin = copy.copy(value)
-    twin[key] = _replaced(value[key], rest, mark)
+    if isinstance(value, Mapping | list):
+        twin[key] = _replaced(value[key], rest, mark)
+    else:
+        object.__setattr__(twin, key, _replaced(getattr(value, key), rest, mark))
     return twin
 
 
@@ -172,14 +186,17 @@ def _compare(
     array, twin = _as_tensor(batch), _as_tensor(marked)
     if array is not None and twin is not None:
         return _compare_arrays(array, twin, tags, orders, confirmed)
+    if isinstance(batch, str | bytes | bool | complex):
+        return bool(batch == marked)
 
     pairs = _children(batch, marked)
     if pairs is None:
-        return True  # text and the like: nothing to see
+        return True  # nothing to see
     if isinstance(marked, list | tuple) and (order := _rows_of(marked, tags)) is not None:
         orders.add(order)
         return len(batch) == len(marked)
-    return all(_compare(one, other, tags, orders, confirmed) for one, other in pairs)
+    is_alike = not isinstance(batch, list | tuple) or len(batch) == len(marked)
+    return is_alike and all(_compare(one, other, tags, orders, confirmed) for one, other in pairs)
 
 
 def _compare_arrays(
@@ -187,13 +204,74 @@ def _compare_arrays(
 ) -> bool:
     if array.shape != twin.shape or array.dtype != twin.dtype:
         return False
-    if torch.equal(array, twin) or bool(((array == twin) | ((array != array) & (twin != twin))).all()):
-        confirmed += [True] if array.numel() > 1 else []
+    if _equal(array, twin):  # it confirms an order only where its rows differ
+        confirmed += [True] if array.dim() and not _equal(array, array[:1].expand_as(array)) else []
         return True
     order = _rows_of_tensor(twin, tags)
-    if order is not None:
-        orders.add(order)
+    if order is None:
+        return False  # the marks changed more than what was marked
+    orders.add(order)
     return True
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether all values are equal, a NaN to a NaN."""
+    return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def keeps_order(batch: Any, longer: Any, count: int) -> bool:
+    """Whether a batch with its first sample once more at the end has row 0 once more at the end.
+
+    Then row i is sample i: a function that sorts, groups, turns or shuffles would put it elsewhere.
+
+    Args:
+        batch: what a function made of the samples.
+        longer: what it made of the samples and the first one again.
+        count: B.
+    """
+    shown: list[bool] = []
+    return _is_longer(batch, longer, count, shown) and bool(shown)
+
+
+def _is_longer(batch: Any, longer: Any, count: int, shown: list[bool]) -> bool:
+    """Whether everything in a batch got a row, a copy of the first, or has nothing to do with the samples."""
+    if type(batch) is not type(longer):
+        return False
+    array, twin = _as_tensor(batch), _as_tensor(longer)
+    if array is not None and twin is not None:
+        return _is_longer_array(array, twin, count, shown)
+
+    # A list with an item for each sample
+    if isinstance(batch, list | tuple) and len(batch) == count and len(longer) == count + 1:
+        pairs = zip([*batch, batch[0]], longer, strict=True)
+        is_same = all(_is_longer(one, other, -1, []) for one, other in pairs)
+        shown += [True] if any(not _is_longer(batch[0], item, -1, []) for item in batch[1:]) else []
+        return is_same
+
+    children = _children(batch, longer)
+    if children is None:
+        return _are_equal(batch, longer)
+    is_alike = not isinstance(batch, list | tuple) or len(batch) == len(longer)
+    return is_alike and all(_is_longer(one, other, count, shown) for one, other in children)
+
+
+def _is_longer_array(array: Tensor, twin: Tensor, count: int, shown: list[bool]) -> bool:
+    if array.dtype != twin.dtype or array.dim() != twin.dim():
+        return False
+    for axis, size in enumerate(array.shape):
+        if size == count and twin.shape[axis] == count + 1:
+            first = array.narrow(axis, 0, 1)
+            shown += [] if _equal(array, first.expand_as(array)) else [True]
+            wanted = torch.cat([array, first], axis)
+            return wanted.shape == twin.shape and _equal(wanted, twin)
+    return array.shape == twin.shape and _equal(array, twin)
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001  # objects that cannot be compared say nothing
+        return False
 
 
 def _children(batch: Any, marked: Any) -> Sequence[tuple[Any, Any]] | None:
@@ -204,10 +282,9 @@ def _children(batch: Any, marked: Any) -> Sequence[tuple[Any, Any]] | None:
         return [(batch[key], marked[key]) for key in batch if key in marked]
     if isinstance(batch, list | tuple):
         return list(zip(batch, marked, strict=False))
-    inside = getattr(batch, "__dict__", None)
-    if not inside or isinstance(batch, type) or callable(batch):
-        return None
-    return [(inside[key], vars(marked)[key]) for key in inside if key in vars(marked)]
+    inside = dict(_attributes(batch))
+    other = dict(_attributes(marked))
+    return [(inside[key], other[key]) for key in inside if key in other] if inside else None
 
 
 def _rows_of(rows: Sequence[Any], tags: Tags) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """Values that are not finite: kept out of every average, counted, and said once an epoch."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from dsenv.outputs import ModelOutputs
 
 KINDS = ("loss", "logits", "features", "label")
 """What a value may be; the last one is a label outside of 0..C-1. Bit k of a code stands for the k-th."""
+NEVER = -1e4  # a logit with which a class has no probability, in every float type
 MOST_POSITIONS = 10  # in a warning
 
 
@@ -21,6 +23,15 @@ def is_finite(value: Tensor) -> Tensor:
         return value.isfinite()
     low, high = value.flatten(1).aminmax(dim=1)  # a NaN is the least and the largest
     return low.isfinite() & high.isfinite()
+
+
+def are_finite(seen: ModelOutputs) -> bool:
+    """Whether all values are finite, by three sums, which any NaN or infinity makes not finite; on a CPU.
+
+    A sum may overflow where no value is infinite: False is no more than a reason to look closer.
+    """
+    parts = (part for part in (seen.loss, seen.logits, seen.features) if part is not None)
+    return all(math.isfinite(float(part.sum())) for part in parts)
 
 
 def codes(seen: ModelOutputs, classes: int | None = None) -> Tensor:
@@ -59,13 +70,24 @@ def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
 def _filled(value: Tensor, is_bad: Tensor) -> Tensor:
     """Values (B, ...) with the bad rows (B,) replaced by the mean of the others; by 0 where all are bad."""
     mask = is_bad.view(-1, *[1] * (value.dim() - 1))
-    kept = torch.where(mask, torch.zeros_like(value), value)
+    kept = torch.where(mask, torch.zeros_like(value), value).float()  # a sum in float16 may overflow
     mean = kept.sum(0, keepdim=True) / (~is_bad).sum().clamp(min=1)
     return torch.where(mask, mean.to(value.dtype), value)
 
 
+def unmasked(seen: ModelOutputs) -> ModelOutputs:
+    """The outputs with `NEVER` for logits of -inf, by which users leave classes out."""
+    if seen.logits is None:
+        return seen
+    is_left_out = seen.logits.isneginf() & ~seen.logits.isneginf().all(1, keepdim=True)
+    return replace(seen, logits=seen.logits.masked_fill(is_left_out, NEVER))
+
+
 def finite_pass(found: ModelOutputs) -> ModelOutputs:
     """The outputs of a pass over a split, `mended`; a warning says what was not finite."""
+    if are_finite(found):
+        return found
+    found = unmasked(found)
     code = codes(found)
     if not bool((code > 0).any()):
         return found

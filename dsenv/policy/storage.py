@@ -3,13 +3,14 @@
 import hashlib
 import json
 import struct
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+
+from dsenv import files
 
 LARGEST = 1 << 30  # bytes
 CARD, DIGEST = "dsenv.card", "dsenv.sha256"  # keys of the file's metadata
@@ -33,6 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: str) -> None:
 
     Raises:
         ValueError: the name does not end in .safetensors.
+        OSError: the file cannot be written, or is a symbolic link.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"a policy's file is called NAME.safetensors, got {path}")
@@ -40,12 +42,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: str) -> None:
     metadata = {CARD: card, DIGEST: digest(tensors, card)}
     content = _ordered(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
 
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # two writers must not meet in one file
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(path, content)
 
 
 def _ordered(content: bytes) -> bytes:

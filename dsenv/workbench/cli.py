@@ -2,14 +2,20 @@
 
 import argparse
 import re
+import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dsenv.catalogue import Definition, definition, names
 from dsenv.catalogue import summary as summarise
 from dsenv.workbench.options import DEFAULT_AGENT, DEFAULT_ENV, make_parser, parse_overrides
+from dsenv.workbench.run import MAY_CHANGE
+from dsenv.workbench.stop import Stop
+
+RESULT = "evaluation.json"  # written last: with it, a run is done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,48 +26,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         _say(catalogue_text())
         return 0
-    if args.threads < 1 or args.seeds < 1:
+    if args.seeds < 1 or (args.threads is not None and args.threads < 1):
         parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
+    if not 0 <= args.save_every < float("inf"):
+        parser.error(f"--save-every is a number of seconds, 0 or more, got {args.save_every}")
 
-    try:
-        return _run(args)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"train_agent.py: error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
-        return 130
+    with Stop() as args.stop:
+        try:
+            return _run(args)
+        except (ValueError, OSError) as error:
+            sys.stderr.write(f"train_agent.py: error: {error}\n")
+            return 2
+        except KeyboardInterrupt:
+            sys.stderr.write("\ninterrupted\n")
+            return int(args.stop.status)
 
 
 def _run(args: argparse.Namespace) -> int:
-    import torch
-
-    torch.set_num_threads(args.threads)
     if args.evaluate:
         return _evaluate(args)
     return _resume(args) if args.resume else _new(args)
 
 
+def _use_machine(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> None:
+    """Device and threads as given, or those that a run was begun with."""
+    import torch
+
+    before = facts or {}
+    if args.device is None:
+        args.device = str(before.get("device", "auto"))
+    if args.threads is None:
+        args.threads = int(before.get("threads", 1))
+    torch.set_num_threads(args.threads)
+
+
 def _new(args: argparse.Namespace) -> int:
+    from dsenv.agents.base import build_agent
+    from dsenv.workbench.lock import locked
     from dsenv.workbench.policies import agent_definition
     from dsenv.workbench.run import Run
 
+    _use_machine(args)
     env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
     agent = agent_definition(args.agent or DEFAULT_AGENT)
-    if not agent.build().learns and (args.steps or args.num_envs):
+    if not build_agent(agent).learns and (args.steps or args.num_envs):
         raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --steps and --num-envs")
     agent = agent.with_overrides(_agent_overrides(args))
 
     # A mistake in the settings shows before a folder is made
-    built = agent.build()
+    built = build_agent(agent)
     built.check()
     for name in args.compare:
         agent_definition(name)
     _check_fit(built, env.with_overrides(built.env), args.device)
 
-    run = Run.create(args.out, env, agent, 0 if args.seed is None else args.seed, args.device)
+    seed = 0 if args.seed is None else args.seed
+    run = Run.create(args.out, env, agent, seed, args.device, args.threads)
     _say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
-    return _train_and_evaluate(run, built, args, resume=False)
+    try:
+        with locked(run.folder):
+            return _train_and_evaluate(run, built, args)
+    except Exception:
+        _remove_if_empty(run)
+        raise
+
+
+def _remove_if_empty(run: Any) -> None:
+    """Remove the folder of a run that failed before there was anything to keep."""
+    from dsenv.workbench.checkpoint import FILE
+
+    if not any((run.folder / name).exists() for name in (FILE, RESULT)):
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _check_fit(agent: Any, settings: Definition, device: str) -> None:
@@ -78,6 +113,8 @@ def _check_fit(agent: Any, settings: Definition, device: str) -> None:
 
 
 def _resume(args: argparse.Namespace) -> int:
+    from dsenv.agents.base import build_agent
+    from dsenv.workbench.lock import locked
     from dsenv.workbench.run import Run
 
     # A run keeps its environment, agent and seed; only steps and num_envs may change
@@ -87,28 +124,68 @@ def _resume(args: argparse.Namespace) -> int:
     if args.env_set or args.seed is not None:
         raise ValueError("a resumed run keeps its environment and seed: leave out --env-set and --seed")
     given = _agent_overrides(args)
-    fixed = [name for name in given if name not in ("steps", "num_envs")]
+    fixed = [name for name in given if name not in MAY_CHANGE]
     if fixed:
         raise ValueError(
             f"a resumed policy keeps its {fixed[0]}: only steps and num_envs may change; start a new run"
         )
 
-    # There is something to go on with
     agent = run.agent.with_overrides(given)
-    built = agent.build()
+    built = build_agent(agent)
     if not built.learns:
         raise ValueError(f"{run.agent.name} is a fixed rule: nothing to resume; use --evaluate {args.resume}")
-    done = built.load(run.folder / "last_model.zip").num_timesteps
-    if done >= built.steps:
+
+    _use_machine(args, run.facts)
+    with locked(run.folder):
+        return _go_on(replace(run, agent=agent), built, args, is_changed=bool(given))
+
+
+def _go_on(run: Any, agent: Any, args: argparse.Namespace, *, is_changed: bool) -> int:
+    """Resume a run whose folder is locked."""
+    from dsenv.workbench import checkpoint
+
+    state = checkpoint.read(run)
+    if state is None:
+        _say(f"{run.folder} has no checkpoint yet: it starts over from its TOMLs")
+        return _train_and_evaluate(run, agent, args)
+
+    run.warn_of_other_versions()
+    done = checkpoint.steps_done(state)
+    if done >= agent.steps:
+        return _finish(run, agent, state, args)
+
+    if is_changed:
+        run.write_definitions()
+    if state["agent"]["num_envs"] != agent.num_envs:
+        _say("another number of training runs side by side: those in flight are begun anew")
+    _say(f"going on with {run.folder} after {done} of {agent.steps} steps")
+    return _train_and_evaluate(run, agent, args, state)
+
+
+def _finish(run: Any, agent: Any, state: Any, args: argparse.Namespace) -> int:
+    """Do what a run that was killed after its last step has not done.
+
+    Raises:
+        ValueError: there is nothing to do.
+    """
+    from dsenv.workbench import checkpoint
+    from dsenv.workbench.train import complete, make_vec_env
+
+    settings = run.env.with_overrides(agent.env)
+    has_written = complete(run, agent, state, make_vec_env(settings, 1, args.device))
+
+    done, result = checkpoint.steps_done(state), run.folder / RESULT
+    written = run.folder / checkpoint.FILE
+    if not result.is_file() or result.stat().st_mtime_ns < written.stat().st_mtime_ns:
+        _say(f"{run.folder} has done its {done} steps; what is left is the evaluation")
+        return _report(run, run.env, args)
+    if not has_written:
         raise ValueError(
             f"{run.folder} has done its {done} steps; pass --steps with more to go on, "
             f"or --evaluate {run.folder}"
         )
-
-    run = Run(run.folder, run.env, agent, run.seed)
-    run.write_definitions()
-    _say(f"going on with {run.folder} after {done} of {built.steps} steps")
-    return _train_and_evaluate(run, built, args, resume=True)
+    _say(f"{run.folder} has done its {done} steps; files that were missing are written")
+    return 0
 
 
 def _check_same(own: Definition, what: str, given: str | None) -> None:
@@ -123,16 +200,20 @@ def _check_same(own: Definition, what: str, given: str | None) -> None:
         )
 
 
-def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, *, resume: bool) -> int:
+def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, state: Any = None) -> int:
     from dsenv.workbench.train import train
 
-    if agent.learns and not train(run, agent, args.device, resume=resume):
-        _say(f"\ninterrupted; go on with: python train_agent.py --resume {run.folder}")
-        return 130
+    if agent.learns:
+        done = train(run, agent, args.device, state=state, save_every=args.save_every, stop=args.stop)
+        if not done or args.stop.is_asked():
+            _say(f"\ninterrupted; go on with: python train_agent.py --resume {run.folder}")
+            return int(args.stop.status)
     return _report(run, run.env, args)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from dsenv.agents.base import build_agent
+    from dsenv.workbench.lock import locked
     from dsenv.workbench.run import Run
 
     given = ("agent", "steps", "num_envs", "seed", "agent_set")
@@ -150,7 +231,29 @@ def _evaluate(args: argparse.Namespace) -> int:
     elsewhere = [] if env.name == run.env.name else [env.name]
     words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*elsewhere, *args.env_set)]
     prefix = "".join(f"{word}-" for word in words)  # the result elsewhere must not replace the run's own
-    return _report(run, env.with_overrides(parse_overrides(args.env_set)), args, prefix)
+    env = env.with_overrides(parse_overrides(args.env_set))
+
+    _use_machine(args)
+    agent = build_agent(run.agent)
+    with locked(run.folder):
+        _write_missing(run, agent, args)
+        return _report(run, env, args, prefix)
+
+
+def _write_missing(run: Any, agent: Any, args: argparse.Namespace) -> None:
+    """Write the exports of a run that was killed before it could, where its own environment can be built."""
+    from dsenv.workbench import checkpoint
+    from dsenv.workbench.train import complete, make_vec_env
+
+    state = checkpoint.read(run) if agent.learns else None
+    if state is None or checkpoint.steps_done(state) < agent.steps:
+        return  # a rule, or a run that is not done: it is resumed first
+    try:
+        env = make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"files of {run.folder} that may be missing are not written: {error}", stacklevel=2)
+        return
+    complete(run, agent, state, env)
 
 
 def _evaluate_file(args: argparse.Namespace) -> int:
@@ -170,7 +273,7 @@ def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "
         result = evaluate_run(run, env, args.seeds, args.device, args.compare, prefix)
     except KeyboardInterrupt:
         _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
-        return 130
+        return int(args.stop.status)
 
     _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
     _say(markdown_table(result))

@@ -35,9 +35,12 @@ examples:
   tensorboard --logdir runs                                      see the curves
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
-(versions, seed, command), TensorBoard events, best_model.zip (by validation reward), the same policy as
-policy.safetensors for dsenv.DataPlan(policy=...), last_model.zip, evaluations.npz, and after the evaluation
-evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any."""
+(versions, seed, command), TensorBoard events, checkpoint.safetensors (all that --resume and --evaluate
+need), the best policy by validation reward as policy.safetensors for dsenv.DataPlan(policy=...), and after
+the evaluation evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any.
+For users of Stable-Baselines3: best_model.zip, last_model.zip and evaluations.npz, which dsenv never opens.
+
+Ctrl-C and SIGTERM save the run at the next checkpoint; a second one stops at once."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,9 +72,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     how = parser.add_argument_group("how and where")
     how.add_argument(
-        "--device", default="auto", help="where models train: auto, cpu, cuda, cuda:1 (default: auto)"
+        "--device", help="where models train: auto, cpu, cuda, cuda:1 (default: auto; a resumed run's own)"
     )
-    how.add_argument("--threads", type=int, default=1, help="torch threads on the CPU (default: 1)")
+    how.add_argument("--threads", type=int, help="torch threads on the CPU (default: 1; a resumed run's own)")
+    how.add_argument(
+        "--save-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two checkpoints, beside those after each evaluation (default: 60)",
+    )
     how.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of run folders (default: runs)"
     )

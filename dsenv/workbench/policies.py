@@ -4,9 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dsenv.agents.callbacks import past_evaluations
+from dsenv import files
 from dsenv.agents.export import export
 from dsenv.catalogue import Definition, definition, names
 from dsenv.policy.policy import Policy
@@ -50,23 +48,36 @@ def environment_of(path: Path) -> str:
     return found
 
 
-def write_policy(run: Run, model: Any, env: Any) -> Path | None:
+def write_policy(run: Run, model: Any, env: Any, reward: float | None) -> Path | None:
     """Export a run's model to `policy.safetensors`; None, with a warning, where it does not travel.
 
     Args:
         run: its folder takes the file.
         model: the best model of the run.
         env: the environment it was trained in.
+        reward: its mean validation reward; None where it was not evaluated yet.
     """
-    scores = past_evaluations(run.folder / "evaluations.npz").get("results")
-    best = max(float(np.mean(rewards)) for rewards in scores) if scores else None
     trained = {"environment": run.env.name, "agent": run.agent.name, "seed": run.seed}
-    if best is not None:
-        trained["validation_reward"] = best
+    if reward is not None:
+        trained["validation_reward"] = reward
 
     try:
-        return export(model, env, **trained).save(run.folder / FILE)
+        policy = export(model, env, **trained)
     except ValueError as error:
         (run.folder / FILE).unlink(missing_ok=True)  # of an earlier part of the run
         warnings.warn(f"no {FILE} was written: {error}", stacklevel=2)
         return None
+    return policy.save(run.folder / FILE)
+
+
+def is_written(run: Run, model: Any, reward: float | None) -> bool:
+    """Whether `policy.safetensors` is that of this model; a damaged one is set aside with a warning."""
+    path = run.folder / FILE
+    if not path.is_file():
+        return False
+    try:
+        trained = Policy.load(path).card.trained
+    except ValueError as error:
+        files.set_aside(path, error)
+        return False
+    return trained.get("steps") == model.num_timesteps and trained.get("validation_reward") == reward

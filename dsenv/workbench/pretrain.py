@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsenv.catalogue import Definition, definition
 from dsenv.errors import check_keywords, pick
+from dsenv.workbench.stop import Stop
 
 if TYPE_CHECKING:
     from dsenv.workbench.run import Run
@@ -97,6 +98,7 @@ def pretrain(
     device: str,
     seeds: int | None = None,
     trained: Path | None = None,
+    stop: Stop | None = None,
 ) -> Path:
     """Train, evaluate and write a policy; returns its file.
 
@@ -107,12 +109,17 @@ def pretrain(
         device: where the models train.
         seeds: training runs of each agent in each context at the evaluations; None for the recipe's.
         trained: folder of a run of this recipe that is trained already; None to train.
+        stop: what notes the signals that stop a training run.
 
     Raises:
-        ValueError: a definition is wrong, or the training run was interrupted.
+        ValueError: a definition is wrong, the training run was interrupted, or its folder is in use.
+        OSError: a file cannot be written.
     """
+    from dsenv.agents.base import build_agent
     from dsenv.policy.policy import Policy
+    from dsenv.workbench.lock import locked
     from dsenv.workbench.policies import FILE, agent_definition
+    from dsenv.workbench.run import Run
 
     # Every mistake in the arguments and the recipe shows now, not after the training run
     number = recipe.seeds if seeds is None else seeds
@@ -122,36 +129,36 @@ def pretrain(
     wanted = _environments(recipe, device)
     for name in recipe.compare:
         agent_definition(name)
-    agent = recipe.agent_definition.build()
+    agent = build_agent(recipe.agent_definition)
     agent.check()
-
-    run = _trained_run(recipe, agent, out, device, trained)
-    policy = Policy.load(run.folder / FILE)
-    results = _results(run, wanted, number, device, recipe.compare)
-    card = replace(policy.card, trained={**policy.card.trained, "notes": recipe.notes, "results": results})
-    return Policy(policy.actor, card).save(target)
-
-
-def _trained_run(recipe: Recipe, agent: Any, out: Path, device: str, trained: Path | None) -> "Run":
-    """A finished run of the recipe with its policy file; arguments and errors as for `pretrain`."""
-    from dsenv.workbench.policies import FILE, write_policy
-    from dsenv.workbench.run import Run
-    from dsenv.workbench.train import best_model, make_vec_env, train
 
     if trained is not None:
         run = _checked(Run.open(trained), recipe)
     else:
         run = Run.create(out, recipe.env_definition, recipe.agent_definition, recipe.seed, device)
-        if not train(run, agent, device):
-            raise ValueError(
-                f"interrupted; go on with: python train_agent.py --resume {run.folder}, and then pretrain "
-                f"with --run {run.folder}"
-            )
+    with locked(run.folder):
+        _train(run, agent, device, stop or Stop(), is_trained=trained is not None)
+        policy = Policy.load(run.folder / FILE)
+        results = _results(run, wanted, number, device, recipe.compare)
+    card = replace(policy.card, trained={**policy.card.trained, "notes": recipe.notes, "results": results})
+    return Policy(policy.actor, card).save(target)
 
-    if not (run.folder / FILE).is_file():
-        model = agent.load(best_model(run.folder))
-        write_policy(run, model, make_vec_env(run.env.with_overrides(agent.env), 1, device))
-    return run
+
+def _train(run: "Run", agent: Any, device: str, stop: Stop, *, is_trained: bool) -> None:
+    """Train the recipe's agent, unless it is trained, and write its policy file where that is missing."""
+    from dsenv.workbench import checkpoint
+    from dsenv.workbench.policies import FILE
+    from dsenv.workbench.train import complete, make_vec_env, train
+
+    if not is_trained and (not train(run, agent, device, stop=stop) or stop.is_asked()):
+        raise ValueError(
+            f"interrupted; go on with: python train_agent.py --resume {run.folder}, and then pretrain "
+            f"with --run {run.folder}"
+        )
+
+    state = None if (run.folder / FILE).is_file() else checkpoint.read(run)
+    if state is not None:
+        complete(run, agent, state, make_vec_env(run.env.with_overrides(agent.env), 1, device))
 
 
 def _results(
@@ -236,15 +243,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--threads must be at least 1, got {args.threads}")
     path = Path(args.name) if args.name.endswith(".toml") else FOLDER / f"{args.name}.toml"
     target = args.target or path.with_suffix(".safetensors")
-    try:
-        torch.set_num_threads(args.threads)
-        written = pretrain(read_recipe(path), target, args.out, args.device, args.seeds, args.run)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"pretrain: error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\ninterrupted; a finished run in {args.out} is evaluated by --run RUN\n")
-        return 130
+    with Stop() as stop:
+        try:
+            torch.set_num_threads(args.threads)
+            written = pretrain(read_recipe(path), target, args.out, args.device, args.seeds, args.run, stop)
+        except (ValueError, OSError) as error:
+            sys.stderr.write(f"pretrain: error: {error}\n")
+            return 2 if stop.received is None else stop.status
+        except KeyboardInterrupt:
+            sys.stderr.write(f"\ninterrupted; a finished run in {args.out} is evaluated by --run RUN\n")
+            return stop.status
     sys.stdout.write(f"written: {written}\n")
     return 0
 

@@ -1,11 +1,15 @@
 """Run folders: what was run, so that it can be read, resumed and evaluated."""
 
+import contextlib
 import platform
 import shlex
+import shutil
 import sys
 import tomllib
+import uuid
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,10 +17,13 @@ from typing import Any
 
 import tomli_w
 
+from dsenv import files
 from dsenv.catalogue import Definition
 
 PACKAGES = ("dsenv-rl", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "torchvision", "numpy")
 FILES = ("run.toml", "env.toml", "agent.toml")
+LAYOUT = 2  # of a run folder: 1 had SB3's zips alone, and no checkpoint
+MAY_CHANGE = ("steps", "num_envs")  # settings of an agent that a resumed run may change
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,16 @@ class Run:
     env: Definition
     agent: Definition
     seed: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What `run.toml` holds."""
 
     @classmethod
-    def create(cls, out: Path, env: Definition, agent: Definition, seed: int, device: str) -> "Run":
+    def create(
+        cls, out: Path, env: Definition, agent: Definition, seed: int, device: str, threads: int = 1
+    ) -> "Run":
         """Make a new folder `<time>-<env>-<agent>-<seed>` and write down what is run.
+
+        The folder appears with everything in it, or not at all.
 
         Args:
             out: folder of all runs.
@@ -38,32 +51,35 @@ class Run:
             agent: the resolved agent.
             seed: of the run.
             device: where the models train.
+            threads: of torch, on the CPU.
         """
         started = datetime.now().astimezone()
         name = f"{started:%Y%m%d-%H%M%S}-{env.name}-{agent.name}-{seed}"
-
-        # A name that no folder has yet
-        folder = out / name
-        number = 2
-        while folder.exists():
-            folder, number = out / f"{name}-{number}", number + 1
-        folder.mkdir(parents=True)
 
         facts: dict[str, Any] = {
             "env": env.name,
             "agent": agent.name,
             "seed": seed,
             "device": device,
+            "threads": threads,
+            "layout": LAYOUT,
             "started": started.replace(microsecond=0),
             "command": shlex.join(["python", *sys.argv]),
             "platform": f"{platform.platform()}, Python {platform.python_version()}",
             "versions": {package: _version(package) for package in PACKAGES},
         }
 
-        run = cls(folder, env, agent, seed)
-        _write(folder / "run.toml", facts)
-        run.write_definitions()
-        return run
+        out.mkdir(parents=True, exist_ok=True)
+        partial = out / f".{name}.{uuid.uuid4().hex}{files.PARTIAL}"
+        try:
+            partial.mkdir()
+            _write(partial / "run.toml", facts)
+            cls(partial, env, agent, seed).write_definitions()
+            folder = _renamed(partial, out / name)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return cls(folder, env, agent, seed, facts)
 
     def write_definitions(self) -> None:
         """Write the resolved environment and agent."""
@@ -76,22 +92,87 @@ class Run:
 
         Raises:
             FileNotFoundError: it is not the folder of a run.
+            ValueError: a file in it is damaged; the message names it.
         """
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {', '.join(missing)}")
 
-        facts, env, agent = (tomllib.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
+        facts = _read(folder / "run.toml", env=str, agent=str, seed=int)
+        env, agent = (_read(folder / name, entry_point=str, kwargs=dict) for name in FILES[1:])
         return cls(
             folder,
             Definition("envs", facts["env"], env["entry_point"], env["kwargs"]),
             Definition("agents", facts["agent"], agent["entry_point"], agent["kwargs"]),
             facts["seed"],
+            facts,
         )
+
+    def definitions(self) -> dict[str, str]:
+        """Environment and agent as text, without the settings that a resumed run may change."""
+        kwargs = {key: value for key, value in self.agent.kwargs.items() if key not in MAY_CHANGE}
+        agent = {"entry_point": self.agent.entry_point, "kwargs": kwargs}
+        return {"env": _text(self.env.as_dict()), "agent": _text(agent)}
+
+    def warn_of_other_versions(self) -> None:
+        """Warn where packages have changed since the run was begun: its numbers may too."""
+        before: Mapping[str, str] = self.facts.get("versions", {})
+        now = {package: _version(package) for package in before}
+        changed = [f"{name} {before[name]} -> {now[name]}" for name in before if before[name] != now[name]]
+        if changed:
+            warnings.warn(
+                f"{self.folder} was begun with other versions ({', '.join(changed)}): it goes on, and need "
+                "not equal the uninterrupted run bit for bit",
+                stacklevel=2,
+            )
+
+
+def _renamed(partial: Path, wanted: Path) -> Path:
+    """Give a finished folder a name that no other has."""
+    folder, number = wanted, 2
+    while True:
+        if not folder.exists():
+            with contextlib.suppress(FileExistsError):
+                try:
+                    partial.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process was first
+                        raise
+                else:
+                    files.sync_folder(folder.parent)
+                    return folder
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+
+
+def _read(path: Path, **wanted: type) -> dict[str, Any]:
+    """A TOML file with keys of these types.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    for key, kind in wanted.items():
+        if not isinstance(content.get(key), kind):
+            raise _damaged(path, f"{key} must be a {kind.__name__}, got {content.get(key)!r}")
+    return content
+
+
+def _damaged(path: Path, reason: object) -> ValueError:
+    return ValueError(
+        f"{path} is damaged ({reason}). dsenv writes it whole, when a run begins: put it right by hand, or "
+        "begin a new run with the other files of the folder (--env RUN/env.toml --agent RUN/agent.toml)"
+    )
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return tomli_w.dumps(_plain(content))
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(tomli_w.dumps(_plain(content)), encoding="utf-8")
+    files.write_text(path, _text(content))
 
 
 def _plain(value: Any) -> Any:

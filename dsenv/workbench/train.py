@@ -1,127 +1,174 @@
 """Train an agent in an environment, resume it, evaluate it."""
 
+import contextlib
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from dsenv.agents.base import build_agent
+from dsenv.agents.callbacks import Checkpoints, EnvScalars, EventFile, ProgressBar, SeededEval
+from dsenv.agents.checkpoint import load_model_state, spaces_state
 from dsenv.agents.sb3 import SB3Agent
+from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import Definition, definition, names
 from dsenv.evaluation.compare import Entry, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
-from dsenv.workbench.policies import agent_definition, write_policy
+from dsenv.workbench import checkpoint
+from dsenv.workbench.checkpoint import State
+from dsenv.workbench.policies import agent_definition, is_written, write_policy
 from dsenv.workbench.run import Run
+from dsenv.workbench.stop import Stop
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.callbacks import BaseCallback
 
-    from dsenv.agents.callbacks import SeededEval
-    from dsenv.agents.vec_env import StackedVecEnv
-
 EVALUATIONS = 15  # on the validation reward during training, to find the best policy
 EVAL_SEED = 500_000_000
+SAVE_EVERY = 60.0  # seconds between two checkpoints
 
 
 def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv":
     """K environments stacked into one, for SB3."""
-    from dsenv.agents.vec_env import StackedVecEnv
+    stacked = StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
+    # Nothing in a run may come from the system's entropy, which spaces take when they are not seeded
+    for owner in (stacked, stacked.env):
+        for name in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
+            if hasattr(owner, name):
+                getattr(owner, name).seed(0)
+    return stacked
 
-    return StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
 
-
-def train(run: Run, agent: SB3Agent, device: str, *, resume: bool = False) -> bool:
-    """Train an agent until its steps are done; its policies and logs go to the run's folder.
-
-    The best policy is exported to `policy.safetensors` as well, where its kind travels.
+def train(
+    run: Run,
+    agent: SB3Agent,
+    device: str,
+    *,
+    state: State | None = None,
+    save_every: float = SAVE_EVERY,
+    stop: Stop | None = None,
+) -> bool:
+    """Train an agent until its steps are done; checkpoints, policies and logs go to the run's folder.
 
     Args:
         run: where.
         agent: what.
         device: where the models train; the policy itself stays where its hyperparameters say.
-        resume: go on from `last_model.zip`.
+        state: the checkpoint to go on from.
+        save_every: seconds between two checkpoints; there is one after each evaluation as well.
+        stop: asked at each rollout start; where a signal came, the run is saved and training stops.
 
     Returns:
-        Whether all steps were done; False after Ctrl-C.
+        Whether all steps were done; False after Ctrl-C or another signal.
+
+    Raises:
+        ValueError: the checkpoint is not one of this agent and environment.
+        OSError: a file cannot be written; the last checkpoint stands.
     """
-    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-
-    from dsenv.agents.callbacks import SaveLast
-
-    # The model, as new or where it was left
+    stop = stop or Stop()
     settings = run.env.with_overrides(agent.env)
     env = make_vec_env(settings, agent.num_envs, device)
-    model = agent.load(run.folder / "last_model.zip", env) if resume else agent.build(env, run.seed)
-    done = model.num_timesteps
-    if resume:
-        env.seed(int(np.random.SeedSequence([run.seed, done]).generate_state(1)[0]))
-        _load_replay_buffer(model, run.folder / "replay_buffer.pkl")
+    model = _new_model(run, agent, env, state)
 
-    # Training, until the steps are done or somebody presses Ctrl-C
-    model.set_logger(Logger(str(run.folder), [TensorBoardOutputFormat(str(run.folder))]))
-    every = max(1, math.ceil(agent.steps / agent.num_envs / EVALUATIONS))
-    save = SaveLast(run.folder, every)
-    best = _best_policy_callback(run, agent, settings, every, device)
-    is_finished = _learn(model, agent.steps, [save, best], resume=resume)
+    scalars = EnvScalars()
+    evaluation = _evaluation(run, agent, settings, device, state)
+    known = spaces_state(env)
 
-    save.save()
-    write_policy(run, agent.load(best_model(run.folder)), env)
+    def save(found: State, is_exported: bool) -> None:
+        checkpoint.write(run, {"spaces": known, **found})
+        if is_exported:
+            checkpoint.export(run, agent, {"spaces": known, **found})
+
+    parts = {"scalars": scalars, "evaluation": evaluation}
+    saving = Checkpoints(save, parts, evaluation, save_every, stop.is_asked, state)
+    is_finished = _learn(model, agent.steps, scalars, [evaluation, saving], stop, resume=state is not None)
+
+    if is_finished:
+        saving.save(at_end=True)
+    # After a second signal the last checkpoint stands, and nothing more is written
+    last = checkpoint.read(run) if is_finished or saving.has_stopped else None
+    if last is not None:
+        complete(run, agent, last, env)
     return is_finished
 
 
-def _best_policy_callback(
-    run: Run, agent: SB3Agent, settings: Definition, every: int, device: str
+def _new_model(run: Run, agent: SB3Agent, env: "StackedVecEnv", state: State | None) -> "BaseAlgorithm":
+    """The model, as new or where it was left, and its log."""
+    model = agent.build(env, run.seed)
+    hidden_from = None
+    if state is not None:
+        done = checkpoint.steps_done(state)
+        load_model_state(model, state["agent"])
+        env.seed(int(np.random.SeedSequence([run.seed, done]).generate_state(1)[0]))
+        hidden_from = done + 1
+    elif any(run.folder.glob("events.out.tfevents.*")):
+        hidden_from = 0  # it was begun before, and has no checkpoint
+
+    model.set_logger(Logger(str(run.folder), [EventFile(str(run.folder), hidden_from)]))
+    return model
+
+
+def _evaluation(
+    run: Run, agent: SB3Agent, settings: Definition, device: str, state: State | None
 ) -> "SeededEval":
-    """Evaluates the policy every `every` vector steps and saves the best one."""
-    from dsenv.agents.callbacks import SeededEval, past_evaluations
-
+    """Evaluates the policy EVALUATIONS times, and keeps the best one."""
     # A resumed run keeps its number of episodes: scores compare only on the same episodes
-    past = past_evaluations(run.folder / "evaluations.npz").get("results")
+    past = checkpoint.record_of(state)["results"] if state is not None else []
     episodes = len(past[0]) if past else agent.num_envs
-    return SeededEval(
-        make_vec_env(settings, episodes, device),
-        EVAL_SEED + run.seed,
-        n_eval_episodes=episodes,
-        eval_freq=every,
-        best_model_save_path=str(run.folder),
-        log_path=str(run.folder),
-        deterministic=True,
-        verbose=0,
-    )
+    every = max(1, math.ceil(agent.steps / agent.num_envs / EVALUATIONS))
+    return SeededEval(make_vec_env(settings, episodes, device), EVAL_SEED + run.seed, episodes, every)
 
 
-def _learn(model: "BaseAlgorithm", steps: int, callbacks: Sequence["BaseCallback"], *, resume: bool) -> bool:
-    """Train until the model has done that many steps, with scalars and a bar; False after Ctrl-C."""
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
-    from dsenv.agents.callbacks import EnvScalars, ProgressBar
-
-    scalars = EnvScalars()
+def _learn(
+    model: "BaseAlgorithm",
+    steps: int,
+    scalars: "EnvScalars",
+    callbacks: Sequence["BaseCallback"],
+    stop: Stop,
+    *,
+    resume: bool,
+) -> bool:
+    """Train until the model has done that many steps, with scalars and a bar; False after a signal."""
+    bar = ProgressBar(steps, scalars)
     try:
-        model.learn(
-            max(0, steps - model.num_timesteps),
-            callback=[scalars, *callbacks, ProgressBar(steps, scalars)],
-            reset_num_timesteps=not resume,
-            log_interval=20 if isinstance(model, OffPolicyAlgorithm) else 1,
-        )
+        with stop.at_checkpoints():
+            model.learn(
+                max(0, steps - model.num_timesteps),
+                callback=[scalars, *callbacks, bar],
+                reset_num_timesteps=not resume,
+                log_interval=20 if isinstance(model, OffPolicyAlgorithm) else 1,
+            )
+        return True
     except KeyboardInterrupt:
         return False
-    return True
+    finally:
+        bar.close()
+        with contextlib.suppress(OSError):  # of a full disk, which was said before
+            for output in model.logger.output_formats:
+                output.close()
 
 
-def best_model(folder: Path) -> Path:
-    """A run's best model by validation reward; its last one where no best was found yet."""
-    best = folder / "best_model.zip"
-    return best if best.is_file() else folder / "last_model.zip"
+def complete(run: Run, agent: SB3Agent, state: State, env: "StackedVecEnv") -> bool:
+    """Write what a checkpoint's run should have beside it and has not; returns whether there was any.
 
+    Args:
+        run: whose folder takes the files.
+        agent: of the run.
+        state: its checkpoint.
+        env: an environment of the run, for the card of the policy.
+    """
+    is_exported = checkpoint.is_exported(run, state)
+    if not is_exported:
+        checkpoint.export(run, agent, state)
 
-def _load_replay_buffer(model: "BaseAlgorithm", path: Path) -> None:
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
-    if isinstance(model, OffPolicyAlgorithm) and path.is_file():
-        model.load_replay_buffer(path)
+    best, reward = checkpoint.best_policy(run, agent, state), checkpoint.best_of(state)["mean_reward"]
+    if is_written(run, best, reward):
+        return not is_exported
+    return write_policy(run, best, env, reward) is not None or not is_exported
 
 
 def rule_names(control: Any, action_space: Any) -> list[str]:
@@ -131,7 +178,7 @@ def rule_names(control: Any, action_space: Any) -> list[str]:
     """
     fitting = []
     for name in names("agents"):
-        agent = definition("agents", name).build()
+        agent = build_agent(definition("agents", name))
         if agent.learns or "control" in agent.env:
             continue
         try:
@@ -183,15 +230,16 @@ def evaluate_run(
     Raises:
         ValueError: the policy does not fit the environment.
     """
-    agent = run.agent.build()
+    agent: Any = build_agent(run.agent)
     settings = env.with_overrides(agent.env)
+    settings.vector_class()  # what is no environment is not called
     single = settings.build(device=device)
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
 
     plain = env.with_overrides({"actions": "box"}).build(device=device)  # as the rules need it
     rules = [agent_definition(name) for name in (*rule_names(plain.control, plain.action_space), *compare)]
-    others = {name: rule.build() for name, rule in distinct_names(run.agent, rules).items()}
+    others = {name: build_agent(rule) for name, rule in distinct_names(run.agent, rules).items()}
     learning = [name for name, other in others.items() if other.learns]
     if learning:
         raise ValueError(
@@ -209,9 +257,16 @@ def load_policy(run: Run, agent: SB3Agent, env: Any) -> "BaseAlgorithm":
     """The run's best policy (the last one where no best was found yet), checked against an environment.
 
     Raises:
+        FileNotFoundError: the run has no checkpoint yet.
         ValueError: observations or actions of the environment have another form.
     """
-    model = agent.load(best_model(run.folder))
+    state = checkpoint.read(run)
+    if state is None:
+        raise FileNotFoundError(
+            f"{run.folder} has no whole checkpoint: train it with python train_agent.py --resume {run.folder}"
+        )
+
+    model = checkpoint.best_policy(run, agent, state)
     for what in ("observation_space", "action_space"):
         own, wanted = getattr(model, what), getattr(env, what)
         if own != wanted:

@@ -2,10 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
 import dsenv
+from dsenv.agents.checkpoint import numbers_of, parameters, spaces_state
 from dsenv.agents.sb3 import LinearSchedule, SB3Agent
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import definition, load_vector
@@ -105,7 +107,7 @@ def test_the_state_of_a_policy_travels_through_an_evaluation():
         assert agent.starts == [[True, True]] + 3 * [[False, False]]
 
 
-def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeypatch, tmp_path):
+def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeypatch):
     pytest.importorskip("sb3_contrib")
     from dsenv.agents.callbacks import SeededEval
 
@@ -113,19 +115,23 @@ def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeyp
     model = agent.build().build(stacked(), seed=0)
     counting = Counting(5)
     monkeypatch.setattr(model, "predict", counting.predict)
-    look = SeededEval(stacked(), 0, n_eval_episodes=4, eval_freq=4, log_path=str(tmp_path), verbose=0)
+    look = SeededEval(stacked(), 0, n_eval_episodes=4, eval_freq=4)
     model.learn(32, callback=look)
     assert counting.counts == 2 * [[1.0] * 4, [2.0] * 4, [3.0] * 4, [4.0] * 4]
 
 
-def test_a_recurrent_policy_is_saved_and_evaluated(tmp_path):
+def test_a_recurrent_policy_is_restored_and_evaluated():
     pytest.importorskip("sb3_contrib")
     from dsenv.evaluation.compare import run_episodes
 
     settings = {"hyperparameters": SHORT["recurrent_ppo"], "num_envs": 2}
     agent = definition("agents", "recurrent_ppo").with_overrides(settings).build()
-    agent.build(stacked(num_envs=2), seed=0).save(tmp_path / "model.zip")
-    model = agent.load(tmp_path / "model.zip")
+    trained = agent.build(stacked(num_envs=2), seed=0)
+    known, saved = spaces_state(trained.get_env()), parameters(trained)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    model = agent.restored(known, saved, numbers_of(trained))
+    assert torch.equal(torch.get_rng_state(), before)
     env = load_vector("Tiny-Curriculum-v0", 2, autoreset_mode="Disabled")
     first, again = (run_episodes(env, model, [1, 2], {}) for _ in range(2))
     assert np.array_equal(first.accuracy, again.accuracy)  # no memory of the episodes before
@@ -294,3 +300,13 @@ def test_strength_is_logged_where_the_control_decides_it():
         model.learn(16, callback=EnvScalars(), log_interval=4)
         assert ("env/strength" in logged[-1]) == (name == "Tiny-Strength-v0")
     assert 0 < logged[0]["env/strength"] < 1
+
+
+def test_observations_lie_where_products_end_in_equal_bits():
+    """At another address a matrix product may end in other bits, and equal runs would part."""
+    env = stacked("Tiny-Ratio-v0", 2)
+    seen = [env.reset()]
+    for _ in range(6):
+        env.step_async(np.zeros((2, *env.action_space.shape), np.float32))
+        seen.append(env.step_wait()[0])
+    assert [observation.ctypes.data % 64 for observation in seen] == [0] * 7

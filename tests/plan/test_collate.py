@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import default_collate
 
 from dsenv.plan import DataPlan, IndexedCollate
+from dsenv.plan.collate import NothingLeft
 
 pytestmark = pytest.mark.fast
 
@@ -178,6 +179,8 @@ def any_form(samples: list[Any]) -> dict[str, Any]:
     x = rows if isinstance(rows[0], str) else [torch.as_tensor(row).float() for row in rows]
     if not isinstance(rows[0], str):
         x = pad_sequence([row.flatten() for row in x], batch_first=True)
+    if isinstance(samples[0], Tensor):
+        return {"x": x}
     return {"x": x, "place": torch.tensor([int(parts(sample)[1]) for sample in ordered])}
 
 
@@ -187,7 +190,8 @@ def test_samples_of_any_form(form: str) -> None:
     for first in (0, 20):
         places = list(range(first, first + 12))
         index, batch = follow([(place, FORMS[form](place)) for place in places])
-        assert index.tolist() == batch["place"].tolist()
+        found = batch["place"] if "place" in batch else batch["x"][:, 0].long() - 1
+        assert index.tolist() == found.tolist()
 
 
 def test_broken_samples_are_left_out() -> None:
@@ -349,3 +353,164 @@ def test_a_scoring_pass_follows() -> None:
     assert torch.equal(seen["found"].labels, torch.arange(SIZE) % 2)
     with pytest.raises(ValueError, match=r"must see each of its 60 samples once; sample .* came 0 times"):
         plan.score(forward, collate_fn=drops, batch_size=8)
+
+
+# Functions that look at values, at lengths, that take entries away; samples of which nothing can be marked
+
+
+def positives_first(samples: list[Any]) -> Any:
+    return padded([s for s in samples if s[1] == 1] + [s for s in samples if s[1] != 1])
+
+
+def by_first_appearance(samples: list[Any]) -> Any:
+    groups: dict[int, list[Any]] = {}
+    for sample in samples:
+        groups.setdefault(sample[1], []).append(sample)
+    return padded([sample for group in groups.values() for sample in group])
+
+
+def by_parity(samples: list[Any]) -> Any:
+    return padded(sorted(samples, key=lambda sample: sample[1] % 2))
+
+
+def is_not_zero(samples: list[Any]) -> Any:
+    return padded(sorted(samples, key=lambda sample: sample[1] == 0))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    "collate", [positives_first, by_first_appearance, by_parity, is_not_zero], ids=lambda f: f.__name__
+)
+def test_functions_that_look_at_the_label(collate: Any, classes: int) -> None:
+    follow = IndexedCollate(collate)
+    for first in (0, 15, 30):
+        places = list(range(first, first + 15))
+        index, (x, _) = follow([(place, (text(place), place % classes)) for place in places])
+        assert index.tolist() == (x.amax(1) - 1).tolist()
+
+
+class Sometimes:
+    """Shuffles by a stream of its own, now and then."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, samples: list[Any]) -> Any:
+        if self.rng.random() < 0.4:
+            samples = [samples[place] for place in self.rng.permutation(len(samples))]
+        x, y = padded(samples)
+        return {"x": x, "y": y, "zeros": torch.zeros(len(samples), 4)}
+
+
+def test_a_stream_of_its_own_is_followed_or_refused() -> None:
+    follow, refused = IndexedCollate(Sometimes()), 0
+    for first in range(40):
+        places = [(first + step) % SIZE for step in range(15)]
+        try:
+            index, batch = follow([(place, (text(place), place % 2)) for place in places])
+        except ValueError:
+            refused += 1
+            continue
+        assert index.tolist() == (batch["x"].amax(1) - 1).tolist()
+    assert refused < 40
+
+
+def with_lengths(samples: list[Any]) -> Any:
+    """Speech: (wave, label, length), padded to the longest by the lengths."""
+    ordered = sorted(samples, key=lambda sample: -sample[2])
+    longest = max(sample[2] for sample in ordered)
+    waves = torch.zeros(len(ordered), longest)
+    for row, (wave, _, length) in zip(waves, ordered, strict=True):
+        row[:length] = wave[:length]
+    return waves, torch.tensor([label for _, label, _ in ordered]), torch.tensor([n for _, _, n in ordered])
+
+
+def grows(samples: list[Any]) -> Any:
+    longest = max(sample[2] for sample in samples)
+    rows = []
+    for wave, _, _ in samples:
+        row = wave.tolist()
+        while len(row) < longest:
+            row.append(0.0)
+        rows.append(row)
+    return torch.tensor(rows), torch.tensor([label for _, label, _ in samples])
+
+
+@pytest.mark.parametrize("collate", [with_lengths, grows])
+def test_lengths_in_the_sample_are_no_place_for_a_large_mark(collate: Any) -> None:
+    places = list(range(16))
+    items = [(place, (text(place).float(), place % 3, LENGTHS[place])) for place in places]
+    index, batch = IndexedCollate(collate)(items)
+    assert index.tolist() == (batch[0].amax(1) - 1).tolist()
+
+
+def takes_away(samples: list[Any]) -> Any:
+    labels = [sample.pop("label") for sample in samples]
+    return {"x": pad_sequence([sample["x"] for sample in samples]), "labels": torch.tensor(labels)}
+
+
+def test_entries_that_are_taken_away_come_back() -> None:
+    items = [(place, {"x": text(place), "label": place}) for place in range(5, 20)]
+    index, batch = IndexedCollate(takes_away)(items)
+    assert index.tolist() == batch["labels"].tolist() == list(range(5, 20))
+
+
+class Slotted:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+NAMES = [f"word{'x' * (place % 7)} {place}" for place in range(SIZE)]
+UNMARKED: dict[str, tuple[Any, Any]] = {
+    "text": (
+        lambda place: NAMES[place],
+        lambda samples: torch.tensor([[len(s), hash(s) % 99] for s in samples]),
+    ),
+    "text pairs": (
+        lambda place: (NAMES[place], "yes" if place % 3 else "no"),
+        lambda samples: {
+            "ids": torch.tensor([[ord(s[-1]), len(s)] for s, _ in samples]),
+            "y": [y for _, y in samples],
+        },
+    ),
+    "flags": (
+        lambda place: (NAMES[place], place % 2 == 0),
+        lambda samples: ([s for s, _ in samples], torch.tensor([flag for _, flag in samples])),
+    ),
+    "objects": (
+        lambda place: Slotted(NAMES[place]),
+        lambda samples: torch.tensor([[float(ord(s.name[-1])), len(s.name)] for s in samples]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNMARKED)
+def test_a_function_that_keeps_the_order_needs_no_marks(name: str) -> None:
+    make, collate = UNMARKED[name]
+    places = [7, 3, 20, 11, 4, 30, 18]
+    index, _ = IndexedCollate(collate)([(place, make(place)) for place in places])
+    assert index.tolist() == places
+    with pytest.raises(ValueError, match="could not be followed"):
+        IndexedCollate(lambda samples: collate(sorted(samples, key=lambda s: str(getattr(s, "name", s)))))(
+            [(place, make(place)) for place in places]
+        )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_list_of_samples_is_no_pair(size: int) -> None:
+    rows = [(text(place), place % 2) for place in range(12)]
+    plan = DataPlan(rows, epochs=1, batch_size=size, classes=2)
+    for function in (list, lambda samples: samples):
+        for batch in plan.loader(collate_fn=function):
+            assert batch.labels is None and len(batch.inputs) == size
+            assert [int(x[0]) - 1 for x, _ in batch.inputs] == batch.index.tolist()
+
+
+def test_a_batch_of_broken_samples_is_told_apart() -> None:
+    index, batch = IndexedCollate(lambda _: None)([(4, None), (5, None)])
+    assert index.tolist() == [4, 5] and isinstance(batch, NothingLeft)
+    plan = DataPlan(Texts(), epochs=1, batch_size=2, classes=2)
+    with pytest.raises(ValueError, match="left out all samples of a batch"):
+        plan.batch(plan.epoch_sampler.chosen.index[:2], batch, partial=True)

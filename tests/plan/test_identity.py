@@ -290,22 +290,32 @@ class Counting(Selector):
 
 @pytest.mark.parametrize("name", ["ucb", "epsilon_greedy", "el2n", "data_agent", "fixed_random", "own"])
 def test_one_selector_object_in_two_plans_is_refused(name: str) -> None:
-    part = Counting() if name == "own" else new_plan(selector=name).selector
-    new_plan(selector=part)
+    part: Any = new_plan(selector=Counting() if name == "own" else name).selector
     kind = type(part).__name__
-    with pytest.raises(ValueError, match=f"this {kind} was given to a plan before and keeps what it learnt"):
-        new_plan(selector=part)
-    with pytest.raises(ValueError, match="was given to a plan before"):
-        new_plan(selector=copy.deepcopy(part))
+    for given in (part, copy.deepcopy(part), lambda: part):
+        with pytest.raises(
+            ValueError, match=f"this {kind} was given to a plan before and keeps what it learnt"
+        ):
+            new_plan(selector=given)
 
 
 @pytest.mark.parametrize("name", ["sada", "ent_augment"])
 def test_one_controller_object_in_two_plans_is_refused(name: str) -> None:
     data = torch.rand(SIZE, 1, 4, 4), LABELS
     part = new_plan(data, augment=name).controller
-    new_plan(data, augment=part)
     with pytest.raises(ValueError, match="was given to a plan before"):
         new_plan(data, augment=part)
+
+
+WRONG: list[dict[str, Any]] = [{"ratio": 2}, {"transform": 5}, {"uniform_epochs": -1}, {"volume": "podz"}]
+
+
+def test_a_part_is_free_after_a_plan_that_could_not_be_built() -> None:
+    part = Counting()
+    for wrong in WRONG:
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            new_plan(selector=part, **wrong)
+    new_plan(selector=part)
 
 
 @pytest.mark.parametrize("name", ["random", "small_loss", "infobatch"])

@@ -106,7 +106,7 @@ def test_samples_stay_with_their_labels_and_weights() -> None:
         batch = loop.batches[-1]
         assert torch.equal(batch.labels, TRAIN[1][batch.index])
         assert torch.equal(batch.inputs, scale(TRAIN[0][batch.index]))
-        assert torch.equal(plan.epoch_sampler.record.weights_of(batch.index), batch.weight)
+        assert torch.equal(plan.epoch_sampler.record.look_up(batch.index)[0], batch.weight)
         seen[epoch] += batch.index.tolist()
     assert all(len(set(indices)) == len(indices) == SIZE // 2 for indices in seen.values())
     assert seen[0] != sorted(seen[0])
@@ -333,7 +333,7 @@ def test_regression_and_samples_without_labels() -> None:
 
 @pytest.mark.fast
 def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch(monkeypatch: Any) -> None:
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 32 * 100)
+    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 30)
     signals, inbox = PlanSignals(64, classes=100), EpochBuffer()
     record = ValueRecord(64, signals.device)
     for first in range(0, 64, 8):

@@ -171,8 +171,8 @@ class Frame:
         (np.ones((10, 3)), "got ndarray: of arrays pass a pair"),
         ((X,), "got tuple"),
         ((X, Y, Y), "got tuple"),
-        ((X, None), "got tuple"),
-        ((X, "labels"), "got tuple"),
+        ((X, None), "these are Tensor and NoneType"),
+        ((X, "labels"), "these are Tensor and str"),
         ([list(range(9)), list(range(9))], "look like inputs and labels"),
         ((X, Y[:-1]), "100 inputs and 99 labels"),
         ((X.numpy(), Y[:-1].numpy()), "100 inputs and 99 labels"),
@@ -207,7 +207,8 @@ IMAGES = torch.rand(20, 3, 16, 16)
 def test_masks_as_labels_are_refused_for_ops_that_move_images(labels: torch.Tensor) -> None:
     plan = DataPlan((IMAGES, labels), epochs=2, batch_size=5, augment="trivial")
     with pytest.raises(
-        ValueError, match=r"augment moves images \(shear_x.*are masks that would not move along"
+        ValueError,
+        match=r"augment moves images \(shear_x.*are masks or other places that would not move along",
     ):
         next(plan.batches())
     ops = ["brightness", "contrast"]

@@ -11,7 +11,7 @@ from dsenv.policy import Policy
 from dsenv.policy.shipped import Pretrained
 from dsenv.workbench import main
 from dsenv.workbench.policies import agent_definition, environment_of
-from dsenv.workbench.train import best_model, distinct_names
+from dsenv.workbench.train import distinct_names
 from tests.policy.policies import ENVS, new_policy
 from tests.workbench.conftest import TRAIN
 
@@ -33,7 +33,7 @@ def test_a_run_leaves_its_best_policy(finished):
 
     policy = Policy.load(finished / "policy.safetensors")
     rows = np.random.default_rng(0).uniform(-1, 1, (9, 53)).astype(np.float32)
-    model = PPO.load(best_model(finished), device="cpu")
+    model = PPO.load(finished / "best_model.zip", device="cpu")
     wanted = model.predict(rows, deterministic=True)[0]
     np.testing.assert_allclose(policy.predict(rows)[0], wanted, rtol=1e-5, atol=1e-5)
     trained = policy.card.trained

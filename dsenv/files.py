@@ -1,0 +1,328 @@
+"""Every file that dsenv writes: whole or not at all, and never through a symbolic link.
+
+`write` puts content into a temporary file in the same folder, waits until the disk has it, and renames it:
+a process that is killed, or a disk that is full, leaves the old file as it was. `save_state` and
+`load_state` keep nested plain data as one safetensors file with a checksum; reading it executes nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+VERSION = 1  # of the form that save_state writes
+STATE, DIGEST = "dsenv.state", "dsenv.sha256"  # keys of the file's metadata
+BLANK = "0" * 64
+PARTIAL = ".partial"
+KINDS = "biuf"  # of NumPy's arrays: flags, whole numbers, floating point
+SMALL = 2**53  # whole numbers up to here are the same in every reader of JSON
+
+
+class DamagedFileError(ValueError):
+    """A file that is not as it was written: cut, changed, or never finished."""
+
+
+# Writing
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: the file; what was there before is replaced.
+        content: all of it.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it cannot be written; the message names the file, and what was there before is whole. Also
+            where the path is a symbolic link, which might lead anywhere.
+    """
+    refuse_link(path)
+    partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}{PARTIAL}")
+
+    try:
+        try:
+            with open(partial, "xb") as file:  # "x": a file or link of that name is not followed
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        _explain(error, path)
+    return path
+
+
+def _explain(error: OSError, path: Path) -> NoReturn:
+    kept = "the file of before is as it was" if path.exists() else "nothing was left behind"
+    words = f"cannot write {path}: {error.strerror or error}; {kept}"
+    raise OSError(error.errno or 0, words) from error
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Name what another library could not write, which leaves that out.
+
+    Raises:
+        OSError: as inside, with the name.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or 0, f"cannot write {what}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file in UTF-8; see `write`."""
+    return write(path, text.encode())
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write through a symbolic link.
+
+    Raises:
+        OSError: the path is one.
+    """
+    if path.is_symlink():
+        raise OSError(
+            f"{path} is a symbolic link to {os.readlink(path)}: dsenv does not write through links, which "
+            "may lead outside of the folder; remove the link"
+        )
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk knows the names in a folder, where the system offers that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove a small file in a folder, so that one that takes none is found out first.
+
+    Raises:
+        OSError: it cannot be written to; the message names it.
+    """
+    probe = folder / f".{uuid.uuid4().hex}{PARTIAL}"
+    try:
+        try:
+            probe.write_bytes(b"\0")
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno or 0, f"cannot write into {folder}: {error.strerror or error}; nothing was begun"
+        ) from error
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, reason: object) -> Path:
+    """Rename a damaged file to NAME.damaged (NAME.damaged-2, ...), with a warning.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+
+    Returns:
+        Where it lies now.
+    """
+    target, number = path.with_name(f"{path.name}.damaged"), 2
+    while target.exists() or target.is_symlink():
+        target, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
+
+    path.rename(target)
+    warnings.warn(f"{path} is damaged and was set aside as {target.name}: {reason}", stacklevel=2)
+    return target
+
+
+# Nested plain data
+
+
+def save_state(path: Path, state: Any) -> Path:
+    """Write nested plain data: dicts, lists, tuples, tensors, NumPy arrays, numbers, text and None.
+
+    Numbers keep every bit: whole ones of any size, and floating-point ones that are not finite. Equal content
+    gives an equal file.
+
+    Args:
+        path: the file, NAME.safetensors.
+        state: keys of dicts are text or whole numbers; tensors may lie on any device.
+
+    Raises:
+        ValueError: something in it is not plain data; the message says where.
+        OSError: as `write`.
+    """
+    return write(path, state_bytes(state))
+
+
+def state_bytes(state: Any) -> bytes:
+    """The content of the file that `save_state` writes."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps({"version": VERSION, "state": _encoded(state, "state", tensors)}, allow_nan=False)
+    content = _ordered(save(tensors, {STATE: text, DIGEST: BLANK}))
+
+    # The digest is that of the whole file with zeros in its own place
+    start = _digest_place(content)
+    digest = hashlib.sha256(content).hexdigest().encode()
+    content[start : start + len(digest)] = digest
+    return bytes(content)
+
+
+def load_state(path: Path) -> Any:
+    """Read what `save_state` wrote; tensors are on the CPU. Nothing is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: it is not as it was written.
+        ValueError: a newer version of dsenv wrote it.
+    """
+    content = bytearray(path.read_bytes())
+    start = _digest_place(content)
+    if start < 0:
+        raise DamagedFileError(f"{path} is not whole: {len(content)} bytes without a checksum")
+    own = bytes(content[start : start + len(BLANK)]).decode("ascii", "replace")
+    content[start : start + len(BLANK)] = BLANK.encode()
+    found = hashlib.sha256(content).hexdigest()
+    if found != own:
+        raise DamagedFileError(
+            f"{path} was cut or changed after it was written: its SHA-256 is {found[:12]}..., "
+            f"it says {own[:12]}..."
+        )
+
+    try:
+        tensors = load(bytes(content))
+        length = int.from_bytes(content[:8], "little")
+        outer = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][STATE])
+        if outer["version"] == VERSION:
+            return _decoded(outer["state"], tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not what dsenv writes: {error!r}") from error
+    raise ValueError(
+        f"{path} has the form {outer['version']!r}, this version of dsenv reads {VERSION}: use the version "
+        "that wrote it"
+    )
+
+
+def _ordered(content: bytes) -> bytearray:
+    """The same safetensors file with its metadata sorted, which are else in another order each time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return bytearray(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def _digest_place(content: bytes | bytearray) -> int:
+    """Where the checksum stands; -1 where there is none."""
+    length = int.from_bytes(content[:8], "little")
+    if length > len(content) - 8:
+        return -1
+    # Quotes inside of other metadata are escaped: only the key itself has this form
+    found = re.search(f'"{DIGEST}":"([0-9a-f]{{64}})"'.encode(), content[8 : 8 + length])
+    return -1 if found is None else 8 + found.start(1)
+
+
+def _encoded(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
+    """A value in JSON; tensors and arrays go into `tensors`.
+
+    Raises:
+        ValueError: it is not plain data.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return _stored(value, where, tensors)
+    if isinstance(value, int):
+        return int(value) if abs(value) <= SMALL else {"int": hex(value)}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": np.float64(value).tobytes().hex()}
+
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise ValueError(f"{where} has the key {key!r}: keys are text or whole numbers")
+        items = [[key, _encoded(item, f"{where}[{key!r}]", tensors)] for key, item in value.items()]
+        return {"dict": items}
+    if isinstance(value, list | tuple):
+        items = [_encoded(item, f"{where}[{number}]", tensors) for number, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+
+    raise ValueError(
+        f"{where} is a {type(value).__module__}.{type(value).__qualname__}: a state holds tensors, arrays, "
+        "numbers, text, None, and lists and dicts of them"
+    )
+
+
+def _stored(value: Any, where: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The place of a tensor, an array or NumPy's scalar among `tensors`."""
+    name = str(len(tensors))
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+
+    array = np.asarray(value)
+    if array.dtype.kind not in KINDS:
+        raise ValueError(f"{where} is an array of {array.dtype}: a state holds arrays of numbers")
+    tensors[name] = torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
+    form = {"dtype": array.dtype.str, "shape": list(array.shape)}
+    return {"scalar" if isinstance(value, np.generic) else "array": name, **form}
+
+
+def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_encoded`."""
+    if isinstance(value, list):
+        return [_decoded(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+
+    kind = next(iter(value), "")
+    inner = value[kind]
+    if kind == "dict":
+        return {key: _decoded(item, tensors) for key, item in inner}
+    if kind == "tuple":
+        return tuple(_decoded(item, tensors) for item in inner)
+    if kind == "int":
+        return int(inner, 16)
+    if kind == "float":
+        return float(np.frombuffer(bytes.fromhex(inner), np.float64)[0])
+    if kind == "tensor":
+        return tensors[inner]
+    return _array(kind, tensors[inner], value["dtype"], value["shape"])
+
+
+def _array(kind: str, content: Tensor, dtype: str, shape: list[int]) -> Any:
+    if kind not in ("array", "scalar") or np.dtype(dtype).kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r} of {dtype!r}")
+    array = np.frombuffer(content.numpy().tobytes(), np.dtype(dtype)).reshape(shape).copy()
+    return array if kind == "array" else array[()]
