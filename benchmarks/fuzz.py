@@ -156,6 +156,7 @@ def run(names: list[str], cases: int, seconds: float, seed: int) -> dict[str, Co
         setattr(count, verdict, getattr(count, verdict) + 1)
         if verdict == "wrong" and len(count.examples) < SHOWN:
             count.examples.append(f"--case {number}: {case.words[:200]}: {words}")
+            print(f"wrong: {name} {count.examples[-1]}", file=sys.stderr)
     return counts
 
 

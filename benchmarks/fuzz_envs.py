@@ -237,7 +237,8 @@ def _make(kind: Any, table: Mapping[str, Any]) -> Callable[[Rng, Path], Case]:
                     return f"{name} = {settings[name]!r} is kept as {kept!r}"
             return "" if np.isfinite(step[1]).all() else f"reward {step[1]}"
 
-        return Case(f"{bad} {settings}", call, oracle, _is_good(bad, settings, name))
+        shown = {key: value for key, value in settings.items() if not isinstance(value, Task)}
+        return Case(f"{bad} {shown}", call, oracle, _is_good(bad, settings, name))
 
     return draw
 

@@ -197,7 +197,7 @@ SCHEDULE_TABLES: Mapping[str, Table] = {
     "linear": {"swing": SWING},
     "cosine": {"swing": SWING},
     "step": {"swing": SWING, "stages": whole(2, 9)},
-    "pods": {"warmup": whole(0, 5), "tail": number(0.0, 0.2, [-0.1, 1.1])},
+    "pods": {"warmup": whole(0, 4), "tail": number(0.0, 0.2, [-0.1, 1.1])},
 }
 
 

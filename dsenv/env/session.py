@@ -124,7 +124,8 @@ class Session:
             extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
         )
         self.schedule = config.make_schedule(self.ratio)
-        self.augment = config.augment or ("given" if self.control.decides_how_strong else None)
+        usual = "given" if self.control.decides_how_strong else None
+        self.augment = usual if config.augment is None else config.augment
         self.controllers = make_controllers(self.augment, self.trainer)
 
         self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)

@@ -136,3 +136,12 @@ def test_parts_that_contradict_the_control_are_refused():
         dsenv.load("envs", ENV, augment="saada")
     with pytest.raises(ValueError, match="Did you mean 'keep'"):
         dsenv.load("envs", ENV, control="rule", selector={"name": "infobatch", "kep": 0.3})
+
+
+@pytest.mark.parametrize("part", ["selector", "volume", "augment"])
+@pytest.mark.parametrize("choice", [[], "", {}, 0, False])
+def test_an_empty_choice_is_not_taken_for_none(part, choice):
+    with pytest.raises(ValueError, match=f"{part}|augmentation"):
+        dsenv.load(
+            "envs", "Tiny-Curriculum-v0" if part == "augment" else "Tiny-Strength-v0", **{part: choice}
+        )
