@@ -48,6 +48,18 @@ def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
         raise ValueError(no_class(label, position, classes))
 
 
+def check_images(inputs: Any) -> None:
+    """Check that the inputs of a batch are images, for augmentation.
+
+    Raises:
+        ValueError: they are no tensor (B, C, H, W).
+    """
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
+    if inputs.dim() != 4:
+        raise ValueError(f"augment needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}")
+
+
 def check_geometry(
     controller: AugmentationController, inputs: Tensor, labels: Any, classes: int | None
 ) -> None:

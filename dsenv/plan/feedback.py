@@ -122,8 +122,7 @@ class PlanSignals(SampleSignals):
 class EpochBuffer:
     """Outputs of one epoch's training batches, kept until the signals take them in together.
 
-    A sample comes once an epoch and is chosen between epochs, so they are not needed earlier; ranks
-    are then those of the whole epoch, and a step costs almost nothing.
+    Samples are chosen between epochs, so nobody needs them earlier, and ranks are those of the whole epoch.
     """
 
     def __init__(self) -> None:
@@ -229,10 +228,7 @@ class BatchTransform:
         stamp = (self.plan, self.epoch_sampler.epoch, number)
         if self.controller is None:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
-        if not isinstance(inputs, Tensor):
-            raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
-        if inputs.dim() != 4:
-            raise ValueError(f"augment needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}")
+        checks.check_images(inputs)
         checks.check_geometry(self.controller, inputs, labels, self.classes)
 
         with self.cost.timed("augment"):
