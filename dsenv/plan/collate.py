@@ -100,15 +100,18 @@ class IndexedCollate:
             return NothingLeft(), list(range(len(samples)))
 
         try:
-            order = self._order(samples, batch, before)
+            order = self._order(samples, batch, before, draws=not _are_same(before, after))
         finally:
             _set_random_state(after)
         is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
         return RawSamples(batch) if is_raw else batch, order
 
-    def _order(self, samples: list[Any], batch: Any, state: Any) -> list[int]:
-        """Which of the samples each row of the batch is."""
-        longer = self._again([*samples, samples[0]], state)
+    def _order(self, samples: list[Any], batch: Any, state: Any, *, draws: bool) -> list[int]:
+        """Which of the samples each row of the batch is; `draws`: the function took random numbers.
+
+        Then it may shuffle, and a shuffle of one sample more can look like an order that is kept.
+        """
+        longer = None if draws else self._again([*samples, samples[0]], state)
         if longer is not None and keeps_order(batch, longer, len(samples)):
             return list(range(len(samples)))
 
@@ -183,6 +186,17 @@ def _are_samples(batch: Sequence[Any], samples: list[Any]) -> bool:
 
 def _random_state() -> Any:
     return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # the user's
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two states of the random streams are equal."""
+    is_torch_same = torch.equal(one[2], other[2])
+    return (
+        is_torch_same
+        and one[0] == other[0]
+        and str(one[1][2:]) == str(other[1][2:])
+        and bool((one[1][1] == other[1][1]).all())
+    )
 
 
 def _set_random_state(state: Any) -> None:
