@@ -275,7 +275,7 @@ SCHEDULERS: Mapping[str, Callable[[Any, int], Any]] = {
     "polynomial": lambda o, n: lr_scheduler.PolynomialLR(o, n),
     "linear": lambda o, n: lr_scheduler.LinearLR(o, 1.0, 0.1, n),
     "sequence": _chain,
-    "step": lambda o, n: lr_scheduler.StepLR(o, 5),
+    "step": lambda o, n: lr_scheduler.StepLR(o, 1),
     "plateau": lambda o, n: lr_scheduler.ReduceLROnPlateau(o),
     "lambda": lambda o, n: lr_scheduler.LambdaLR(o, partial(_falling, total_steps=n)),
 }

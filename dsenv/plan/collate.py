@@ -1,6 +1,7 @@
 """Positions that travel with their samples through any collate function."""
 
 import copy
+import itertools
 import random
 import types
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from dsenv.describe import describe
 from dsenv.errors import check_flag, check_function, shown
-from dsenv.plan.tags import Leaf, Tags, compare, keeps_order, leaves, replaced
+from dsenv.plan.tags import FIRST, Leaf, Tags, compare, keeps_order, leaves, replaced
 
 CollateFunction = Callable[[list[Any]], Any]
 
@@ -101,22 +103,26 @@ class IndexedCollate:
             return NothingLeft(), list(range(len(samples)))
 
         try:
-            order = self._order(samples, batch, before)
+            order = self._order(samples, batch, before, draws=not before.is_same(after))
         finally:
             after.restore()
         is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
         return RawSamples(batch) if is_raw else batch, order
 
-    def _order(self, samples: list[Any], batch: Any, state: "_Before") -> list[int]:
-        """Which of the samples each row of the batch is."""
-        longer = self._again([*samples, samples[0]], state)
+    def _order(self, samples: list[Any], batch: Any, state: "_Before", *, draws: bool) -> list[int]:
+        """Which of the samples each row of the batch is; `draws`: the function took random numbers.
+
+        Then it may shuffle, and a shuffle of one sample more can look like an order that is kept.
+        """
+        longer = None if draws else self._again([*samples, samples[0]], state)
         if longer is not None and keeps_order(batch, longer, len(samples)):
             return list(range(len(samples)))
 
         # Mark one value after the other, until one of them shows the order
         whole = next((sample for sample in samples if sample is not None), None)
-        for leaf in sorted(leaves(whole), key=lambda leaf: leaf != self._usual):
-            order = self._order_by(leaf, samples, batch, state)
+        found = sorted(leaves(whole), key=lambda leaf: leaf != self._usual)
+        for first, leaf in itertools.product(FIRST, found):
+            order = self._order_by(leaf, first, samples, batch, state)
             if order is not None:
                 self._usual = leaf
                 return order
@@ -125,9 +131,11 @@ class IndexedCollate:
             f"of its batch is, or a row is made of several samples; {WAY_OUT}"
         )
 
-    def _order_by(self, leaf: Leaf, samples: list[Any], batch: Any, state: "_Before") -> list[int] | None:
+    def _order_by(
+        self, leaf: Leaf, first: int, samples: list[Any], batch: Any, state: "_Before"
+    ) -> list[int] | None:
         """The order that a marked value shows; None for none, or where it changes what the function does."""
-        tags = Tags.fitting(leaf, len(samples))
+        tags = Tags.fitting(leaf, first, len(samples))
         if tags is None:
             return None
 
@@ -192,7 +200,8 @@ class _Before:
     """
 
     def __init__(self, function: Any) -> None:
-        self._global = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        self._global: tuple[Any, Any, Tensor]
+        self._global = random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()  # noqa: NPY002
         own = getattr(function, "__dict__", None)
         self._attributes = (
             own if isinstance(own, dict) and not isinstance(function, types.FunctionType) else None
@@ -200,6 +209,14 @@ class _Before:
         self._values = dict(self._attributes or {})
         held = [*self._values.values(), *_closed_over(function)]
         self._streams = [(stream, _state_of(stream)) for stream in held if _state_of(stream) is not None]
+
+    def is_same(self, other: "_Before") -> bool:
+        """Whether all random streams stood at the same place then: no number was drawn between."""
+        (own, own_numpy, own_torch), (their, their_numpy, their_torch) = self._global, other._global
+        is_torch_same = torch.equal(own_torch, their_torch)
+        is_numpy_same = own_numpy[2] == their_numpy[2] and np.array_equal(own_numpy[1], their_numpy[1])
+        states = ([describe(state) for _, state in moment._streams] for moment in (self, other))
+        return own == their and is_torch_same and is_numpy_same and next(states) == next(states)
 
     def restore(self) -> None:
         """Put all of it back."""

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST = 11  # the first mark: beyond the usual paddings, and small, since a function may take it for a length
+FIRST = (
+    11,
+    1013,
+)  # first marks to try: beyond usual paddings, and small, since one may be taken for a length
 MOST = {  # largest whole number that a type holds exactly, together with all below
     torch.uint8: 255,
     torch.int8: 127,
@@ -41,9 +44,9 @@ class Tags:
     count: int
 
     @classmethod
-    def fitting(cls, leaf: Leaf, count: int) -> "Tags | None":
+    def fitting(cls, leaf: Leaf, first: int, count: int) -> "Tags | None":
         """Marks that a value can hold; None where it cannot hold so many."""
-        return cls(FIRST, count) if FIRST + count - 1 <= MOST[leaf.dtype] else None
+        return cls(first, count) if first + count - 1 <= MOST[leaf.dtype] else None
 
     @property
     def values(self) -> list[int]:
