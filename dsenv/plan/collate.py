@@ -186,10 +186,17 @@ def _copies(samples: list[Any]) -> list[Any]:
 
 
 def _are_samples(batch: Sequence[Any], samples: list[Any]) -> bool:
-    """Whether a batch is a list of the samples themselves."""
+    """Whether a batch is a list of the samples themselves, or of the copies that a function is given."""
     known = {id(sample) for sample in samples}
-    is_same = all(id(item) in known for item in batch)
-    return is_same or all(isinstance(item, dict | list) and any(item == s for s in samples) for item in batch)
+    if all(id(item) in known for item in batch):
+        return True
+    inside = {_contents(sample) for sample in samples if isinstance(sample, dict | list)}
+    return all(isinstance(item, dict | list) and _contents(item) in inside for item in batch)
+
+
+def _contents(sample: dict[Any, Any] | list[Any]) -> tuple[int, ...]:
+    """What a sample holds, by identity."""
+    return tuple(id(part) for part in (sample.values() if isinstance(sample, dict) else sample))
 
 
 class _Before:

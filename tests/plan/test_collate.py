@@ -515,6 +515,15 @@ def test_a_function_that_keeps_the_order_needs_no_marks(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
+def test_a_list_of_tables_is_no_pair(size: int) -> None:
+    rows = [{"x": text(place), "y": torch.tensor([place, 1])} for place in range(12)]
+    plan = DataPlan(rows, epochs=1, batch_size=size, classes=2)
+    for batch in plan.loader(collate_fn=list):
+        assert batch.labels is None
+        assert [int(row["y"][0]) for row in batch.inputs] == batch.index.tolist()
+
+
+@pytest.mark.parametrize("size", [2, 3])
 def test_a_list_of_samples_is_no_pair(size: int) -> None:
     rows = [(text(place), place % 2) for place in range(12)]
     plan = DataPlan(rows, epochs=1, batch_size=size, classes=2)
