@@ -130,7 +130,7 @@ def collates(rng: Rng, folder: Path) -> Case:
     is_whole = "drop" not in orders and nest != "nothing left"
     words = f"{orders} {nest} indexed {indexed} {size} {batch_size}"
     # Values that equal a mark may make it unclear which sample a row is: then it is refused
-    good = False if spoilt else True if size <= FIRST else None
+    good = False if spoilt else True if size <= FIRST[0] else None
     return Case(words, call, partial(_fault_of_all, plan, is_whole), good)
 
 

@@ -61,7 +61,9 @@ def check_class(kind: str, words: str, found: type, expected: type) -> None:
         ValueError: it is another class, or lacks a method.
     """
     if not issubclass(found, expected):
-        raise ValueError(f"{kind} {words!r} must be a {expected.__name__}, got {found.__name__}")
+        raise ValueError(
+            f"{kind} {words!r} must be a {expected.__name__}, got {found.__name__}, which was not called"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise ValueError(f"{kind} {words!r} cannot be built: the class {found.__name__} lacks {missing}")

@@ -85,9 +85,13 @@ def test_a_definition_of_another_kind_is_refused_and_not_called(kind, entry_poin
 
 def test_an_algorithm_and_a_policy_of_another_kind_are_refused():
     for entry_point in WRONG:
-        with pytest.raises(ValueError, match=r"algorithm .* must be a BaseAlgorithm"):
+        with pytest.raises(
+            ValueError, match=r"algorithm must name a class derived from .*BaseAlgorithm.*not called"
+        ):
             dsenv.load("agents", "ppo", algorithm=entry_point).check()
-        with pytest.raises(ValueError, match=r"policy .* must be a BasePolicy"):
+        with pytest.raises(
+            ValueError, match=r"policy must name a class derived from .*BasePolicy.*not called"
+        ):
             dsenv.load("agents", "ppo", policy=entry_point).check()
 
 

@@ -65,7 +65,7 @@ class Run:
             "layout": LAYOUT,
             "started": started.replace(microsecond=0),
             "command": shlex.join(["python", *sys.argv]),
-            "platform": f"{platform.platform()}, Python {platform.python_version()}",
+            "platform": f"{machine()}, Python {platform.python_version()}",
             "versions": {package: _version(package) for package in PACKAGES},
         }
 
@@ -180,6 +180,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     return value
+
+
+def machine() -> str:
+    """System, release and machine; `platform.platform` would run a program to ask for the processor."""
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
 def _version(package: str) -> str:

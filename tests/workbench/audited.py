@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # optimisers import it at their first step, and it makes its cache folder
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
