@@ -4,6 +4,7 @@ python tests/workbench/audited.py FOLDER: everything may be written below FOLDER
 """
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import dsenv.workbench.train  # noqa: F401  # what is imported at first use read
 from dsenv import DataPlan, Policy
 from dsenv.workbench import main
 
+platform.platform()  # Python runs uname for it, once; SB3 notes it in the zips that it writes
 FOLDER = Path(sys.argv[1]).resolve()
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate")
