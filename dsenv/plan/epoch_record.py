@@ -44,7 +44,10 @@ class EpochRecord:
         self._weights = torch.zeros(size, device=device)  # 0: not in this epoch
         self._weights[chosen.index] = chosen.weight
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
+        self._marked: list[Tensor] = []  # positions that were trained on and are not among the bits yet
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
+        self._made: dict[int, Tensor] = {}  # positions of the batches that were made, by number
+        self._is_own = True  # only batches as they were made were trained on
         self._given = 0  # batches whose positions were not looked at
         self._is_resumed = False  # batches were cut when something was trained on already
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -81,7 +84,7 @@ class EpochRecord:
     def _open(self, places: Tensor) -> Tensor:
         """Those of the places (M,) whose samples were neither trained on nor left out; a wait."""
         positions = torch.from_numpy(self._order()[places.numpy()])
-        is_closed = self._trained[positions.to(self._trained.device)].cpu()
+        is_closed = self._bits()[positions.to(self._trained.device)].cpu()
         if self.left_out:
             is_closed |= torch.isin(positions, torch.tensor(self.left_out))
         return places[~is_closed]
@@ -103,7 +106,9 @@ class EpochRecord:
         places, left = self.places_left(), self.left()
         numbers, sizes = torch.unique_consecutive(places // self.batch_size, return_counts=True)
         parts = (torch.split(part, sizes.tolist()) for part in (left.index, left.weight))
-        return list(zip(numbers.tolist(), *parts, strict=True))
+        found = list(zip(numbers.tolist(), *parts, strict=True))
+        self._made = {number: index for number, index, _ in found}
+        return found
 
     # Batches of a loader
 
@@ -125,7 +130,10 @@ class EpochRecord:
         places.sort()
         if places[0] < 0 or (places[1:] == places[:-1]).any():
             self._refuse(index)
-        return self._weights[sent(index, self._weights.device)], int(places[0]) // self.batch_size
+        number = int(places[0]) // self.batch_size
+        if self._weights.is_cpu:
+            self._made[number] = index
+        return self._weights[sent(index, self._weights.device)], number
 
     def _places_of(self, index: Tensor) -> NDArray[np.int64]:
         """Places (B,) of samples (B,), -1 for those that were not chosen.
@@ -219,12 +227,14 @@ class EpochRecord:
         Raises:
             ValueError: one is not, or was.
         """
+        if self._is_untouched(batch):
+            return
         if self._is_on_host(batch.index):
             if (self._places_of(batch.index) < 0).any():
                 self._refuse(batch.index)
-            trained = self._bits()[batch.index.numpy()]
-            if trained.any():
-                self._refuse_again(f"sample {int(batch.index[int(trained.argmax())])}")
+            trained = batch.index[self._bits()[batch.index]]
+            if len(trained):
+                self._refuse_again(f"sample {int(trained[0])}")
             return
 
         taken, most = self._taken.get(batch.number, 0), self.size_of(batch.number)
@@ -245,24 +255,32 @@ class EpochRecord:
 
     def mark(self, batch: Batch) -> None:
         """Note that the samples of a batch were trained on."""
-        if self._is_on_host(batch.index):
-            self._bits()[batch.index.numpy()] = True
-        else:
-            self._trained.index_fill_(0, batch.index.to(self._trained.device), True)
-        self._taken[batch.number] = self._taken.get(batch.number, 0) + len(batch.index)
-        self.done += len(batch.index)
+        size = len(batch.index)
+        self._is_own = self._is_own and self._is_untouched(batch)
+        self._marked.append(batch.index)
+        self._taken[batch.number] = self._taken.get(batch.number, 0) + size
+        self.done += size
 
     def repeated(self) -> int:
         """Samples that were taken in more than once, which only a look at a device can tell; a wait."""
-        return self.done - int(self._trained.count_nonzero())
+        return self.done - int(self._bits().count_nonzero())
+
+    def _is_untouched(self, batch: Batch) -> bool:
+        """Whether a batch is as the plan made it, and no other than such were trained on: it is new then."""
+        return (
+            self._is_own and batch.number not in self._taken and self._made.get(batch.number) is batch.index
+        )
 
     def _is_on_host(self, index: Tensor) -> bool:
-        return self._trained.device.type == "cpu" and index.device.type == "cpu"
+        return self._trained.is_cpu and index.is_cpu
 
-    def _bits(self) -> NDArray[np.bool_]:
-        """Which samples (N,) were trained on: the same memory, which NumPy is quicker to ask."""
-        bits: NDArray[np.bool_] = self._trained.numpy()
-        return bits
+    def _bits(self) -> Tensor:
+        """Which samples (N,) were trained on; what was marked since the last look is written now."""
+        if self._marked:
+            marked = torch.cat([index.to(self._trained.device) for index in self._marked])
+            self._trained.index_fill_(0, marked, True)
+            self._marked = []
+        return self._trained
 
     # States
 
@@ -271,7 +289,7 @@ class EpochRecord:
         return {
             "index": self.chosen.index.clone(),
             "weight": self.chosen.weight.clone(),
-            "trained": self._trained.clone(),
+            "trained": self._bits().clone(),
             "left_out": list(self.left_out),
         }
 

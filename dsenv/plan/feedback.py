@@ -17,7 +17,7 @@ from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, outputs
 from dsenv.plan.suspects import LabelHistory
-from dsenv.plan.values import ValueRecord, are_finite, codes, mended, unmasked
+from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals, read_outputs_and_rival
@@ -160,7 +160,7 @@ class EpochBuffer:
         seen = ModelOutputs(index, labels, loss, logits)
         classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
-        if loss.device.type != "cpu" or not (are_finite(seen) and _are_classes(labels, classes)):
+        if loss.device.type != "cpu" or not (are_finite(loss, logits) and are_classes(labels, classes)):
             seen = unmasked(seen)
             code = codes(seen, classes)
             never = record.count[index] == signals.times_trained[index]
@@ -185,14 +185,6 @@ class EpochBuffer:
         """Continue from `state_dict()`."""
         self._parts = [tuple(value.to(device) for value in part) for part in state["parts"]]
         self._elements = state["elements"]
-
-
-def _are_classes(labels: Tensor, classes: int | None) -> bool:
-    """Whether all labels are in 0..C-1, on a CPU; True where they are no classes."""
-    if classes is None:
-        return True
-    low, high = labels.aminmax()
-    return int(low) >= 0 and int(high) < classes
 
 
 class BatchTransform:
@@ -268,6 +260,9 @@ class Feedback:
         self.cost = cost
         self.values = ValueRecord(signals.size, signals.device)
         self._needing = (selector, controller, volume)
+        learning = [part for part in (selector, controller) if part is not None and part.observes]
+        names = ("logits", "features")
+        self._needs = {name: any(getattr(part, f"needs_{name}") for part in learning) for name in names}
         self._buffer = EpochBuffer()
 
     def checked(
@@ -343,9 +338,12 @@ class Feedback:
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
         """The outputs without what is not finite, or of no class, which goes on record."""
         classes = None if seen.logits is None else self.signals.classes
-        is_on_cpu = seen.loss.device.type == "cpu"  # to ask a device would be a wait
-        if is_on_cpu and are_finite(seen) and _are_classes(seen.labels, classes):
-            return seen
+        if seen.loss.is_cpu:  # to ask a device would be a wait
+            logits = seen.logits if self._needs["logits"] else None
+            features = seen.features if self._needs["features"] else None
+            of_classes = logits is None or are_classes(seen.labels, classes)
+            if are_finite(seen.loss, logits, features) and of_classes:
+                return seen
 
         seen = unmasked(seen)
         code = codes(seen, classes)

@@ -26,13 +26,20 @@ def is_finite(value: Tensor) -> Tensor:
     return low.isfinite() & high.isfinite()
 
 
-def are_finite(seen: ModelOutputs) -> bool:
-    """Whether all values are finite, by three sums, which any NaN or infinity makes not finite; on a CPU.
+def are_finite(*values: Tensor | None) -> bool:
+    """Whether all values are finite, by their sums, which any NaN or infinity makes not finite; on a CPU.
 
     A sum may overflow where no value is infinite: False is no more than a reason to look closer.
     """
-    parts = (part for part in (seen.loss, seen.logits, seen.features) if part is not None)
-    return all(math.isfinite(float(part.sum())) for part in parts)
+    return all(math.isfinite(float(value.sum())) for value in values if value is not None)
+
+
+def are_classes(labels: Tensor, classes: int | None) -> bool:
+    """Whether all labels are in 0..C-1, on a CPU; True where they are no classes."""
+    if classes is None:
+        return True
+    low, high = labels.aminmax()
+    return int(low) >= 0 and int(high) < classes
 
 
 def codes(seen: ModelOutputs, classes: int | None = None) -> Tensor:
@@ -86,7 +93,7 @@ def unmasked(seen: ModelOutputs) -> ModelOutputs:
 
 def finite_pass(found: ModelOutputs) -> ModelOutputs:
     """The outputs of a pass over a split, `mended`; a warning says what was not finite."""
-    if are_finite(found):
+    if are_finite(found.loss, found.logits, found.features):
         return found
     found = unmasked(found)
     code = codes(found)

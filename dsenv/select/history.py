@@ -1,5 +1,6 @@
 """Base of the selectors that keep their own numbers for each sample."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -56,10 +57,15 @@ class HistorySelector(Selector):
         new = {name: value.detach().float() for name, value in self.updated(old, visits, batch).items()}
 
         # A value that is not finite would stay for good: that visit is not taken in
-        usable = torch.stack([batch.loss.detach().float(), *new.values()]).isfinite().all(0)
+        if index.is_cpu and all(math.isfinite(float(value.sum())) for value in (batch.loss, *new.values())):
+            count = visits + 1
+        else:
+            usable = torch.stack([batch.loss.detach().float(), *new.values()]).isfinite().all(0)
+            new = {name: torch.where(usable, value, old[name]) for name, value in new.items()}
+            count = visits + usable.int()
         for name, value in new.items():
-            self._kept[name][index] = torch.where(usable, value, old[name])
-        self._visits[index] = visits + usable.int()
+            self._kept[name][index] = value
+        self._visits[index] = count
 
     def history(self, signals: SampleSignals) -> tuple[dict[str, Tensor], Tensor]:
         """The kept tensors (N,), and which samples were observed (N,) bool.
