@@ -42,6 +42,17 @@ def odd(rng: np.random.Generator) -> Any:
     return pick(rng, ODD)
 
 
+def or_none(draws: tuple[Draw, Draw]) -> tuple[Draw, Draw]:
+    """Right values, None among them, and wrong ones, None not among them."""
+    good, bad = draws
+
+    def wrong(rng: np.random.Generator) -> Any:
+        value = bad(rng)
+        return wrong(rng) if value is None else value
+
+    return lambda rng: None if rng.random() < 0.2 else good(rng), wrong
+
+
 def whole(low: int, high: int) -> tuple[Draw, Draw]:
     """Good and bad values of a whole number."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_cases import Case, Draw, drawn, flag, number, odd, one_of, pick, whole
+from fuzz_cases import Case, Draw, drawn, flag, number, odd, one_of, or_none, pick, whole
 from torch import Tensor
 
 from dsenv.augment import CONTROLLERS, STANDARD_OPS, AugmentationController, Magnitudes
@@ -50,7 +50,7 @@ SELECTOR_TABLES: Mapping[str, Table] = {
                 rng, [None, "x", 5, [1.0], torch.ones(2, 2), torch.full((N,), float("nan")), torch.ones(0)]
             ),
         ),
-        "share": SHARE,
+        "share": or_none(SHARE),
     },
     "data_agent": {
         "config": (  # what is wrong in the table is named, not the table
@@ -327,8 +327,13 @@ CONTROL_TABLES: Mapping[str, Table] = {
         "minimum": SHARE,
     },
     "ratio": {"minimum": SHARE, "levels": whole(2, 12)},
-    "strength": {"stability_bins": whole(1, 12), "levels": whole(2, 12)},
-    "joint": {"sharpness": SHARP, "minimum": SHARE, "stability_bins": whole(1, 12), "strength": flag()},
+    "strength": {"stability_bins": or_none(whole(1, 12)), "levels": whole(2, 12)},
+    "joint": {
+        "sharpness": SHARP,
+        "minimum": SHARE,
+        "stability_bins": or_none(whole(1, 12)),
+        "strength": flag(),
+    },
     "rule": {},
 }
 assert set(CONTROL_TABLES) == set(CONTROLS)
