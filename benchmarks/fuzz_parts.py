@@ -38,7 +38,11 @@ def _irreducible(rng: Rng) -> Any:
 
 SELECTOR_TABLES: Mapping[str, Table] = {
     "infobatch": {"keep": SHARE, "max_prune": number(0.1, 0.9, [0, 1, 1.0, -0.1])},
-    "ucb": {"alpha": SHARE, "c": number(0.0, 5.0, [-1, -0.1]), "size": (lambda _: N, whole(1, 2)[1])},
+    "ucb": {
+        "alpha": SHARE,
+        "c": number(0.0, 5.0, [-1, -0.1]),
+        "size": or_none((lambda _: N, whole(1, 2)[1])),
+    },
     "epsilon_greedy": {"epsilon": ZERO_SHARE, "alpha": SHARE},
     "ranked": {"by": one_of("loss", "entropy", "margin", "label_margin"), "keep": KEEP},
     "small_loss": {"by": one_of("loss", "loss_ema")},

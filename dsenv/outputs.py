@@ -1,6 +1,6 @@
 """ModelOutputs: the outputs of a model for some samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class ModelOutputs:
     """(B, C) outputs."""
     features: Tensor | None = None
     """(B, D) inputs of the last linear layer."""
+    is_finite: bool = field(default=False, kw_only=True)
+    """All values were looked at and are finite."""
 
     def at(self, positions: Tensor) -> "ModelOutputs":
         """The outputs for the samples at `positions` (M,), which become samples 0..M-1."""

@@ -343,7 +343,7 @@ class Feedback:
             features = seen.features if self._needs["features"] else None
             of_classes = logits is None or are_classes(seen.labels, classes)
             if are_finite(seen.loss, logits, features) and of_classes:
-                return seen
+                return replace(seen, is_finite=True)
 
         seen = unmasked(seen)
         code = codes(seen, classes)

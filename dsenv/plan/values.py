@@ -72,7 +72,7 @@ def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
         "features": seen.features,
     }
     filled = {name: _filled(value, is_bad) for name, value in parts.items() if value is not None}
-    return replace(seen, **filled)
+    return replace(seen, **filled, is_finite=True)
 
 
 def _filled(value: Tensor, is_bad: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Base of the selectors that keep their own numbers for each sample."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +56,7 @@ class HistorySelector(Selector):
         new = {name: value.detach().float() for name, value in self.updated(old, visits, batch).items()}
 
         # A value that is not finite would stay for good: that visit is not taken in
-        if index.is_cpu and all(math.isfinite(float(value.sum())) for value in (batch.loss, *new.values())):
+        if batch.is_finite:
             count = visits + 1
         else:
             usable = torch.stack([batch.loss.detach().float(), *new.values()]).isfinite().all(0)
