@@ -66,11 +66,7 @@ def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
         code: (B,) of `codes`; a sample with any bit is replaced whole, but for its label.
     """
     is_bad = code > 0
-    parts = {
-        "loss": seen.loss,
-        "logits": seen.logits,
-        "features": seen.features,
-    }
+    parts = {"loss": seen.loss, "logits": seen.logits, "features": seen.features}
     filled = {name: _filled(value, is_bad) for name, value in parts.items() if value is not None}
     return replace(seen, **filled, is_finite=True)
 
