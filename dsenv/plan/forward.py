@@ -73,11 +73,8 @@ def _models_of(function: Any, depth: int = 3) -> list[nn.Module]:
     if depth == 0 or isinstance(function, type | types.ModuleType):
         return []
 
-    held = [
-        getattr(function, "__self__", None),
-        getattr(function, "__wrapped__", None),
-        *read_by_name(function),
-    ]
+    bound = [getattr(function, name, None) for name in ("__self__", "__wrapped__")]
+    held = [*bound, *read_by_name(function)]
     if isinstance(function, functools.partial):
         held += [function.func, *function.args, *function.keywords.values()]
     if not isinstance(function, types.FunctionType):

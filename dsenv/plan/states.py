@@ -57,8 +57,8 @@ def _check_same(part: str, state: Mapping[str, Any], own: Mapping[str, Any], adv
     if found := differing(own[part], saved):
         where, mine, theirs = found
         raise ValueError(
-            f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build it with "
-            f"{advice}"
+            f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build it "
+            f"with {advice}"
         )
 
 
