@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -202,8 +203,9 @@ class DataPlan:
             epoch = self.epoch_sampler.epoch
             try:
                 yield epoch
-            except GeneratorExit:  # the loop was left
-                self._feedback.leave(epoch)
+            except GeneratorExit:  # the loop was left; not at the end of Python, when torch is half gone
+                if not sys.is_finalizing():
+                    self._feedback.leave(epoch)
                 raise
             if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()

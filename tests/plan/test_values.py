@@ -1,6 +1,8 @@
 """Values that are not finite are left out of what a plan learns, counted, and said once an epoch."""
 
 import math
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -282,3 +284,24 @@ def test_what_is_no_tensor_of_the_right_shape_is_named(given: dict[str, Any], me
     with pytest.raises(ValueError, match=message):
         plan.loss(batch, **{"losses": torch.ones(BATCH), **given})
     plan.loss(batch, torch.ones(BATCH))
+
+
+LEFT = """
+import torch
+from dsenv import DataPlan
+
+plan = DataPlan((torch.rand(40, 3), torch.arange(40) % 4), epochs=3, batch_size=10, classes=4)
+epochs = plan.epochs_left()
+next(epochs)
+plan.loss(next(plan.batches()), torch.full((10,), float("nan")))
+"""
+
+
+def test_a_loop_that_is_left_says_what_was_not_finite_but_not_at_the_end_of_python() -> None:
+    plan = DataPlan((IMAGES, LABELS), epochs=3, batch_size=BATCH)
+    with pytest.warns(UserWarning, match="epoch 0: the loss of 8 samples was not finite"):
+        for _ in plan.epochs_left():
+            plan.loss(next(plan.batches()), torch.full((BATCH,), float("nan")))
+            break
+    done = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
