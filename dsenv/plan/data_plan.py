@@ -303,11 +303,13 @@ class DataPlan:
         # Which samples
         record = self.epoch_sampler.record
         weight, place = record.look_up(index)
+        if not partial:
+            record.check_size(len(index), place)
+            place = record.free_number(index, place)
         number = place if number is None else check_count("number", number, 0)
         if partial:
             record.leave_out(number, index)
-        else:
-            record.check_size(len(index), number)
+        record.note_made(index, number)
 
         # What they hold
         checks.check_labels(split_sample(sample)[1], index, self.classes)

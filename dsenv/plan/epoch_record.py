@@ -136,8 +136,6 @@ class EpochRecord:
         if places[0] < 0 or (places[1:] == places[:-1]).any():
             self._refuse(index)
         number = int(places[0]) // self.batch_size
-        if self._weights.is_cpu:
-            self._made[number] = index
         return self._weights[sent(index, self._weights.device)], number
 
     def _places_of(self, index: Tensor) -> NDArray[np.int64]:
@@ -166,6 +164,20 @@ class EpochRecord:
                 )
             met.add(position)
 
+    def free_number(self, index: Tensor, number: int) -> int:
+        """The number of a batch of samples (B,), or the next one that no other batch has.
+
+        For samplers of the user's own, which may mix the samples of several batches.
+        """
+        if index.is_cpu:
+            while (other := self._made.get(number)) is not None and not _same_samples(other, index):
+                number += 1
+        return number
+
+    def note_made(self, index: Tensor, number: int) -> None:
+        """Note that samples (B,) are batch `number` of the epoch."""
+        self._made[number] = index
+
     def size_of(self, number: int) -> int:
         """Samples of batch `number`, as it was planned."""
         return max(0, min(self.batch_size, self.end - number * self.batch_size))
@@ -174,9 +186,13 @@ class EpochRecord:
         """Check that a loader of the user's own makes the batches that the plan counts as steps.
 
         Raises:
-            ValueError: batch `number` has another size; where an epoch is gone on with, a larger one.
+            ValueError: batch `number` is neither a full batch, nor as it was planned, nor the rest after all
+                others; where an epoch is gone on with, it is larger than a batch.
         """
-        if size == self.size_of(number) or (self._is_resumed and size <= self.batch_size):
+        is_last = len(self._made) >= self.end // self.batch_size
+        rest = self.end % self.batch_size if is_last else self.batch_size
+        is_whole = size in (self.batch_size, self.size_of(number), rest)
+        if is_whole or (self._is_resumed and size <= self.batch_size):
             return
         raise ValueError(
             f"the batch holds {size} samples, the plan makes steps of {self.batch_size}: give the DataLoader "
@@ -319,3 +335,8 @@ def _check_index(index: Any, device: torch.device) -> None:
         )
     if index.device.type not in ("cpu", device.type):
         raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")
+
+
+def _same_samples(one: Tensor, other: Tensor) -> bool:
+    """Whether two batches (B,) hold the same samples, in any order."""
+    return torch.equal(one, other) or torch.equal(one.sort().values, other.sort().values)

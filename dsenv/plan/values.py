@@ -108,9 +108,9 @@ def described(code: Tensor) -> str:
             first = ", ".join(map(str, positions[:MOST_POSITIONS]))
             more = ", ..." if len(positions) > MOST_POSITIONS else ""
             samples = "1 sample" if len(positions) == 1 else f"{len(positions)} samples"
-            fault = "is no class" if kind == "label" else "was not finite"
-            words.append(f"the {kind} of {samples} {fault} (positions {first}{more})")
-    return " and ".join(words)
+            fault = "no class" if kind == "label" else "not finite"
+            words.append(f"{fault}: {kind} of {samples} (positions {first}{more})")
+    return ", ".join(words)
 
 
 class ValueRecord:
