@@ -70,6 +70,7 @@ def load_session(session: Session, state: Mapping[str, Any]) -> None:
     session.history.load_state_dict(state["history"])
     session.planned = fitted_array("planned", state["planned"], session.planned)
     session.finished = fitted_array("finished", state["finished"], session.finished)
+    session.selection = None
     session.context = [Context(**values) for values in listed("context", state["context"], session.count)]
 
     # The parts of each episode
