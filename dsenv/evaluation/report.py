@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsenv import files
-from dsenv.env.render import bin_colors
 from dsenv.evaluation.compare import Evaluation, Row
 from dsenv.evaluation.storage import save
+from dsenv.tracking.pictures import bin_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

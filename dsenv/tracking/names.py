@@ -1,7 +1,7 @@
 """Names of curves and pictures. The part before the slash is the group that TensorBoard shows them in.
 
-No name holds a sign that a logger refuses (MLflow takes letters, digits and `_-. :/`), or that means something
-in a regular expression but the dot: TensorBoard's layouts are matched by those.
+No name holds a sign that a logger refuses (MLflow takes letters, digits and `_-. :/`), or, but for the dot,
+that means something in a regular expression: TensorBoard's layouts are matched by those.
 """
 
 VALIDATION_ACCURACY = "accuracy/validation"

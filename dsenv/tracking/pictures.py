@@ -42,8 +42,8 @@ def pixels(figure: "Figure") -> Pixels:
     return found
 
 
-def stack_bins(axis: "Axes", time: NDArray[np.floating] | Sequence[float], shares: Floats) -> None:
-    """Draw shares (T, B) from each loss-rank bin as areas over time (T,), the smallest losses at the bottom."""
+def stack_bins(axis: "Axes", time: Sequence[float], shares: Floats) -> None:
+    """Draw shares (T, B) from each loss-rank bin as areas over time (T,), smallest losses at the bottom."""
     found, bins = np.nan_to_num(shares), shares.shape[1]
     labels = [f"{b}" for b in range(bins)]
     if len(found) == 1:  # an area needs two points
@@ -69,7 +69,7 @@ def bins_picture(time: Sequence[float], shares: Floats, what: str, later: Floats
     stack_bins(axes[0], time, shares)
     axes[0].set(xlabel=what)
     if later is not None:
-        stack_bins(axes[1], np.arange(1, len(later) + 1), later)
+        stack_bins(axes[1], range(1, len(later) + 1), later)
         axes[1].set(xlabel="interval of a training run, lately", ylabel="")
 
     handles, names = axes[0].get_legend_handles_labels()
