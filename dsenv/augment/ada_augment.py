@@ -122,6 +122,7 @@ class AdaAugment(AugmentationController):
 
         current = apply_ops(images, op, strength, generator, self.magnitudes)
         full = apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
+        self._note(index, strength)
         return current, images, full
 
     def observe_views(

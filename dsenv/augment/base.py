@@ -75,6 +75,8 @@ class AugmentationController(Described, ABC):
     """The caller decides the strengths and writes them to `strength`, (N,)."""
     ops_per_sample: int = 1
     """Ops that `augment` applies to each sample, one after another."""
+    noted: Tensor | None = None
+    """(N,) float32 strength at which each sample was augmented since `note_strengths`; -1 for not at all."""
 
     def __init__(self, *, ops: Sequence[str] = STANDARD_OPS, magnitudes: Magnitudes = MODERATE) -> None:
         self._codes = op_codes(ops)
@@ -117,6 +119,7 @@ class AugmentationController(Described, ABC):
         strength = self.strengths(signals, index, generator)
         for _ in range(self.ops_per_sample):
             images = self._one_op(images, strength, generator)
+        self._note(index, strength)
         return images
 
     def views(
@@ -178,6 +181,15 @@ class AugmentationController(Described, ABC):
             draw_parameters(draw_ops(self._codes, len(index), generator), strength, generator)
             for _ in range(self.ops_per_sample)
         ]
+
+    def note_strengths(self, signals: SampleSignals) -> None:
+        """From now on, keep the strength at which each of the N samples is augmented last, in `noted`."""
+        self.noted = torch.full((signals.size,), -1.0, device=signals.device)
+
+    def _note(self, index: Tensor, strength: Tensor) -> None:
+        """Keep the strengths (B,) of samples (B,), where they are to be noted; no wait for a device."""
+        if self.noted is not None:
+            self.noted.index_copy_(0, index, strength.detach().to(self.noted))
 
     @property
     def draws_first(self) -> bool:

@@ -195,6 +195,12 @@ def _names_of(template: str, places: dict[str, list[str]]) -> list[str]:
     return [template]
 
 
+def training_names(bins: int, control: Control) -> list[str]:
+    """What each entry of `observe_training` is, in order; arguments as for `feature_names`."""
+    places = _places(bins, control)
+    return [name for template in FEATURES for name in _names_of(template, places)]
+
+
 def feature_names(bins: int, control: Control, embedding: int = 0) -> list[str]:
     """What each entry of the observation is, in order.
 
@@ -203,9 +209,7 @@ def feature_names(bins: int, control: Control, embedding: int = 0) -> list[str]:
         control: decides what is shown beside the state of the training run.
         embedding: D, length of the model's features, where the control shows them.
     """
-    places = _places(bins, control)
-    names = [name for template in FEATURES for name in _names_of(template, places)]
-    shown = candidate_names(control, embedding)
+    shown, names = candidate_names(control, embedding), training_names(bins, control)
     return names + [f"candidate {m}: {name}" for m in range(control.candidates) for name in shown]
 
 

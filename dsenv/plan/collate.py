@@ -97,9 +97,9 @@ class IndexedCollate:
 
     def _followed(self, samples: list[Any]) -> tuple[Any, list[int]]:
         """The batch, and which of the samples each of its rows is."""
-        before = _CallState(self.collate)
+        before = CallState(self.collate)
         batch = self.collate(_copies(samples))
-        after = _CallState(self.collate)
+        after = CallState(self.collate)
         if batch is None:
             return NothingLeft(), list(range(len(samples)))
 
@@ -110,7 +110,7 @@ class IndexedCollate:
         is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
         return RawSamples(batch) if is_raw else batch, order
 
-    def _order(self, samples: list[Any], batch: Any, state: "_CallState", *, draws: bool) -> list[int]:
+    def _order(self, samples: list[Any], batch: Any, state: "CallState", *, draws: bool) -> list[int]:
         """Which of the samples each row of the batch is; `draws`: the function took random numbers.
 
         Then it may shuffle, and a shuffle of one sample more can look like an order that is kept.
@@ -133,7 +133,7 @@ class IndexedCollate:
         )
 
     def _order_by(
-        self, leaf: Leaf, first: int, samples: list[Any], batch: Any, state: "_CallState"
+        self, leaf: Leaf, first: int, samples: list[Any], batch: Any, state: "CallState"
     ) -> list[int] | None:
         """The order that a marked value shows; None for none, or where it changes what the function does."""
         tags = Tags.fitting(leaf, first, len(samples))
@@ -159,7 +159,7 @@ class IndexedCollate:
         return order
 
     def _marked(
-        self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: "_CallState"
+        self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: "CallState"
     ) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
         marked = [
@@ -168,7 +168,7 @@ class IndexedCollate:
         ]
         return self._again(marked, state)
 
-    def _again(self, samples: list[Any], state: "_CallState") -> Any:
+    def _again(self, samples: list[Any], state: "CallState") -> Any:
         """What the function gives for other samples from the same random state; None where it fails."""
         state.restore()
         try:
@@ -200,7 +200,7 @@ def _contents(sample: dict[Any, Any] | list[Any]) -> tuple[int, ...]:
     return tuple(id(part) for part in (sample.values() if isinstance(sample, dict) else sample))
 
 
-class _CallState:
+class CallState:
     """Where the random streams, and the function's own counters and streams, stood; to go back there.
 
     Args:
@@ -218,7 +218,7 @@ class _CallState:
         held = [*self._values.values(), *read_by_name(function)]
         self._streams = [(stream, _state_of(stream)) for stream in held if _state_of(stream) is not None]
 
-    def is_same(self, other: "_CallState") -> bool:
+    def is_same(self, other: "CallState") -> bool:
         """Whether all random streams stood at the same place then: no number was drawn between."""
         (own, own_numpy, own_torch), (their, their_numpy, their_torch) = self._global, other._global
         is_torch_same = torch.equal(own_torch, their_torch)

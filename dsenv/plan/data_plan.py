@@ -23,6 +23,8 @@ from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
 from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.log import PlanLog
+from dsenv.plan.metrics import PlanMetrics
 from dsenv.plan.source import open_source
 from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
@@ -147,6 +149,8 @@ class DataPlan:
             self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
         self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
+        self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, self.classes)
+        self._log = PlanLog(self._metrics, self._source)
         build.claim(parts)
 
     # Epochs, steps, progress
@@ -201,12 +205,15 @@ class DataPlan:
             self._end_epoch()
         while self.epoch_sampler.epoch < self.epochs:
             epoch = self.epoch_sampler.epoch
+            self._log.is_in_loop = True
             try:
                 yield epoch
             except GeneratorExit:  # the loop was left; not at the end of Python, when torch is half gone
                 if not sys.is_finalizing():
+                    self._log.leave()
                     self._feedback.leave(epoch)
                 raise
+            self._log.is_in_loop = False
             if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()
 
@@ -226,7 +233,9 @@ class DataPlan:
         sampler = self.epoch_sampler
         checks.check_epoch(sampler.epoch, sampler.begun)
         self._feedback.end_epoch(sampler.epoch)
+        self._metrics.end_epoch()
         sampler.finish()
+        self._log.write()
 
     def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
         """A scheduler to step after each optimiser step; `shape` maps progress to a factor on the rate."""
@@ -376,6 +385,7 @@ class DataPlan:
         self.cost.trained += len(losses)
         if record.is_done and self.epoch == self.epochs - 1:
             self._feedback.settle(self.epoch)
+            self._log.write_last()
 
     def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
         """Weighted mean () of a batch's losses (B,), with its graph; nothing is taken in.
@@ -457,6 +467,32 @@ class DataPlan:
             epochs += 1
         return find_suspects(self.signals, self.signals.label_history, epochs)
 
+    # What a logger is told
+
+    def metrics(self) -> dict[str, float]:
+        """What was decided and seen in an epoch, by name, for any logger: `log(plan.metrics(), step=epoch)`.
+
+        Of the current epoch once something of it was trained on, until then of the one before: call it at the
+        end of the loop body, or right after the epoch. Plain floats, made when they are asked for by sums and
+        one sort over (N,); what is not known is left out. docs/plan.md has the names.
+        """
+        return self._metrics.read()
+
+    def log_to(self, writer: Any, pictures: int = 5) -> None:
+        """Write `metrics()`, histograms and pictures to TensorBoard after each epoch, at step = epoch.
+
+        Call it once before the loop: `plan.log_to(SummaryWriter("runs/mine"))`; after `load_state_dict` with
+        `SummaryWriter("runs/mine", purge_step=plan.epoch)`. The writer is no part of states and copies.
+
+        Args:
+            writer: a `torch.utils.tensorboard.SummaryWriter`, or another object with its methods.
+            pictures: make pictures after every so many epochs and the last; 0 for none.
+
+        Raises:
+            ValueError: the writer lacks a method, which is named.
+        """
+        self._log.attach(writer, pictures)
+
     # States
 
     def state_dict(self) -> dict[str, Any]:
@@ -467,6 +503,7 @@ class DataPlan:
             "plan": self._settings(),
             "epoch_sampler": self.epoch_sampler.state_dict(),
             "feedback": self._feedback.state_dict(),
+            "metrics": self._metrics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -488,6 +525,7 @@ class DataPlan:
     def _load(self, state: Mapping[str, Any]) -> None:
         self._feedback.load_state_dict(state["feedback"])
         self.epoch_sampler.load_state_dict(state["epoch_sampler"])
+        self._metrics.load_state_dict(state.get("metrics"))
 
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
@@ -499,6 +537,7 @@ class DataPlan:
         vars(self).update(state)
         self._number = next(_NUMBERS)
         self._transform_batch.plan = self._number
+        self.epoch_sampler.began = None  # another process has another clock
 
     def __copy__(self) -> Self:
         """A shallow copy would share what is learnt: it is a deep one."""

@@ -1,5 +1,6 @@
 """Which samples an epoch trains on, and in which order."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,8 @@ class EpochSampler:
         """Number of the current epoch; as many as there are after the last."""
         self.was_loaded = False
         """It goes on from a state."""
+        self.began: float | None = None
+        """When the current epoch's samples were chosen, as `time.perf_counter`; None where not known."""
         self.scoring_passes = 0
         """Scoring passes that the selector was given."""
 
@@ -121,6 +124,7 @@ class EpochSampler:
         if self.epoch >= self.epoch_schedule.epochs:
             raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
         check_world()
+        self.began = time.perf_counter()
 
         # How many, and what the policies behind learned parts say
         count = self._count()
@@ -224,7 +228,7 @@ class EpochSampler:
         self.epoch = state["epoch"]
         self.scoring_passes = state["scoring_passes"]
         self._before = state["before"]
-        self.was_loaded = True
+        self.was_loaded, self.began = True, None
 
         if self.policies is not None:
             self.policies.load_state_dict(state["policies"])

@@ -139,31 +139,35 @@ class EpochBuffer:
         """So much is kept that the signals should take it in now."""
         return self._elements > FLUSH_ELEMENTS
 
+    def joined(self) -> ModelOutputs | None:
+        """All that is kept as one batch, whose labels mean nothing without logits; None for nothing."""
+        if not self._parts:
+            return None
+        index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
+        logits, labels = more or (None, index)
+        return ModelOutputs(index, labels, loss, logits)
+
     def note(self, signals: PlanSignals, record: ValueRecord) -> None:
         """Put on record what is not finite of all that is kept."""
-        for index, loss, *more in self._parts:
-            logits, labels = more or (None, index)
-            seen = unmasked(ModelOutputs(index, labels, loss, logits))
-            record.add(index, codes(seen, None if logits is None else signals.classes))
+        if (seen := self.joined()) is not None:
+            record.add(seen.index, codes(unmasked(seen), None if seen.logits is None else signals.classes))
 
     def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
         """Let the signals take in what is kept, but for what is not finite, which goes on record."""
-        if not self._parts:
+        if (seen := self.joined()) is None:
             return
 
         # What is not finite is found here, in one look at many batches
-        index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        logits, labels = more or (None, index)
-        seen = ModelOutputs(index, labels, loss, logits)
+        index, loss, logits = seen.index, seen.loss, seen.logits
         classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
-        if loss.device.type != "cpu" or not (are_finite(loss, logits) and are_classes(labels, classes)):
+        if loss.device.type != "cpu" or not (are_finite(loss, logits) and are_classes(seen.labels, classes)):
             seen = unmasked(seen)
             code = codes(seen, classes)
             never = record.count[index] == signals.times_trained[index]
             known = {"known": code == 0, "filled": never & (code > 0)}
             record.add(index, code)
-            record.count[index] += (code > 0).int()
+            record.count_visits(index, code)
             seen = mended(seen, code)
 
         if seen.logits is None:
@@ -219,6 +223,8 @@ class BatchTransform:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
         checks.check_images(inputs)
         checks.check_geometry(self.controller, inputs, labels, self.classes)
+        if self.controller.noted is None:
+            self.controller.note_strengths(self.epoch_sampler.signals)
 
         with self.cost.timed("augment"):
             generator = self.epoch_sampler.generator_for("augment", number)
@@ -262,7 +268,7 @@ class Feedback:
             learning.append(controller)
         names = ("logits", "features")
         self._needs = {name: any(getattr(part, f"needs_{name}") for part in learning) for name in names}
-        self._buffer = EpochBuffer()
+        self.buffer = EpochBuffer()
 
     def checked(
         self,
@@ -277,8 +283,7 @@ class Feedback:
         Raises:
             ValueError: something is missing or has another shape.
         """
-        size = len(batch.index)
-        device = batch.weight.device
+        size, device = len(batch.index), batch.weight.device
         checks.check_losses(losses, size, device)
         checks.check_outputs(self._needing, size, classes, logits, features, batch.labels, device)
         found = (None if value is None else value.detach() for value in (logits, features))
@@ -317,9 +322,9 @@ class Feedback:
         with self.cost.timed("observe"), full:
             # The signals take in many batches at once, and look at their values then
             more = () if seen.logits is None else (seen.logits, seen.labels)
-            self._buffer.add(self.signals, seen.index, seen.loss, *more)
-            if self._buffer.is_full:
-                self._buffer.flush(self.signals, epoch_sampler.epoch, self.values)
+            self.buffer.add(self.signals, seen.index, seen.loss, *more)
+            if self.buffer.is_full:
+                self.buffer.flush(self.signals, epoch_sampler.epoch, self.values)
 
             # Who learns batch by batch gets finite values only
             controller = self.controller if self.controller is not None and self.controller.observes else None
@@ -353,19 +358,19 @@ class Feedback:
 
     def settle(self, epoch: int) -> None:
         """Let the signals take in an epoch of which every sample was trained on, before it is ended."""
-        self._buffer.flush(self.signals, epoch, self.values)
+        self.buffer.flush(self.signals, epoch, self.values)
         if self.signals.device.type == "cpu":  # elsewhere it would be a wait
             self.values.report(epoch, stacklevel=5)
 
     def leave(self, epoch: int) -> None:
         """Say which values of an epoch that is left early were not finite."""
-        self._buffer.note(self.signals, self.values)
+        self.buffer.note(self.signals, self.values)
         self.values.report(epoch, stacklevel=5)
 
     def end_epoch(self, epoch: int) -> None:
         """Let the signals take in the epoch, and say which values were not finite."""
         with self.cost.timed("observe"):
-            self._buffer.flush(self.signals, epoch, self.values)
+            self.buffer.flush(self.signals, epoch, self.values)
             if self.controller is not None:
                 self.controller.end_epoch()
         self.values.report(epoch, stacklevel=5)
@@ -375,7 +380,7 @@ class Feedback:
         return {
             "signals": self.signals.state_dict(),
             "blind": self.signals.blind,
-            "buffer": self._buffer.state_dict(),
+            "buffer": self.buffer.state_dict(),
             "values": self.values.state_dict(),
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
@@ -386,7 +391,7 @@ class Feedback:
         """Continue from `state_dict()`."""
         self.signals.load_state_dict(state["signals"])
         self.signals.blind = state["blind"]
-        self._buffer.load_state_dict(state["buffer"], self.signals.device)
+        self.buffer.load_state_dict(state["buffer"], self.signals.device)
         self.values.load_state_dict(state["values"])
         # A state read with map_location="cpu" goes on where the plan is.
         self.selector.load_state_dict(to_device(state["selector"], self.signals.device))

@@ -9,9 +9,11 @@ from torch import Tensor
 from dsenv.errors import shown
 from dsenv.plain import differing
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.metrics import state_like
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
-VERSION = 2
+VERSION = 3
+READ = (2, VERSION)  # version 2 has no part "metrics"
 
 
 def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
@@ -26,10 +28,12 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
         ValueError: something differs; the message names it.
     """
     _check_version(state)
+    if state["version"] < VERSION:
+        state = {"metrics": None, **state}
     _check_same("data", state, own, "the data that it was saved with: the same samples in the same order")
     _check_same("plan", state, own, "the settings that it was saved with")
 
-    check_state("a DataPlan", state, {**own, **_pattern(own, schedule)})
+    check_state("a DataPlan", state, {**own, **_pattern(own, schedule), "metrics": state_like(schedule.size)})
     _check_epoch(state["epoch_sampler"], schedule)
     _check_finite(state["feedback"]["signals"])
     for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
@@ -40,10 +44,10 @@ def _check_version(state: Any) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"a plan's state is the dict of plan.state_dict(), got {shown(state)}")
     version = state.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in READ:
         raise ValueError(
-            f"the state has version {shown(version)}, this dsenv reads version {VERSION}: it is damaged, no "
-            "plan's state, or of another dsenv; go on with the dsenv that it was saved with"
+            f"the state has version {shown(version)}, this dsenv reads versions 2 and {VERSION}: it is "
+            "damaged, no plan's state, or of another dsenv; go on with the dsenv that it was saved with"
         )
 
 

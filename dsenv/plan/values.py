@@ -123,7 +123,7 @@ class ValueRecord:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.count = torch.zeros(size, dtype=torch.int32, device=device)
-        """(N,) visits of each sample at which its loss or logits were not finite."""
+        """(N,) visits of each sample at which its loss or logits were not finite; never written to."""
         self._codes = torch.zeros(size, dtype=torch.uint8, device=device)  # of the current epoch
         self._is_clean = True  # nothing was added since the last report
 
@@ -133,6 +133,10 @@ class ValueRecord:
             return
         self._is_clean = False
         self._codes[index] |= code
+
+    def count_visits(self, index: Tensor, code: Tensor) -> None:
+        """Count the visits of samples (B,) whose codes (B,) are not 0."""
+        self.count = self.count.index_add(0, index, (code > 0).int())
 
     def report(self, epoch: int, stacklevel: int = 2) -> None:
         """Say what was noted in an epoch, and forget it; a wait where anything may have been."""
@@ -149,6 +153,6 @@ class ValueRecord:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.count.copy_(state["count"])
+        self.count = state["count"].to(self.count.device, copy=True)
         self._codes.copy_(state["codes"])
         self._is_clean = False

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.control.base import Actions, Decision
-from dsenv.control.observation import describe, observe_training
+from dsenv.control.observation import describe, observe, observe_training, training_names
 from dsenv.control.state import MEASURED, Candidates, TrainingState
 from dsenv.errors import check_share
+from dsenv.plain import fitted
 from dsenv.policy.policy import Policy
 from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
@@ -86,6 +87,11 @@ class PolicyRunner:
         )
         self._accuracy: float | None = None  # on the validation split at the last decision
         self._reported: float | None = None  # since then
+        self.acted_on: Tensor | None = None
+        """(G,) what the policy saw of the training run at its last decision, in [-1, 1]; None if not known.
+
+        Without the rows of single candidates, and as the policy saw it: what was not known stands at 0.
+        """
         self._pending: tuple[Decision, Actions] | None = None
 
     @property
@@ -113,6 +119,11 @@ class PolicyRunner:
         """A decision was made, and its samples are not chosen yet."""
         return self._pending is not None
 
+    @property
+    def entries(self) -> list[str]:
+        """What each entry of `acted_on` is, in order."""
+        return training_names(self.policy.card.bins, self.control)
+
     def validated(self, accuracy: float) -> None:
         """Report the accuracy on a trusted validation split, for the next decision.
 
@@ -137,7 +148,7 @@ class PolicyRunner:
                 raise ValueError(f"the policy was set up for {self.intervals} intervals, and they are over")
             state = self.read(signals)
             state.planned = np.array([planned or 0])
-            actions = self._act_on_groups(signals) if self.control.candidates else self.policy.act(state)
+            actions = self._act_on_groups(signals) if self.control.candidates else self._act(state)
             self._pending = self.control.decide(actions, state), actions
         return self._pending[0]
 
@@ -209,6 +220,12 @@ class PolicyRunner:
             "at the end of each epoch, or use a policy trained with validation_shown below 1"
         )
 
+    def _act(self, state: TrainingState) -> Actions:
+        """An action (1, A) for the training run as a whole."""
+        entries = observe(state, self.control)
+        self.acted_on = entries[0]
+        return self.policy.actions(entries)
+
     def _act_on_groups(self, signals: SampleSignals) -> Actions:
         """An action (1, P) for candidates (1, P) in groups as large as the policy knows them.
 
@@ -228,8 +245,10 @@ class PolicyRunner:
             self.intervals,
         )
 
-        entries = observe_training(state, self.control).expand(groups, -1)
-        actions = self.policy.actions(torch.cat([entries, shown.flatten(1)], 1))
+        entries = observe_training(state, self.control)
+        self.acted_on = entries[0]
+        rows = torch.cat([entries.expand(groups, -1), shown.flatten(1)], 1)
+        actions = self.policy.actions(rows)
         if groups > 1 and self.policy.card.actions == "box":
             actions = ranks(actions, (index < self.size).cpu().numpy())
 
@@ -255,6 +274,7 @@ class PolicyRunner:
             "spent": int(self.budget.spent[0]),
             "accuracy": self._accuracy,
             "reported": self._reported,
+            "acted_on": None if self.acted_on is None else self.acted_on.clone(),
             "last": {name: getattr(self.state, name).clone() for name in MEASURED},
         }
 
@@ -266,6 +286,12 @@ class PolicyRunner:
         for name in MEASURED:
             setattr(self.state, name, state["last"][name].clone().to(self.device))
         self._pending = None
+
+        acted_on = state.get("acted_on")  # not in states before version 3 of a plan's
+        if acted_on is not None:
+            entries = len(self.entries)
+            acted_on = fitted("acted_on", acted_on, torch.zeros(entries, device=self.device)).clone()
+        self.acted_on = acted_on
 
 
 def ranks(scores: Actions, exists: NDArray[np.bool_]) -> Actions:

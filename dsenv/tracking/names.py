@@ -36,11 +36,25 @@ def action(part: str, moment: str) -> str:
     return f"policy/{part} {moment}"
 
 
-def feature(name: str) -> str:
-    """What a policy acted on: an entry of its observation."""
-    return f"policy/{name.replace('_', ' ')}"
+def feature(name: str, number: int = 1) -> str:
+    """What a policy acted on: an entry of its observation, of policy `number` where there are several.
+
+    Signs that a logger refuses are left out; "scaled" is a loss l as l / (l + log C), in [0, 1).
+    """
+    words = name.replace(", l / (l + log C)", " scaled").replace("%", "percent").replace("_", " ")
+    kept = "".join(sign if sign.isascii() and (sign.isalnum() or sign in " .:-") else " " for sign in words)
+    group = "policy" if number == 1 else f"policy {number}"
+    return f"{group}/{' '.join(kept.split())}"
 
 
 def interval(number: int, of: int) -> str:
     """When: interval `number`, from 1 on, of `of`."""
     return f"in interval {number:0{len(str(of))}d} of {of}"
+
+
+# Of a plan in a training loop of one's own
+
+NEW = "chosen/not trained on before"
+NOT_FINITE = "chosen/left out as not finite"
+PLAN_SECONDS = "cost/seconds of the plan"
+EPOCH_SECONDS = "cost/seconds of the epoch"

@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 RIGHT, WRONG = (46, 125, 50), (211, 47, 47)  # borders of images by their label
+UNKNOWN = (189, 189, 189)  # where nobody knows whether it is wrong
 MOST_IMAGES = 16  # of each kind on a sheet
 MOST_PIXELS = 64  # a side, of one image on a sheet
 
@@ -79,14 +80,18 @@ def bins_picture(time: Sequence[float], shares: Floats, what: str, later: Floats
 
 
 def sheet(
-    chosen: Pixels, left_out: Pixels, chosen_wrong: NDArray[np.bool_], left_out_wrong: NDArray[np.bool_]
+    chosen: Pixels,
+    left_out: Pixels,
+    chosen_wrong: NDArray[np.bool_] | None = None,
+    left_out_wrong: NDArray[np.bool_] | None = None,
 ) -> Pixels:
     """A sheet of images that were chosen and that were left out.
 
     Args:
         chosen: (M, H, W, 3) images, at most `MOST_IMAGES` are shown.
         left_out: (M', H, W, 3); there may be none.
-        chosen_wrong: (M,) the label is known to be wrong: a red border, else a green one.
+        chosen_wrong: (M,) the label is known to be wrong: a red border, else a green one; None where nobody
+            knows: grey borders.
         left_out_wrong: (M',).
     """
     rows = [("chosen", chosen, chosen_wrong), ("left out", left_out, left_out_wrong)]
@@ -95,15 +100,20 @@ def sheet(
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
 
     for axis, (name, images, wrong) in zip(axes, rows, strict=True):
-        axis.imshow(_tiles(images[:MOST_IMAGES], wrong[:MOST_IMAGES]), interpolation="nearest")
+        axis.imshow(_tiles(images[:MOST_IMAGES], _borders(len(images), wrong)), interpolation="nearest")
         axis.set_title(f"{name}", fontsize=9, loc="left")
         axis.set_axis_off()
-    has_wrong = bool(chosen_wrong.any() or left_out_wrong.any())
+    has_wrong = any(bool(wrong.any()) for _, _, wrong in rows if wrong is not None)
     figure.suptitle("red border: wrong label" if has_wrong else "", fontsize=8)
     return pixels(figure)
 
 
-def _tiles(images: Pixels, wrong: NDArray[np.bool_]) -> Pixels:
+def _borders(number: int, wrong: NDArray[np.bool_] | None) -> list[tuple[int, int, int]]:
+    """The colour of each image's border."""
+    return [UNKNOWN] * number if wrong is None else [WRONG if is_wrong else RIGHT for is_wrong in wrong]
+
+
+def _tiles(images: Pixels, borders: Sequence[tuple[int, int, int]]) -> Pixels:
     """Images (M, H, W, 3) side by side in two lines, with borders."""
     step = -(-max(images.shape[1:3]) // MOST_PIXELS)
     small = images[:, ::step, ::step]
@@ -113,8 +123,8 @@ def _tiles(images: Pixels, wrong: NDArray[np.bool_]) -> Pixels:
     edge = max(1, small.shape[1] // 12)
     height, width = small.shape[1] + 4 * edge, small.shape[2] + 4 * edge
     tiles = np.full((MOST_IMAGES, height, width, 3), 255, np.uint8)
-    for place, (image, is_wrong) in enumerate(zip(small, wrong, strict=True)):
-        tiles[place, edge:-edge, edge:-edge] = WRONG if is_wrong else RIGHT
+    for place, (image, border) in enumerate(zip(small, borders, strict=False)):
+        tiles[place, edge:-edge, edge:-edge] = border
         tiles[place, 2 * edge : -2 * edge, 2 * edge : -2 * edge] = image
     lines = tiles.reshape(2, MOST_IMAGES // 2, height, width, 3)
     return lines.transpose(0, 2, 1, 3, 4).reshape(2 * height, -1, 3)
