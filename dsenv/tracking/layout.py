@@ -27,12 +27,17 @@ def training_layout(first: Sequence[str] = ()) -> Layout:
 
 
 def plan_layout(bins: int) -> Layout:
-    """Charts of a plan in a training loop of one's own."""
+    """Charts of a plan in a training loop of one's own; a dot is a space, or the "_" of tensorboardX."""
+    charts = {
+        "what was chosen": [names.SHARE, names.STRENGTH],
+        "share from each loss bin": [names.loss_bin(b) for b in range(bins)],
+        "accuracy of the chosen": [names.TRAIN_ACCURACY],
+        "loss of the chosen": [names.TRAIN_LOSS],
+    }
     return {
         "Plan": {
-            "what was chosen": ["Multiline", [names.SHARE, names.STRENGTH]],
-            "share from each loss bin": ["Multiline", [f"{names.loss_bin(b)}$" for b in range(bins)]],
-            "training of the chosen": ["Multiline", [names.TRAIN_ACCURACY, f"{names.TRAIN_LOSS}"]],
+            title: ["Multiline", [f"{tag.replace(' ', '.')}$" for tag in tags]]
+            for title, tags in charts.items()
         }
     }
 

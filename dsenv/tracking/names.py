@@ -41,7 +41,8 @@ def feature(name: str, number: int = 1) -> str:
 
     Signs that a logger refuses are left out; "scaled" is a loss l as l / (l + log C), in [0, 1).
     """
-    words = name.replace(", l / (l + log C)", " scaled").replace("%", "percent").replace("_", " ")
+    words = name.replace(", l / (l + log C)", " scaled").replace("%", "percent")
+    words = words.replace(" / ", " over ").replace("_", " ")
     kept = "".join(sign if sign.isascii() and (sign.isalnum() or sign in " .:-") else " " for sign in words)
     group = "policy" if number == 1 else f"policy {number}"
     return f"{group}/{' '.join(kept.split())}"

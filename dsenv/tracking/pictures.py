@@ -52,6 +52,7 @@ def stack_bins(axis: "Axes", time: Sequence[float], shares: Floats) -> None:
     axis.stackplot(time, found.T, colors=bin_colors(bins), labels=labels, linewidth=0)
     axis.set(ylim=(0, 1), ylabel="share of the chosen")
     axis.margins(x=0)
+    axis.locator_params(axis="x", integer=True)
 
 
 def bins_picture(time: Sequence[float], shares: Floats, what: str, later: Floats | None = None) -> Pixels:
