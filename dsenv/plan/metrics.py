@@ -249,7 +249,7 @@ class PlanMetrics:
 
 
 def _copied(value: Tensor | None, device: torch.device | None = None) -> Tensor | None:
-    return None if value is None else value.to(device or value.device, copy=True)
+    return None if value is None else value.to(device or value.device).clone()
 
 
 def state_like(size: int) -> Either:

@@ -153,6 +153,6 @@ class ValueRecord:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self.count = state["count"].to(self.count.device, copy=True)
+        self.count = state["count"].to(self.count.device).clone()
         self._codes.copy_(state["codes"])
         self._is_clean = False

@@ -282,7 +282,8 @@ def test_on_a_device_the_values_are_the_same() -> None:
         run.model.to(device)
         writer = Writer()
         run.plan.log_to(writer, pictures=1)
-        assert len(each := run.run()) == EPOCHS and names.IMAGES in writer.images
+        each = run.run()
+        assert len(each) == EPOCHS and names.IMAGES in writer.images
         twin = Run((IMAGES.to(device), LABELS.to(device)), augment={"name": "fixed", "strength": 0.0})
         twin.plan.load_state_dict(run.plan.state_dict())
         return each
@@ -521,7 +522,10 @@ def test_an_epoch_that_is_left_early(tmp_path: Path) -> None:
     assert found[names.SAMPLES][0][1] == 2 * BATCH
 
 
-@pytest.mark.parametrize("where", ["in an epoch", "after its last batch", "before its first batch"])
+STOPS = {"in an epoch": 2, "after its last batch": None, "before its first batch": 0}
+
+
+@pytest.mark.parametrize("where", STOPS)
 def test_a_resumed_run_continues_every_curve(where: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"volume": "linear", "augment": {"name": "fixed", "ramp_epochs": 2}}
     settings |= {"epochs": 6, "selector": "small_loss"}
@@ -535,9 +539,7 @@ def test_a_resumed_run_continues_every_curve(where: str, tmp_path: Path) -> None
         first.plan.log_to(writer, pictures=3)
         for epoch in first.plan.epochs_left():
             if epoch == 3:
-                first.epoch(
-                    0, {"in an epoch": 2, "after its last batch": None, "before its first batch": 0}[where]
-                )
+                first.epoch(0, STOPS[where])
                 state = first.state_dict()
                 first.epoch() if where != "after its last batch" else None
             else:
