@@ -54,7 +54,7 @@ class DataPlan:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        print(plan, plan.cost)
+        print(plan, plan.cost, plan.metrics())
 
     An epoch's samples are chosen when its first batch, or its length, is asked for; signals are taken
     in at its end. The plan knows of each chosen sample whether its `loss` was taken, so a state saved between

@@ -243,8 +243,9 @@ class PlanMetrics:
 
         if (controller := self.feedback.controller) is not None:
             controller.noted = _copied(state["strengths"], device)
-        if state["series"] is not None:
+        if state["series"] is not None or self.series is not None:
             self.series = Series()
+        if state["series"] is not None and self.series is not None:
             self.series.load_state_dict(state["series"])
 
 

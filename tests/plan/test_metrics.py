@@ -652,6 +652,23 @@ class Items(list[Any]):
     """Samples by position."""
 
 
+def test_a_log_without_logits_has_no_confidences() -> None:
+    written, writer = [], Writer()
+    writer.add_histogram = lambda *given: written.append(given[0])  # type: ignore[method-assign]
+    run = Run(logits=False, selector="small_loss", volume=None)
+    run.plan.log_to(writer, pictures=1)
+    run.run()
+    assert written == [names.pool("losses")] * EPOCHS
+
+
+def test_a_state_without_a_log_starts_the_log_anew() -> None:
+    run, state = Run(), Run().plan.state_dict()
+    run.plan.log_to(Writer())
+    run.run()
+    run.plan.load_state_dict(state)
+    assert run.plan.state_dict()["metrics"]["series"] == {"changing": {"held": {}, "changed": []}, "bins": []}
+
+
 def test_samples_that_are_no_images_have_no_sheet() -> None:
     table = torch.rand(SIZE, 36, generator=MAKER)
     assert set(logged((table, LABELS), transform=None)) == {names.BY_BIN}
@@ -722,3 +739,10 @@ def test_a_data_set_that_cannot_be_read_here_is_said_once_and_ends_nothing() -> 
     assert len(words) == 1 and "the file is in another process" in words[0]
     assert names.IMAGES not in writer.images and names.BY_BIN in writer.images
     assert run.plan.epoch == EPOCHS
+
+
+def test_the_page_has_every_name() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "plan.md").read_text("utf-8")
+    for name in Run(augment="trivial").run()[-1]:
+        if name not in [names.loss_bin(b) for b in range(1, 5)]:  # "`chosen/from loss bin 0` to `4`"
+            assert f"`{name}`" in page, name
