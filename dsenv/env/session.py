@@ -364,6 +364,7 @@ class Session:
         )
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in (*VALUES, "dataset")}
         return context | {
+            "interval": self.state.interval.copy(),
             "samples_used": budget.spent.copy(),
             "budget_left": budget.left.copy(),
             "extra_forwards": extra_forwards,
