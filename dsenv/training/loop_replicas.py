@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
-from dsenv.plain import listed
+from dsenv.states import listed
 from dsenv.tasks.task import Task
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.modules import (

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsenv.outputs import ModelOutputs
-from dsenv.plain import fitted
+from dsenv.states import fitted
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.modules import ForwardFacts, fresh_model
