@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dsenv.plain import TAG, decoded, encoded
 
-VERSION = 1  # of the form that save_state writes
+VERSION = 2  # of the form that save_state writes
 STATE, DIGEST = "dsenv.state", "dsenv.sha256"  # keys of the file's metadata
 BLANK = "0" * 64
 PARTIAL = ".partial"
@@ -209,7 +209,7 @@ def load_state(path: Path) -> Any:
     Raises:
         FileNotFoundError: there is no such file.
         DamagedFileError: it is not as it was written.
-        ValueError: a newer version of dsenv wrote it.
+        ValueError: another version of dsenv wrote it, in another form.
     """
     content = bytearray(path.read_bytes())
     start = _digest_place(content)

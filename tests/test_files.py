@@ -83,18 +83,19 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
         load_state(path)
 
 
-def test_files_of_other_kinds_are_damaged_and_a_newer_form_is_named(tmp_path, monkeypatch):
+def test_files_of_other_kinds_are_damaged_and_another_form_is_named(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     path = tmp_path / "state.safetensors"
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(DamagedFileError, match="without a checksum"):
         load_state(path)
-    monkeypatch.setattr(files, "VERSION", 2)
-    save_state(path, {})
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="has the form 2, this version of dsenv reads 1"):
-        load_state(path)
+    for version in (1, 3):
+        monkeypatch.setattr(files, "VERSION", version)
+        save_state(path, {})
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match=f"has the form {version}, this version of dsenv reads 2"):
+            load_state(path)
     with pytest.raises(FileNotFoundError):
         load_state(tmp_path / "none")
 
