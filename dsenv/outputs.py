@@ -25,7 +25,7 @@ class ModelOutputs:
     features: Tensor | None = None
     """(B, D) inputs of the last linear layer."""
     is_finite: bool = field(default=False, kw_only=True)
-    """All values were looked at and are finite."""
+    """Every value that somebody needs was looked at, and is finite."""
 
     def at(self, positions: Tensor) -> "ModelOutputs":
         """The outputs for the samples at `positions` (M,), which become samples 0..M-1."""

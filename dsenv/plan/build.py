@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
@@ -109,6 +110,7 @@ class PlanParts:
     words: Mapping[str, str]
     """The parts in words, see `describe`."""
 
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings of the parts, as plain data."""
         return {name: describe(part) for name, part in zip(KNOWN, self, strict=True)}

@@ -41,7 +41,7 @@ def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
     if not are_whole(labels) or labels.dim() != 1 or not len(labels) or labels.device.type != "cpu":
         return
 
-    low, high = int(labels.min()), int(labels.max())
+    low, high = (int(value) for value in labels.aminmax())
     if low == IGNORED or (classes is not None and (low < 0 or high >= classes)):
         label = low if low < 0 else high
         position = int(index[(labels == label).nonzero()[0].to(index.device)])

@@ -1,6 +1,7 @@
 """Positions that travel with their samples through any collate function."""
 
 import copy
+import inspect
 import itertools
 import random
 import types
@@ -38,7 +39,7 @@ class IndexedCollate:
     A collate function may sort, shuffle, leave out, pad and nest. To follow it, it is called again with the
     same state of the random streams: with the first sample once more at the end, which shows whether
     it keeps the order; and where it does not, on copies in which one value (a label, say) is replaced by a
-    mark of the sample, where what it gives must be equal but for the marks. So it runs two to five times a
+    mark of the sample, where what it gives must be equal but for the marks. So it runs at least twice a
     batch; with `indexed` it runs once.
 
     Args:
@@ -96,9 +97,9 @@ class IndexedCollate:
 
     def _followed(self, samples: list[Any]) -> tuple[Any, list[int]]:
         """The batch, and which of the samples each of its rows is."""
-        before = _Before(self.collate)
+        before = _CallState(self.collate)
         batch = self.collate(_copies(samples))
-        after = _Before(self.collate)
+        after = _CallState(self.collate)
         if batch is None:
             return NothingLeft(), list(range(len(samples)))
 
@@ -109,7 +110,7 @@ class IndexedCollate:
         is_raw = isinstance(batch, list | tuple) and len(batch) == len(order) and _are_samples(batch, samples)
         return RawSamples(batch) if is_raw else batch, order
 
-    def _order(self, samples: list[Any], batch: Any, state: "_Before", *, draws: bool) -> list[int]:
+    def _order(self, samples: list[Any], batch: Any, state: "_CallState", *, draws: bool) -> list[int]:
         """Which of the samples each row of the batch is; `draws`: the function took random numbers.
 
         Then it may shuffle, and a shuffle of one sample more can look like an order that is kept.
@@ -132,7 +133,7 @@ class IndexedCollate:
         )
 
     def _order_by(
-        self, leaf: Leaf, first: int, samples: list[Any], batch: Any, state: "_Before"
+        self, leaf: Leaf, first: int, samples: list[Any], batch: Any, state: "_CallState"
     ) -> list[int] | None:
         """The order that a marked value shows; None for none, or where it changes what the function does."""
         tags = Tags.fitting(leaf, first, len(samples))
@@ -158,7 +159,7 @@ class IndexedCollate:
         return order
 
     def _marked(
-        self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: "_Before"
+        self, leaf: Leaf, samples: list[Any], values: Sequence[float | None], state: "_CallState"
     ) -> Any:
         """What the function gives for marked copies of the samples; None where it fails on them."""
         marked = [
@@ -167,7 +168,7 @@ class IndexedCollate:
         ]
         return self._again(marked, state)
 
-    def _again(self, samples: list[Any], state: "_Before") -> Any:
+    def _again(self, samples: list[Any], state: "_CallState") -> Any:
         """What the function gives for other samples from the same random state; None where it fails."""
         state.restore()
         try:
@@ -199,7 +200,7 @@ def _contents(sample: dict[Any, Any] | list[Any]) -> tuple[int, ...]:
     return tuple(id(part) for part in (sample.values() if isinstance(sample, dict) else sample))
 
 
-class _Before:
+class _CallState:
     """Where the random streams, and the function's own counters and streams, stood; to go back there.
 
     Args:
@@ -214,10 +215,10 @@ class _Before:
             own if isinstance(own, dict) and not isinstance(function, types.FunctionType) else None
         )
         self._values = dict(self._attributes or {})
-        held = [*self._values.values(), *_closed_over(function)]
+        held = [*self._values.values(), *read_by_name(function)]
         self._streams = [(stream, _state_of(stream)) for stream in held if _state_of(stream) is not None]
 
-    def is_same(self, other: "_Before") -> bool:
+    def is_same(self, other: "_CallState") -> bool:
         """Whether all random streams stood at the same place then: no number was drawn between."""
         (own, own_numpy, own_torch), (their, their_numpy, their_torch) = self._global, other._global
         is_torch_same = torch.equal(own_torch, their_torch)
@@ -237,10 +238,13 @@ class _Before:
             _set_state(stream, state)
 
 
-def _closed_over(function: Any) -> list[Any]:
-    """What a function holds of the place where it was defined."""
-    cells = getattr(function, "__closure__", None) or ()
-    return [cell.cell_contents for cell in cells if cell != types.CellType()]
+def read_by_name(function: Any) -> list[Any]:
+    """What a function of Python reads of the places around it: variables and defaults; nothing for others."""
+    try:
+        found = inspect.getclosurevars(function)
+    except (TypeError, ValueError):  # no function, or one whose variable has no value yet
+        return []
+    return [*found.nonlocals.values(), *found.globals.values(), *(function.__defaults__ or ())]
 
 
 def _state_of(stream: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -202,8 +203,9 @@ class DataPlan:
             epoch = self.epoch_sampler.epoch
             try:
                 yield epoch
-            except GeneratorExit:  # the loop was left
-                self._feedback.leave(epoch)
+            except GeneratorExit:  # the loop was left; not at the end of Python, when torch is half gone
+                if not sys.is_finalizing():
+                    self._feedback.leave(epoch)
                 raise
             if self.epoch_sampler.epoch == epoch:
                 self._end_epoch()
@@ -245,8 +247,7 @@ class DataPlan:
         Raises:
             ValueError: numbers of samples are decided during the training run.
         """
-        self.total_steps  # noqa: B018  # says where it is not known
-        steps = [self.steps_in_epoch(epoch) for epoch in range(self.epochs)]
+        steps = [self.epoch_schedule.steps_in(epoch) for epoch in range(self.epochs)]
         rates.check_scheduler(scheduler, steps, check_count("accumulate", accumulate))
 
     # Batches
@@ -268,7 +269,7 @@ class DataPlan:
         """A loader of the plan's batches; make it once, before the loop over the epochs.
 
         A `collate_fn` may sort, shuffle, leave out, pad and nest: the position of each sample travels with
-        it. To follow it, it runs two to four times a batch; see `dsenv.plan.IndexedCollate`.
+        it. To follow it, it runs at least twice a batch; see `dsenv.plan.IndexedCollate`.
 
         Args:
             indexed: `collate_fn` is given a list of (position, sample) and returns (positions, batch); then
@@ -294,20 +295,23 @@ class DataPlan:
             ValueError: a sample is not among those of this epoch or there twice, the loader's batches have
                 another size, or there are more or fewer labels than positions.
         """
-        # Which samples
-        record = self.epoch_sampler.record
-        weight, place = record.look_up(index)
-        number = place if number is None else check_count("number", number, 0)
-        if partial:
-            record.leave_out(number, index)
-        else:
-            record.check_size(len(index), number)
-
-        # What they hold
         if isinstance(sample, NothingLeft):
             raise ValueError(
                 "the collate function left out all samples of a batch: use plan.loader, or pass it over"
             )
+
+        # Which samples
+        record = self.epoch_sampler.record
+        weight, place = record.look_up(index)
+        if not partial:
+            record.check_size(len(index), place)
+            place = record.free_number(index, place)
+        number = place if number is None else check_count("number", number, 0)
+        if partial:
+            record.leave_out(number, index)
+        record.note_made(index, number)
+
+        # What they hold
         checks.check_labels(split_sample(sample)[1], index, self.classes)
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
@@ -472,8 +476,8 @@ class DataPlan:
             ValueError: the state is damaged, of other data, or of a plan with other settings. Then nothing of
                 it is loaded.
         """
-        states.check_plan_state(state, self.state_dict(), self.epoch_schedule)
         before = self.state_dict()
+        states.check_plan_state(state, before, self.epoch_schedule)
         try:
             self._load(state)
         except Exception as error:
@@ -488,7 +492,7 @@ class DataPlan:
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
-        return {**own, **self._parts.words, "parts": self._parts.settings()}
+        return {**own, **self._parts.words, "parts": self._parts.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, by `copy.deepcopy` or pickle, is a plan of its own: it takes no batches of the other."""

@@ -46,10 +46,10 @@ class EpochRecord:
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._marked: list[Tensor] = []  # positions that were trained on and are not among the bits yet
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
-        self._made: dict[int, Tensor] = {}  # positions of the batches that were made, by number
-        self._is_own = True  # only batches as they were made were trained on
+        self._made: dict[int, Tensor] = {}  # positions of the batches as they were made, by number
+        self._is_own = True  # no batch was taken in but those
         self._given = 0  # batches whose positions were not looked at
-        self._is_resumed = False  # batches were cut when something was trained on already
+        self._is_resumed = False  # the batches were cut when something was trained on already
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     # What is left
@@ -64,22 +64,31 @@ class EpochRecord:
         """No sample is left."""
         return self.passed >= self.end
 
-    def places_left(self) -> Tensor:
-        """Places (M,) int64 that are left, ascending, on the CPU; a wait where something was trained on.
+    def check_left(self) -> None:
+        """Check that something is left.
 
         Raises:
-            ValueError: nothing is left.
+            ValueError: nothing is.
         """
         if self.is_done:
             raise ValueError(
                 f"epoch {self.epoch} is over; go on with `for epoch in plan.epochs_left()`, or call "
                 f"plan.start_epoch({self.epoch + 1})"
             )
+
+    def _cut(self) -> tuple[Tensor, Selection]:
+        """Places (M,) that are left, ascending, on the CPU, and their samples; a wait where any is closed."""
+        self.check_left()
         self._is_resumed = self.passed > 0
         self._given = -(-self.passed // self.batch_size)
-        if not self._is_resumed:
-            return torch.arange(self.end)
-        return self._open(torch.arange(self.end))
+
+        places = torch.arange(self.end)
+        index, weight = self.chosen.index[: self.end], self.chosen.weight[: self.end]
+        if self._is_resumed:
+            places = self._open(places)
+            at = places.to(index.device)
+            index, weight = index[at], weight[at]
+        return places, Selection(index, weight)
 
     def _open(self, places: Tensor) -> Tensor:
         """Those of the places (M,) whose samples were neither trained on nor left out; a wait."""
@@ -90,20 +99,16 @@ class EpochRecord:
         return places[~is_closed]
 
     def left(self) -> Selection:
-        """What is left, in training order; errors as for `places_left`."""
-        places = self.places_left()
-        if len(places) == self.end:
-            return Selection(self.chosen.index[: self.end], self.chosen.weight[: self.end])
-        places = places.to(self.chosen.index.device)
-        return Selection(self.chosen.index[places], self.chosen.weight[places])
+        """What is left, in training order; errors as for `check_left`."""
+        return self._cut()[1]
 
     def left_batches(self) -> list[tuple[int, Tensor, Tensor]]:
         """Number, positions (B,) and weights (B,) of every batch that is left, in training order.
 
         A batch keeps its number and its samples whatever was trained on before it; one that was trained on in
-        part holds the rest. Errors as for `places_left`.
+        part holds the rest. Errors as for `check_left`.
         """
-        places, left = self.places_left(), self.left()
+        places, left = self._cut()
         numbers, sizes = torch.unique_consecutive(places // self.batch_size, return_counts=True)
         parts = (torch.split(part, sizes.tolist()) for part in (left.index, left.weight))
         found = list(zip(numbers.tolist(), *parts, strict=True))
@@ -131,17 +136,10 @@ class EpochRecord:
         if places[0] < 0 or (places[1:] == places[:-1]).any():
             self._refuse(index)
         number = int(places[0]) // self.batch_size
-        if self._weights.is_cpu:
-            self._made[number] = index
         return self._weights[sent(index, self._weights.device)], number
 
     def _places_of(self, index: Tensor) -> NDArray[np.int64]:
-        """Places (B,) of samples (B,), -1 for those that were not chosen.
-
-        Raises:
-            ValueError: the index is none.
-        """
-        _check_index(index, self._weights.device)
+        """Places (B,) of samples (B,) on the CPU, -1 for those that were not chosen."""
         positions: NDArray[np.int64] = index.numpy()
         if positions.min() < 0 or positions.max() >= self.size:
             self._refuse(index)
@@ -166,6 +164,20 @@ class EpochRecord:
                 )
             met.add(position)
 
+    def free_number(self, index: Tensor, number: int) -> int:
+        """The number of a batch of samples (B,), or the next one that no other batch has.
+
+        For samplers of the user's own, which may mix the samples of several batches.
+        """
+        if index.is_cpu:
+            while (other := self._made.get(number)) is not None and not _same_samples(other, index):
+                number += 1
+        return number
+
+    def note_made(self, index: Tensor, number: int) -> None:
+        """Note that samples (B,) are batch `number` of the epoch."""
+        self._made[number] = index
+
     def size_of(self, number: int) -> int:
         """Samples of batch `number`, as it was planned."""
         return max(0, min(self.batch_size, self.end - number * self.batch_size))
@@ -174,9 +186,13 @@ class EpochRecord:
         """Check that a loader of the user's own makes the batches that the plan counts as steps.
 
         Raises:
-            ValueError: batch `number` has another size; where an epoch is gone on with, a larger one.
+            ValueError: batch `number` is neither a full batch, nor as it was planned, nor the rest after all
+                others; where an epoch is gone on with, it is larger than a batch.
         """
-        if size == self.size_of(number) or (self._is_resumed and size <= self.batch_size):
+        is_last = len(self._made) >= self.end // self.batch_size
+        rest = self.end % self.batch_size if is_last else self.batch_size
+        is_whole = size in (self.batch_size, self.size_of(number), rest)
+        if is_whole or (self._is_resumed and size <= self.batch_size):
             return
         raise ValueError(
             f"the batch holds {size} samples, the plan makes steps of {self.batch_size}: give the DataLoader "
@@ -227,22 +243,27 @@ class EpochRecord:
         Raises:
             ValueError: one is not, or was.
         """
-        if self._is_untouched(batch):
+        # As the plan made it, and nothing else was taken in: new without a look
+        number, index = batch.number, batch.index
+        if self._is_own and number not in self._taken and self._made.get(number) is index:
             return
-        if self._is_on_host(batch.index):
-            if (self._places_of(batch.index) < 0).any():
-                self._refuse(batch.index)
-            trained = batch.index[self._bits()[batch.index]]
+
+        self._is_own = False
+        _check_index(index, self._weights.device)
+        if self._trained.is_cpu and index.is_cpu:
+            if (self._places_of(index) < 0).any():
+                self._refuse(index)
+            trained = index[self._bits()[index]]
             if len(trained):
                 self._refuse_again(f"sample {int(trained[0])}")
             return
 
-        taken, most = self._taken.get(batch.number, 0), self.size_of(batch.number)
-        if taken and taken + len(batch.index) > most:
-            self._refuse_again(f"batch {batch.number}")
-        if len(batch.index) > most:
+        taken, most = self._taken.get(number, 0), self.size_of(number)
+        if taken and taken + len(index) > most:
+            self._refuse_again(f"batch {number}")
+        if len(index) > most:
             raise ValueError(
-                f"batch {batch.number} of epoch {self.epoch} has {most} samples, and {len(batch.index)} were "
+                f"batch {number} of epoch {self.epoch} has {most} samples, and {len(index)} were "
                 "given: give plan.loss the batches that the plan made, or DataPlan a larger batch_size"
             )
 
@@ -256,7 +277,6 @@ class EpochRecord:
     def mark(self, batch: Batch) -> None:
         """Note that the samples of a batch were trained on."""
         size = len(batch.index)
-        self._is_own = self._is_own and self._is_untouched(batch)
         self._marked.append(batch.index)
         self._taken[batch.number] = self._taken.get(batch.number, 0) + size
         self.done += size
@@ -264,15 +284,6 @@ class EpochRecord:
     def repeated(self) -> int:
         """Samples that were taken in more than once, which only a look at a device can tell; a wait."""
         return self.done - int(self._bits().count_nonzero())
-
-    def _is_untouched(self, batch: Batch) -> bool:
-        """Whether a batch is as the plan made it, and no other than such were trained on: it is new then."""
-        return (
-            self._is_own and batch.number not in self._taken and self._made.get(batch.number) is batch.index
-        )
-
-    def _is_on_host(self, index: Tensor) -> bool:
-        return self._trained.is_cpu and index.is_cpu
 
     def _bits(self) -> Tensor:
         """Which samples (N,) were trained on; what was marked since the last look is written now."""
@@ -299,6 +310,7 @@ class EpochRecord:
         self.left_out = list(state["left_out"])
         self.done = int(self._trained.count_nonzero())
         self._is_resumed = self.passed > 0
+        self._marked, self._made, self._is_own = [], {}, True
 
         # How many samples of each batch: one wait, once a resume
         trained = self._on_host()[1][self._trained.cpu().numpy()]
@@ -323,3 +335,8 @@ def _check_index(index: Any, device: torch.device) -> None:
         )
     if index.device.type not in ("cpu", device.type):
         raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")
+
+
+def _same_samples(one: Tensor, other: Tensor) -> bool:
+    """Whether two batches (B,) hold the same samples, in any order."""
+    return torch.equal(one, other) or torch.equal(one.sort().values, other.sort().values)

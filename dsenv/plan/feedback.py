@@ -92,9 +92,6 @@ class PlanSignals(SampleSignals):
 
     def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the outputs say, as signals; the history of the labels takes it in."""
-        if self.blind:
-            return super()._read(index, logits, labels, known)
-
         if self.label_history is None:
             self.label_history = LabelHistory(self.size, self.device)
         said, rival, probability = read_outputs_and_rival(logits, labels)
@@ -260,7 +257,9 @@ class Feedback:
         self.cost = cost
         self.values = ValueRecord(signals.size, signals.device)
         self._needing = (selector, controller, volume)
-        learning = [part for part in (selector, controller) if part is not None and part.observes]
+        learning: list[Any] = [selector] if selector.observes else []
+        if controller is not None and (controller.observes or controller.extra_views):
+            learning.append(controller)
         names = ("logits", "features")
         self._needs = {name: any(getattr(part, f"needs_{name}") for part in learning) for name in names}
         self._buffer = EpochBuffer()

@@ -1,7 +1,6 @@
 """Forward passes: a model with its features, and scoring passes over data without training."""
 
 import functools
-import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from dsenv.augment.influence import evaluation_mode
 from dsenv.errors import shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks, values
+from dsenv.plan.collate import read_by_name
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""
@@ -70,27 +70,16 @@ def _models_of(function: Any, depth: int = 3) -> list[nn.Module]:
     """Models that a function holds: itself, what it is bound to, and what it reads by name."""
     if isinstance(function, nn.Module):
         return [function]
-    if depth == 0 or isinstance(function, type):
+    if depth == 0 or isinstance(function, type | types.ModuleType):
         return []
 
-    held: list[Any] = []
+    bound = [getattr(function, name, None) for name in ("__self__", "__wrapped__")]
+    held = [*bound, *read_by_name(function)]
     if isinstance(function, functools.partial):
         held += [function.func, *function.args, *function.keywords.values()]
-    held += [getattr(function, "__self__", None), getattr(function, "__wrapped__", None)]
-    if code := getattr(function, "__code__", None):
-        cells = (cell for cell in function.__closure__ or ())
-        held += [cell.cell_contents for cell in cells if cell != types.CellType()]
-        held += [function.__globals__.get(name) for name in code.co_names]
-        held += function.__defaults__ or ()
-    elif not inspect.ismodule(function):
+    if not isinstance(function, types.FunctionType):
         held += getattr(function, "__dict__", {}).values()
-
-    parts = (part for part in held if isinstance(part, nn.Module) or callable(part) or _is_plain_object(part))
-    return [model for part in parts for model in _models_of(part, depth - 1)]
-
-
-def _is_plain_object(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not inspect.ismodule(value) and not isinstance(value, type)
+    return [model for part in held for model in _models_of(part, depth - 1)]
 
 
 def full_pass(

@@ -18,8 +18,9 @@ OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "data
 class PositionIterator(Iterator[int]):
     """Positions of what is left of an epoch; a stateful loader may save how far it came.
 
-    The state says nothing that the plan's own state does not know better: what was trained on. After both
-    were loaded it goes over what is left by the plan, however many batches a loader had fetched ahead.
+    The plan's own state knows better what was trained on: after both were loaded this goes over what is left
+    by the plan. A loader that then skips batches by itself, since its snapshot is older than its state, skips
+    those.
 
     Args:
         epoch_sampler: says what is left.
@@ -154,7 +155,7 @@ class PlanLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))
-        self._epoch_sampler.record.places_left()  # says now, not at the first batch, that an epoch is over
+        self._epoch_sampler.record.check_left()  # says now, not at the first batch, that an epoch is over
         return self._made(iter(self.loader))
 
     def _made(self, raw: Iterator[tuple[Tensor, Any]]) -> Iterator[Batch]:

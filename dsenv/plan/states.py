@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import shown
+from dsenv.plain import differing
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
@@ -53,36 +54,16 @@ def _check_same(part: str, state: Mapping[str, Any], own: Mapping[str, Any], adv
         raise ValueError(f"this is no state of a DataPlan: {part!r} is missing; it is damaged")
     if missing := [name for name in own[part] if name not in saved]:
         raise ValueError(f"this is no state of a DataPlan: '{part}.{missing[0]}' is missing; it is damaged")
-    for name in [*own[part], *(name for name in saved if name not in own[part])]:
-        theirs, mine = saved.get(name), own[part].get(name)
-        if not _are_equal(theirs, mine):
-            where, theirs, mine = _innermost(name, theirs, mine)
-            raise ValueError(
-                f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build "
-                f"it with {advice}"
-            )
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two settings of plain data are equal, in type too."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_are_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_are_equal, one, other))
-    return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
+    if found := differing(own[part], saved):
+        where, mine, theirs = found
+        raise ValueError(
+            f"the state is of a plan with {where}={_words(theirs)}, this one has {_words(mine)}; build it "
+            f"with {advice}"
+        )
 
 
 def _words(value: Any) -> str:
     return value[:60] if isinstance(value, str) else shown(value)
-
-
-def _innermost(name: str, theirs: Any, mine: Any) -> tuple[str, Any, Any]:
-    """The first entry of two tables in which they differ, and its name."""
-    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
-        for key in [*mine, *(key for key in theirs if key not in mine)]:
-            if not _are_equal(theirs.get(key), mine.get(key)):
-                return _innermost(f"{name}.{key}", theirs.get(key), mine.get(key))
-    return name, theirs, mine
 
 
 def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Samples whose label looks wrong, found in the history of one training run."""
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dsenv import files
+from dsenv.errors import check_count
 from dsenv.signals import SampleSignals
 
 SHOWN = 10  # rows in the text of a table
@@ -84,9 +87,7 @@ class Suspects:
 
     def head(self, count: int = SHOWN) -> "Suspects":
         """The first `count` rows."""
-        if count < 0:
-            raise ValueError(f"count must be 0 or more, got {count}")
-        return self[:count]
+        return self[: check_count("count", count, 0)]
 
     def as_dict(self) -> dict[str, NDArray[Any]]:
         """The columns as arrays (M,) by name, as `pandas.DataFrame` takes them."""
@@ -94,10 +95,11 @@ class Suspects:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows with a line of names before them; `never_visited` is not among them."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Suspect._fields)
-            writer.writerows(self)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(Suspect._fields)
+        writer.writerows(self)
+        files.write(Path(path), text.getvalue().encode())
 
     def __len__(self) -> int:
         return len(self.position)

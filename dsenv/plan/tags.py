@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST = (
-    11,
-    1013,
-)  # first marks to try: beyond usual paddings, and small, since one may be taken for a length
+# First marks to try: beyond usual paddings, and small, for one may be taken for a length
+FIRST = (11, 1013)
 MOST = {  # largest whole number that a type holds exactly, together with all below
     torch.uint8: 255,
     torch.int8: 127,

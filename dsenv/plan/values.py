@@ -66,11 +66,7 @@ def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
         code: (B,) of `codes`; a sample with any bit is replaced whole, but for its label.
     """
     is_bad = code > 0
-    parts = {
-        "loss": seen.loss,
-        "logits": seen.logits,
-        "features": seen.features,
-    }
+    parts = {"loss": seen.loss, "logits": seen.logits, "features": seen.features}
     filled = {name: _filled(value, is_bad) for name, value in parts.items() if value is not None}
     return replace(seen, **filled, is_finite=True)
 
@@ -112,9 +108,9 @@ def described(code: Tensor) -> str:
             first = ", ".join(map(str, positions[:MOST_POSITIONS]))
             more = ", ..." if len(positions) > MOST_POSITIONS else ""
             samples = "1 sample" if len(positions) == 1 else f"{len(positions)} samples"
-            fault = "is no class" if kind == "label" else "was not finite"
-            words.append(f"the {kind} of {samples} {fault} (positions {first}{more})")
-    return " and ".join(words)
+            fault = "no class" if kind == "label" else "not finite"
+            words.append(f"{fault}: {kind} of {samples} (positions {first}{more})")
+    return ", ".join(words)
 
 
 class ValueRecord:

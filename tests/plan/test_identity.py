@@ -323,3 +323,14 @@ def test_a_rule_that_remembers_nothing_may_be_shared(name: str) -> None:
     part = new_plan(selector=name).selector
     plans = [new_plan(selector=part) for _ in range(2)]
     assert all(plan.selector is part for plan in plans)
+
+
+@pytest.mark.parametrize("shuffles", [False, True])
+def test_a_sampler_of_ones_own_may_mix_the_chosen_samples(shuffles: bool) -> None:
+    plan = new_plan(Rows(), ratio=0.47)
+    for _ in plan.epochs_left():
+        order = list(plan.sampler)
+        order = torch.tensor(order)[torch.randperm(len(order))].tolist() if shuffles else sorted(order)
+        batches = [plan.batch(*raw) for raw in DataLoader(plan.dataset, BATCH, sampler=order)]
+        assert len({batch.number for batch in batches}) == len(batches) == 10
+        assert sorted(rest(plan, batches)) == sorted(order)

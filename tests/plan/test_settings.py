@@ -114,7 +114,7 @@ def test_labels_that_a_loop_puts_in_are_left_out_and_said() -> None:
         labels = torch.where(batch.index == 42, 9, batch.labels)
         logits = torch.randn(len(labels), 4)
         plan.loss(batch._replace(labels=labels), logits.logsumexp(1), logits=logits)
-    with pytest.warns(UserWarning, match=r"the label of 1 sample is no class \(positions 42\)"):
+    with pytest.warns(UserWarning, match=r"no class: label of 1 sample \(positions 42\)"):
         plan.start_epoch(1)
 
 

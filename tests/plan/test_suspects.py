@@ -177,7 +177,7 @@ def test_the_table_can_be_cut_and_read():
     assert len(table.head(10_000)) == len(table)
     with pytest.raises(IndexError):
         table[len(table)]
-    with pytest.raises(ValueError, match="0 or more, got -1"):
+    with pytest.raises(ValueError, match="at least 0, got -1"):
         table.head(-1)
 
 

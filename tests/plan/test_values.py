@@ -1,6 +1,8 @@
 """Values that are not finite are left out of what a plan learns, counted, and said once an epoch."""
 
 import math
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -92,9 +94,7 @@ def numbers_in(state: Any) -> list[Tensor]:
     ],
 )
 def test_no_selector_takes_it_in(name: str, bad: str) -> None:
-    with pytest.warns(
-        UserWarning, match=rf"epoch \d: the loss of 1 sample was not finite \(positions {BAD}\)"
-    ):
+    with pytest.warns(UserWarning, match=rf"epoch \d: not finite: loss of 1 sample \(positions {BAD}\)"):
         plan, _ = train(name, UNHAPPY[bad], ratio=1.0 if name == "fixed_random" else 0.5)
     state = plan.state_dict()
     assert all(tensor.isfinite().all() for tensor in numbers_in(state))
@@ -121,7 +121,7 @@ def test_after_one_nan_the_signals_go_on() -> None:
     with pytest.warns(UserWarning) as said:
         plan, _ = train(ratio=1.0, when=[2], epochs=5)
     messages = [str(warning.message) for warning in said]
-    assert len(messages) == 1 and messages[0].startswith("epoch 2: the loss of 1 sample was not finite")
+    assert len(messages) == 1 and messages[0].startswith("epoch 2: not finite: loss of 1 sample")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clean, _ = train(ratio=1.0, when=[], epochs=5)
@@ -175,8 +175,8 @@ def test_codes_and_the_mean_of_the_others() -> None:
     nothing = mended(seen, torch.ones(4, dtype=torch.uint8))
     assert nothing.loss.tolist() == [0] * 4
     words = described(codes(seen, 2))
-    assert "the loss of 1 sample was not finite (positions 1)" in words
-    assert "the label of 2 samples is no class (positions 2, 3)" in words
+    assert "not finite: loss of 1 sample (positions 1)" in words
+    assert "no class: label of 2 samples (positions 2, 3)" in words
     assert is_finite(torch.tensor([[1e30, 1e38], [nan, 1]])).tolist() == [True, False]
 
 
@@ -191,7 +191,9 @@ def test_a_scoring_pass_with_values_that_are_not_finite() -> None:
         logits[(inputs == IMAGES[BAD]).flatten(1).all(1)] = float("nan")
         return logits
 
-    with pytest.warns(UserWarning, match=rf"a pass over the data: the loss of 1 sample.*\(positions {BAD}\)"):
+    with pytest.warns(
+        UserWarning, match=rf"a pass over the data: not finite: loss of 1 sample.*\(positions {BAD}\)"
+    ):
         plan.score(forward)
     assert all(tensor.isfinite().all() for tensor in numbers_in(plan.state_dict()))
     assert len(next(plan.batches()).index) == BATCH
@@ -282,3 +284,24 @@ def test_what_is_no_tensor_of_the_right_shape_is_named(given: dict[str, Any], me
     with pytest.raises(ValueError, match=message):
         plan.loss(batch, **{"losses": torch.ones(BATCH), **given})
     plan.loss(batch, torch.ones(BATCH))
+
+
+LEFT = """
+import torch
+from dsenv import DataPlan
+
+plan = DataPlan((torch.rand(40, 3), torch.arange(40) % 4), epochs=3, batch_size=10, classes=4)
+epochs = plan.epochs_left()
+next(epochs)
+plan.loss(next(plan.batches()), torch.full((10,), float("nan")))
+"""
+
+
+def test_a_loop_that_is_left_says_what_was_not_finite_but_not_at_the_end_of_python() -> None:
+    plan = DataPlan((IMAGES, LABELS), epochs=3, batch_size=BATCH)
+    with pytest.warns(UserWarning, match="epoch 0: not finite: loss of 8 samples"):
+        for _ in plan.epochs_left():
+            plan.loss(next(plan.batches()), torch.full((BATCH,), float("nan")))
+            break
+    done = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
