@@ -352,7 +352,7 @@ def test_what_a_forward_keeps_beside_its_buffers_is_named(kind):
 
 @pytest.mark.parametrize(
     ("name", "draw"),
-    [("numpy.random", np.random.rand), ("random", random.random)],  # noqa: NPY002
+    [("numpy.random", np.random.rand), ("random", random.random)],
 )
 def test_a_forward_that_draws_from_a_stream_that_all_share_is_refused(name, draw):
     class Noisy(nn.Module):
