@@ -83,7 +83,7 @@ def can_be_copied(model: nn.Module) -> bool:
 
 
 def _holds_outside(value: Any) -> bool:
-    """Whether a function holds variables from outside, which its copy holds too: the module itself, it may be."""
+    """Whether a function holds variables from outside, the module itself may be, which its copy holds too."""
     if isinstance(value, partial):
         return any(_holds_outside(part) for part in (value.func, *value.args, *value.keywords.values()))
     return isinstance(value, types.FunctionType) and value.__closure__ is not None
