@@ -1,11 +1,14 @@
 """Models as they are: what a module says beside its shapes holds in every form as for the module alone."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.prune import l1_unstructured
 
 from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.training.loop_replicas import LoopReplicas
@@ -80,6 +83,32 @@ def own_forward():
     return model
 
 
+def patched():
+    """A method wrapped from outside, as tools that quantise or log do."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    inner = model[0].forward
+    model[0].forward = lambda x: 3 * inner(x)
+    return model
+
+
+class Called(nn.Sequential):
+    """A container derived from `nn.Sequential` with a `__call__` of its own."""
+
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Rows(nn.Module):
+    """An LSTM, which `torch.func.vmap` has no rule for."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.memory(x.view(-1, 3, 2))[0][:, -1])
+
+
 class Net(nn.Module):
     """A module with a fixed projection, an unused head, and what `kind` adds."""
 
@@ -123,6 +152,16 @@ MODELS = {
     "in place": lambda: nn.Sequential(
         nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ELU(inplace=True), nn.Linear(8, 3)
     ),
+    "patched": patched,
+    "called": lambda: nn.Sequential(Called(nn.Linear(6, 6)), nn.Linear(6, 3)),
+    "called outermost": lambda: Called(nn.Linear(6, 3)),
+    "grouped features": lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Linear(8, 3)),
+    "grouped alike": lambda: nn.Sequential(
+        nn.Linear(6, 8), nn.GroupNorm(1, 8, affine=False), nn.Linear(8, 3)
+    ),
+    "lstm": Rows,
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))),
+    "pruned": lambda: nn.Sequential(l1_unstructured(nn.Linear(6, 8), "weight", 0.3), nn.Linear(8, 3)),
     **{
         name: lambda name=name: Net(name)
         for name in ("plain", "hidden", "count", "replaced", "noise", "mode", "centred")
@@ -221,6 +260,10 @@ def test_what_cannot_be_stacked_runs_in_a_loop():
         "derived container",
         "own forward",
         "count",
+        "patched",
+        "called outermost",
+        "grouped features",
+        "grouped alike",
     ):
         assert isinstance(make_replicas(task_of(MODELS[name]), 3, CPU), LoopReplicas), name
     for name in ("frozen layer", "frozen bias", "shared activation", "in place"):
@@ -238,7 +281,9 @@ def test_frozen_parameters_stay_bit_for_bit():
         assert not torch.equal(after[k]["2.weight"], before[k]["2.weight"])
 
 
-@pytest.mark.parametrize("model", ["slow layer", "count", "hidden", "replaced"])
+@pytest.mark.parametrize(
+    "model", ["slow layer", "count", "hidden", "replaced", "patched", "scripted", "pruned", "called"]
+)
 def test_copies_and_states_keep_all_of_it(model):
     task = task_of(MODELS[model])
     replicas = make_replicas(task, 2, CPU)
@@ -268,3 +313,63 @@ def test_a_model_with_nothing_to_train_or_with_other_outputs_in_training_is_name
         make_replicas(task_of(Auxiliary), 2, CPU)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         make_replicas(task_of(lambda: nn.Linear(6, 3).requires_grad_(False)), 2, CPU)
+
+
+def test_a_copy_can_be_made_before_the_first_step():
+    """The weight of a pruned layer is no leaf then, which `copy.deepcopy` does not take."""
+    replicas = make_replicas(task_of(MODELS["pruned"]), 2, CPU)
+    twin = copy.deepcopy(replicas)
+    found, wanted = stacked(twin, (1, 2)), stacked(replicas, (1, 2))
+    assert torch.equal(found[1], wanted[1])
+
+
+def test_a_layer_in_two_places_is_put_back_after_a_mapped_call():
+    replicas = make_replicas(task_of(shared_layer), 2, CPU, "vmap")
+    stacked(replicas, (1, 2))
+    assert torch.equal(stacked(copy.deepcopy(replicas), (3, 4))[1], stacked(replicas, (3, 4))[1])
+
+
+@pytest.mark.parametrize("kind", ["table", "list", "generator"])
+def test_what_a_forward_keeps_beside_its_buffers_is_named(kind):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+            self.kept = {"table": {"steps": 0}, "list": [], "generator": np.random.default_rng(0)}[kind]
+
+        def forward(self, x):
+            if self.training and kind == "table":
+                self.kept["steps"] += 1
+            elif self.training and kind == "list":
+                self.kept.append(len(x))
+            elif self.training:
+                x = x + float(self.kept.random())
+            return self.layer(x)
+
+    with pytest.raises(ValueError, match="changes kept, which its state_dict does not hold"):
+        make_replicas(task_of(Keeps), 2, CPU).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [("numpy.random", np.random.rand), ("random", random.random)],
+)
+def test_a_forward_that_draws_from_a_stream_that_all_share_is_refused(name, draw):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x * float(draw()) if self.training else x)
+
+    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    with pytest.raises(ValueError, match=f"draws from the global stream of {name}, "):
+        make_replicas(task_of(Noisy), 2, CPU)
+    assert np.array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert random.getstate() == before[1]
+
+
+def test_a_lazy_model_is_named():
+    with pytest.raises(ValueError, match=r"is lazy, 0\.weight has no shape yet"):
+        make_replicas(task_of(lambda: nn.Sequential(nn.LazyLinear(3))), 2, CPU)
