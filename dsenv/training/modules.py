@@ -25,6 +25,8 @@ HOOKS = (
 )
 PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 CONTAINERS = (list, tuple, dict, set, deque)
+FIXED = (int, float, complex, str, bytes, type(None), type, torch.dtype, types.BuiltinFunctionType)
+"""Types whose values never change."""
 OF_MODULE = frozenset(vars(nn.Module()))  # attributes of torch's own
 OTHER_STREAMS: tuple[tuple[str, Callable[[], Any], Callable[[Any], None]], ...] = (
     ("numpy.random", lambda: np.random.get_state(legacy=False), np.random.set_state),  # noqa: NPY002
@@ -70,9 +72,11 @@ def has_parameter_hooks(model: nn.Module) -> bool:
 
 def can_be_copied(model: nn.Module) -> bool:
     """Whether `copy.deepcopy` gives a model of its own, which shares nothing and lacks nothing."""
-    if has_parameter_hooks(model) or isinstance(model, torch.jit.ScriptModule):
+    if has_parameter_hooks(model):
         return False
     for part in model.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return False
         hooks = [hook for name in HOOKS for hook in getattr(part, name, {}).values()]
         held = vars(part).values()
         if any(_holds_outside(value) for value in (*hooks, *held)):
@@ -83,10 +87,14 @@ def can_be_copied(model: nn.Module) -> bool:
 
 
 def _holds_outside(value: Any) -> bool:
-    """Whether a function holds variables from outside, the module itself may be, which its copy holds too."""
+    """Whether a function holds objects from outside, the module itself may be, which its copy holds too."""
     if isinstance(value, partial):
         return any(_holds_outside(part) for part in (value.func, *value.args, *value.keywords.values()))
-    return isinstance(value, types.FunctionType) and value.__closure__ is not None
+    if not isinstance(value, types.FunctionType):
+        return False
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    return not all(isinstance(part, FIXED) for part in held)
 
 
 def is_tied(model: nn.Module) -> bool:
@@ -133,7 +141,7 @@ def observe_forward(model: nn.Module, samples: Tensor) -> tuple[Any, ForwardFact
         with torch.no_grad():
             outputs = model.train()(samples)
         draws = not torch.equal(stream.get_state(), before)
-        drawn = [name for name, read, _ in OTHER_STREAMS if describe(read()) != describe(others[name][0])]
+        drawn = [name for name, read, _ in OTHER_STREAMS if not _equal(read(), others[name][0])]
     finally:
         stream.set_state(before)
         for state, put in others.values():
@@ -162,7 +170,7 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
             elif isinstance(value, torch.Generator):
                 yield name, value.get_state()
             elif isinstance(value, np.random.Generator):
-                yield name, describe(generator_state(value))
+                yield name, generator_state(value)
             elif isinstance(value, random.Random):
                 yield name, value.getstate()
             elif isinstance(value, CONTAINERS) and key not in OF_MODULE:
@@ -174,4 +182,8 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
     return type(one) is type(other) and bool(one == other)

@@ -18,7 +18,7 @@ from dsenv.training.modules import (
     is_tied,
     observe_forward,
 )
-from dsenv.training.stacked import can_stack, can_stack_layer, layers
+from dsenv.training.stacked import can_stack, can_stack_layer, is_plain, layers
 from dsenv.training.stacked_replicas import StackedReplicas
 
 FORMS = ("stacked", "vmap", "loop")
@@ -104,35 +104,38 @@ def _needs_loop(model: nn.Module, task: Task, device: torch.device, facts: Forwa
     return None
 
 
-def _has_form(model: nn.Module, form: str) -> bool:
-    """Whether a form takes the layers of a model."""
+def _is_tried(model: nn.Module, task: Task, form: str) -> bool:
+    """Whether a form takes the layers of a model, and only a step can tell if it is right for them."""
     if form == "stacked":
-        return can_stack(model)
+        return can_stack(model) and not is_plain(model, task.dataset.sample_shape)
     return form == "vmap" and not any(isinstance(part, BATCH_STATISTICS) for part in model.modules())
 
 
 def _differs(task: Task, device: torch.device, facts: ForwardFacts, chosen: str) -> str | None:
     """What goes wrong when two replicas take a step in a stacked form; None where each is as it is alone."""
     train = task.dataset.train
-    place = torch.arange(6).remainder(len(train)).view(2, 3)
-    few = subset(train.images, train.labels, place.flatten(), "first samples")
-    data = ResidentSplit(few, task.dataset, device)
+    place = torch.arange(6).remainder(len(train))
+    data = ResidentSplit(subset(train.images, train.labels, place, "first samples"), task.dataset, device)
     index = torch.arange(6, device=device).view(2, 3)
     samples, labels = data.gather(index), data.labels[index]
 
+    # The loss may draw from torch's global streams, which are left as they were
     together = StackedReplicas(task, 2, device, False, facts, by_vmap=chosen == "vmap")
     alone = []
-    for replica in range(2):
-        together.start(replica, replica)
-        model = fresh_model(task, replica).to(device).train()
-        with torch.no_grad():
-            alone.append(model(samples[replica].clone()).float())
-    try:
-        weight, rates = torch.ones(2, 3, device=device), torch.zeros(2, device=device)
-        found = together.step(samples, index, labels, weight, [3, 3], rates).logits
-    except Exception as error:  # noqa: BLE001  # of an operation that has no form with a replica axis
-        first = str(error).partition("\n")[0]
-        return f"an operation that has no such form ({type(error).__name__}: {first})"
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for replica in range(2):
+            together.start(replica, replica)
+            model = fresh_model(task, replica).to(device).train()
+            with torch.no_grad():
+                alone.append(model(samples[replica].clone()).float())
+        try:
+            weight, rates = torch.ones(2, 3, device=device), torch.zeros(2, device=device)
+            found = together.step(samples, index, labels, weight, [3, 3], rates).logits
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of an operation that has no form with a replica axis
+            first = str(error).partition("\n")[0]
+            return f"an operation that has no such form ({type(error).__name__}: {first})"
 
     assert found is not None
     wanted = torch.stack(alone)
@@ -163,7 +166,7 @@ def make_replicas(
     chosen = choose_form(model, replicas, device) if form == "auto" else form
 
     reason = _needs_loop(model, task, device, facts) if chosen == "vmap" else None
-    if reason is None and _has_form(model, chosen):
+    if reason is None and _is_tried(model, task, chosen):
         reason = _differs(task, device, facts, chosen)
     if reason is not None and form == "auto":
         chosen = "loop"

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils.prune import l1_unstructured
 
 from dsenv.tasks import Recipe, Task, from_tensors
+from dsenv.training import replicas as replicas_module
 from dsenv.training.loop_replicas import LoopReplicas
+from dsenv.training.modules import can_be_copied
 from dsenv.training.replicas import make_replicas
 
 CPU = torch.device("cpu")
@@ -91,6 +93,21 @@ def patched():
     return model
 
 
+def patched_by_default():
+    """As `patched`, with the wrapped method in a default argument."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[0].forward = lambda x, inner=model[0].forward: 3 * inner(x)
+    return model
+
+
+def kept_bias():
+    """A layer whose bias is a buffer, which no step changes."""
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    del model[0].bias
+    model[0].register_buffer("bias", torch.ones(8))
+    return model
+
+
 class Called(nn.Sequential):
     """A container derived from `nn.Sequential` with a `__call__` of its own."""
 
@@ -153,6 +170,8 @@ MODELS = {
         nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ELU(inplace=True), nn.Linear(8, 3)
     ),
     "patched": patched,
+    "patched by default": patched_by_default,
+    "kept bias": kept_bias,
     "called": lambda: nn.Sequential(Called(nn.Linear(6, 6)), nn.Linear(6, 3)),
     "called outermost": lambda: Called(nn.Linear(6, 3)),
     "grouped features": lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Linear(8, 3)),
@@ -282,7 +301,19 @@ def test_frozen_parameters_stay_bit_for_bit():
 
 
 @pytest.mark.parametrize(
-    "model", ["slow layer", "count", "hidden", "replaced", "patched", "scripted", "pruned", "called"]
+    "model",
+    [
+        "slow layer",
+        "count",
+        "hidden",
+        "replaced",
+        "patched",
+        "patched by default",
+        "scripted",
+        "pruned",
+        "called",
+        "kept bias",
+    ],
 )
 def test_copies_and_states_keep_all_of_it(model):
     task = task_of(MODELS[model])
@@ -327,6 +358,53 @@ def test_a_layer_in_two_places_is_put_back_after_a_mapped_call():
     replicas = make_replicas(task_of(shared_layer), 2, CPU, "vmap")
     stacked(replicas, (1, 2))
     assert torch.equal(stacked(copy.deepcopy(replicas), (3, 4))[1], stacked(replicas, (3, 4))[1])
+
+
+def test_functions_that_hold_numbers_alone_are_copied():
+    def activation(scale):
+        return lambda x, shift=1: scale * x.relu() + shift
+
+    model, scale = nn.Linear(6, 3), torch.ones(1)
+    model.activation = activation(2)
+    assert can_be_copied(model)
+    model.activation = activation(scale)
+    assert not can_be_copied(model)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "plain"),
+    [
+        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)], (6,), True),
+        (
+            [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
+            (1, 6, 6),
+            True,
+        ),
+        ([nn.Flatten(), nn.Sequential(nn.Linear(6, 8), nn.Tanh()), nn.Linear(8, 3)], (2, 3), True),
+        ([nn.Linear(6, 4), nn.GroupNorm(2, 4), nn.Linear(4, 3)], (6,), False),
+        ([nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 3)], (2, 3), False),
+        ([Called(nn.Linear(6, 6)), nn.Linear(6, 3)], (6,), False),
+        ([*kept_bias()], (6,), False),
+    ],
+)
+def test_only_usual_models_are_stacked_without_a_trial(layers, shape, plain, monkeypatch):
+    model = nn.Sequential(*layers)
+    data = from_tensors(torch.randn(30, *shape), torch.arange(30) % 3, validation=6, test=6)
+    tried = []
+    monkeypatch.setattr(replicas_module, "_differs", lambda *_: tried.append(True))
+    make_replicas(Task(data, lambda: copy.deepcopy(model), Recipe()), 2, CPU, "stacked")
+    assert tried == [True] * (not plain)
+
+
+def test_a_trial_leaves_the_global_stream_as_it_was():
+    def loss(logits, labels):
+        return F.cross_entropy(logits, labels, reduction="none") * torch.rand(len(labels))
+
+    task = task_of(MODELS["plain"])
+    task = Task(task.dataset, task.model, task.recipe, loss)
+    before = torch.get_rng_state()
+    make_replicas(task, 2, CPU, "vmap")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", ["table", "list", "generator"])
