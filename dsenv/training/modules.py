@@ -4,6 +4,7 @@ import random
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,8 +132,7 @@ def observe_forward(model: nn.Module, samples: Tensor) -> tuple[Any, ForwardFact
 
     The global streams of torch, NumPy and Python are left as they were.
     """
-    on_gpu = samples.device.type == "cuda"
-    stream = torch.cuda.default_generators[_index(samples.device)] if on_gpu else torch.default_generator
+    stream = _streams(samples.device)[-1]
     before, version = stream.get_state(), samples._version
     others = {name: (read(), put) for name, read, put in OTHER_STREAMS}
     kept = {name for name, _ in model.named_buffers()} | set(model.state_dict())
@@ -154,8 +154,23 @@ def observe_forward(model: nn.Module, samples: Tensor) -> tuple[Any, ForwardFact
     return outputs, ForwardFacts(samples._version != version, draws, elsewhere, changes, forgets)
 
 
-def _index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
+@contextmanager
+def streams_kept(device: torch.device) -> Iterator[None]:
+    """Leave torch's global streams, of the CPU and of the device, as they were."""
+    before = [(stream, stream.get_state()) for stream in _streams(device)]
+    try:
+        yield
+    finally:
+        for stream, state in before:
+            stream.set_state(state)
+
+
+def _streams(device: torch.device) -> list[torch.Generator]:
+    """The global streams of torch, that of the device last."""
+    if device.type != "cuda":
+        return [torch.default_generator]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[index]]
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from dsenv.training.modules import (
     is_hooked,
     is_tied,
     observe_forward,
+    streams_kept,
 )
 from dsenv.training.stacked import can_stack, can_stack_layer, is_plain, layers
 from dsenv.training.stacked_replicas import StackedReplicas
@@ -119,10 +120,10 @@ def _differs(task: Task, device: torch.device, facts: ForwardFacts, chosen: str)
     index = torch.arange(6, device=device).view(2, 3)
     samples, labels = data.gather(index), data.labels[index]
 
-    # The loss may draw from torch's global streams, which are left as they were
+    # The loss may draw from torch's global streams
     together = StackedReplicas(task, 2, device, False, facts, by_vmap=chosen == "vmap")
     alone = []
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with streams_kept(device):
         for replica in range(2):
             together.start(replica, replica)
             model = fresh_model(task, replica).to(device).train()
