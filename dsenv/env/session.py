@@ -133,6 +133,8 @@ class Session:
         """(K, T) samples of each interval by the volume schedule."""
         self.finished: Flags = np.ones(replicas, np.bool_)
         """(K,) episodes that are over, or were never begun."""
+        self.selection: StackedSelection | None = None
+        """What the last interval trained on; None before the first, and in a session that was loaded."""
         self.history = History(replicas, config.intervals, config.bins, self.control.size)
         self.state = self._blank_state()
         self.built = {name: attributes_of(part) for name, part in self.fixed_parts().items()}
@@ -243,6 +245,7 @@ class Session:
 
         # 2. The selector makes samples of it.
         selection = self.stacked_selector.choose(log_weight, number.tolist(), self.trainer, self.streams)
+        self.selection = selection
 
         # 3. The trainer trains every replica once on its samples, augmented by the hooks.
         give_strengths(decision, self.controllers)

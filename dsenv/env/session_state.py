@@ -91,6 +91,7 @@ def load_session(session: Session, state: Mapping[str, Any]) -> None:
     session.history.load_state_dict(state["history"])
     session.planned = fitted("planned", state["planned"], session.planned)
     session.finished = fitted("finished", state["finished"], session.finished)
+    session.selection = None
     session.context = [Context(**values) for values in listed("context", state["context"], session.count)]
 
     # The parts of each episode

@@ -3,28 +3,27 @@
 Nothing else in dsenv reads a test split.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
-from dsenv import files
 from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.config import EnvConfig
-from dsenv.env.vector_env import TrainingVectorEnv
+from dsenv.evaluation.runs import Floats, Runs, run_episodes
+from dsenv.evaluation.statistics import interval
+from dsenv.evaluation.trace import Trace
 from dsenv.tasks.task import Task
 from dsenv.volume.budget import FORWARD_COST
 
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
 REFERENCE = "all_data"  # gains are measured against this agent, seed by seed
+CHANCE = "random"  # and against this one
 MOST_REPLICAS = 64  # training runs side by side
 
 Accuracies = NDArray[np.float64]
@@ -68,111 +67,51 @@ class Row:
     """Training runs whose loss became infinite."""
     wrong_late: float | None = None
     """Share of wrong labels among the samples of the last third of the intervals, mean over seeds."""
+    over_random_mean: float | None = None
+    """Accuracy minus that of random selection on the same seed, mean over seeds; None where not run."""
+    over_random_low: float | None = None
+    over_random_high: float | None = None
+    seconds: float | None = None
+    """Seconds of one training run, the scoring of test splits left out, mean over seeds."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, and what each agent selected over time."""
+    """All rows, and what each agent did over time."""
 
     env: str
     """Its id, or the stem of the TOML where it is not registered."""
     agent: str
     """The agent the evaluation is about."""
     rows: list[Row]
-    schedules: dict[str, NDArray[np.float32]]
-    """By agent: (contexts, T, B) share of the selection from each loss-rank bin, mean over seeds."""
-    ratios: dict[str, NDArray[np.float32]]
-    """By agent: (contexts, T) ratio of each interval, mean over seeds."""
-    wrong: dict[str, NDArray[np.float32]]
-    """By agent: (contexts, T) share of wrong labels in each interval's selection, mean over seeds."""
-    strengths: dict[str, NDArray[np.float32]]
-    """By agent that decides strengths: (contexts, T, S) strength of each stability bin, mean over seeds."""
     contexts: list[dict[str, Any]]
+    traces: dict[str, list[Trace]]
+    """By agent: what it did in each context."""
 
-    def save(self, path: Path) -> None:
-        """Write the rows as JSON."""
-        content = {"env": self.env, "agent": self.agent, "rows": [asdict(row) for row in self.rows]}
-        files.write_text(path, json.dumps(content, indent=1) + "\n")
+    @property
+    def schedules(self) -> dict[str, Floats]:
+        """By agent: (contexts, T, B) share of the selection from each loss-rank bin, mean over seeds."""
+        return self._stacked("selected")
 
+    @property
+    def ratios(self) -> dict[str, Floats]:
+        """By agent: (contexts, T) ratio of each interval, mean over seeds."""
+        return self._stacked("ratio")
 
-def interval(values: Accuracies) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of (S,) values; of length 0 where they are all the same."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return float(values.mean()), float(values.mean())
-    rng = np.random.default_rng(0)
-    result = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=rng)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    @property
+    def wrong(self) -> dict[str, Floats]:
+        """By agent: (contexts, T) share of wrong labels in each interval's selection, mean over seeds."""
+        return self._stacked("wrong")
 
+    @property
+    def strengths(self) -> dict[str, Floats]:
+        """By agent that decides strengths: (contexts, T, S) of each stability bin, mean over seeds."""
+        return {name: found for name, found in self._stacked("strengths").items() if found.shape[2]}
 
-@dataclass
-class Runs:
-    """What one agent did in one context, over S seeds."""
-
-    accuracy: Accuracies
-    samples_used: NDArray[np.int64]
-    full: NDArray[np.int64]
-    """(S,) samples seen where all data is trained on."""
-    selected: NDArray[np.float32]
-    """(S, T, B)."""
-    ratio: NDArray[np.float32]
-    """(S, T)."""
-    wrong: NDArray[np.float32]
-    """(S, T) share of wrong labels in the selection."""
-    strengths: NDArray[np.float32]
-    """(S, T, bins) strength of each stability bin; no bins where the agent does not decide it."""
-    diverged: NDArray[np.bool_]
-    extra_forwards: NDArray[np.int64]
-    """(S,) samples of forward passes without training."""
-
-    @classmethod
-    def of(
-        cls, env: TrainingVectorEnv, diverged: NDArray[np.bool_], extra_forwards: NDArray[np.int64]
-    ) -> "Runs":
-        """Results of an environment's finished runs; the accuracy of a diverged one is that of a guess."""
-        parts, order = [], []
-        for session, rows in env.episodes.parts():
-            score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
-            part = cls(
-                accuracy=np.where(diverged[rows], 1 / session.task.dataset.classes, score),
-                samples_used=session.state.budget.spent.copy(),
-                full=session.state.budget.capacity * session.config.intervals,
-                selected=session.history.selected.copy(),
-                ratio=session.history.scalars["ratio"].copy(),
-                wrong=session.history.scalars["wrong_labels"].copy(),
-                strengths=session.history.strengths(session.control),
-                diverged=diverged[rows],
-                extra_forwards=extra_forwards[rows],
-            )
-            parts.append(part)
-            order.append(rows)
-
-        # In the order of the environment's replicas
-        whole, place = _joined(parts), np.argsort(np.concatenate(order))
-        return cls(**{name: values[place] for name, values in vars(whole).items()})
-
-
-def run_episodes(
-    env: TrainingVectorEnv, agent: Agent, seeds: Sequence[int], context: Mapping[str, Any]
-) -> Runs:
-    """Run one episode a seed to its end and test the trained models.
-
-    Args:
-        env: with autoreset mode "Disabled" and as many environments as there are seeds.
-        agent: decides, deterministically.
-        seeds: of the episodes.
-        context: values to set; the others are drawn.
-    """
-    observation, _ = env.reset(seed=list(seeds), options={"context": context})
-    diverged = np.zeros(env.num_envs, np.bool_)
-    state, start = None, np.ones(env.num_envs, np.bool_)  # for policies with a memory; all begin together
-
-    while not env.episodes.finished.all():
-        actions, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
-        start = np.zeros_like(start)
-        observation, _, _, _, info = env.step(actions)
-        diverged |= info["diverged"]
-
-    return Runs.of(env, diverged, info["extra_forwards"])
+    def _stacked(self, what: str) -> dict[str, Floats]:
+        return {
+            name: np.stack([getattr(trace, what) for trace in traces]) for name, traces in self.traces.items()
+        }
 
 
 def evaluate(
@@ -182,6 +121,7 @@ def evaluate(
     *,
     seeds: int = 64,
     device: str = "auto",
+    curves: bool = True,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate agents in every evaluation context of an environment, all on the same seeds.
@@ -192,6 +132,8 @@ def evaluate(
         about: name of the agent that the evaluation is about.
         seeds: training runs of each agent in each context.
         device: where the training runs.
+        curves: score the test split after every interval too, for curves over samples seen. It changes no
+            other number; the seconds it takes are in the traces.
         progress: show a progress bar.
 
     Raises:
@@ -204,7 +146,7 @@ def evaluate(
     for entry in entries:
         bar.set_description(f"evaluating {entry.name}")
         settings = (env if "task" in entry.agent.env else shared).with_overrides(entry.agent.env)
-        for number, found in enumerate(_runs_of(entry, settings, contexts, seeds, device, bar)):
+        for number, found in enumerate(_runs_of(entry, settings, contexts, seeds, device, curves, bar)):
             runs[entry.name, number] = found
     bar.close()
 
@@ -217,6 +159,7 @@ def _runs_of(
     contexts: Sequence[Mapping[str, Any]],
     seeds: int,
     device: str,
+    curves: bool,
     bar: Any,
 ) -> list[Runs]:
     """What an agent did in each context, over all seeds; at most `MOST_REPLICAS` runs side by side."""
@@ -228,9 +171,10 @@ def _runs_of(
 
         first = FIRST_SEED + start
         for found, context in zip(parts, contexts, strict=True):
-            found.append(run_episodes(vector, agent, range(first, first + size), context))
+            episodes = range(first, first + size)
+            found.append(run_episodes(vector, agent, episodes, context, curves=curves))
             bar.update(size)
-    return [_joined(found) for found in parts]
+    return [Runs.joined(found) for found in parts]
 
 
 def _evaluation(
@@ -245,15 +189,8 @@ def _evaluation(
         env=f"{NAMESPACE}/{env.name}" if env.name in names_of("envs") else env.name,
         agent=about,
         rows=[_row(runs, name, number, context) for number, context in enumerate(contexts) for name in names],
-        schedules={name: _means(runs, name, "selected", len(contexts)) for name in names},
-        ratios={name: _means(runs, name, "ratio", len(contexts)) for name in names},
-        wrong={name: _means(runs, name, "wrong", len(contexts)) for name in names},
-        strengths={
-            name: _means(runs, name, "strengths", len(contexts))
-            for name in names
-            if runs[name, 0].strengths.shape[2]
-        },
         contexts=contexts,
+        traces={name: [Trace.of(runs[name, number]) for number in range(len(contexts))] for name in names},
     )
 
 
@@ -271,21 +208,18 @@ def _contexts(env: Definition) -> list[dict[str, Any]]:
     return EnvConfig(**settings).evaluation()
 
 
-def _joined(parts: Sequence[Runs]) -> Runs:
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
-    return Runs(**columns)
-
-
-def _means(runs: Mapping[tuple[str, int], Runs], name: str, what: str, contexts: int) -> NDArray[np.float32]:
-    """Mean over seeds for each context; NaN where no seed got that far."""
-    rows = [getattr(runs[name, number], what) for number in range(contexts)]
-    return np.stack([np.ma.masked_invalid(row).mean(0).filled(np.nan) for row in rows]).astype(np.float32)
-
-
 def _wrong_late(found: Runs) -> float | None:
     """Share of wrong labels in the last third of the intervals; None where no run got that far."""
     last = found.wrong[:, -max(1, found.wrong.shape[1] // 3) :]
     return float(np.nanmean(last)) if np.isfinite(last).any() else None
+
+
+def _gain(found: Runs, reference: Runs | None) -> tuple[float | None, float | None, float | None]:
+    """Accuracy minus that of the reference on the same seeds: mean and 95 % interval."""
+    if reference is None:
+        return None, None, None
+    gain = found.accuracy - reference.accuracy
+    return float(gain.mean()), *interval(gain)
 
 
 def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: Mapping[str, Any]) -> Row:
@@ -293,8 +227,8 @@ def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: 
     low, high = interval(found.accuracy)
 
     reference = runs.get((REFERENCE, number))
-    gain = None if reference is None else found.accuracy - reference.accuracy
-    gain_low, gain_high = (None, None) if gain is None else interval(gain)
+    gain, gain_low, gain_high = _gain(found, reference)
+    over_random, over_random_low, over_random_high = _gain(found, runs.get((CHANCE, number)))
     own_full = (reference or found).full
 
     return Row(
@@ -309,9 +243,13 @@ def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: 
         accuracy_high=high,
         samples_used=float(found.samples_used.mean()),
         seeds=len(found.accuracy),
-        gain_mean=None if gain is None else float(gain.mean()),
+        gain_mean=gain,
         gain_low=gain_low,
         gain_high=gain_high,
         diverged=int(found.diverged.sum()),
         wrong_late=_wrong_late(found),
+        over_random_mean=over_random,
+        over_random_low=over_random_low,
+        over_random_high=over_random_high,
+        seconds=float(np.nanmax(found.seconds, 1).mean()),
     )

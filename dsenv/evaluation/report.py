@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsenv import files
-from dsenv.env.render import bin_colors
 from dsenv.evaluation.compare import Evaluation, Row
+from dsenv.evaluation.storage import save
+from dsenv.tracking.pictures import bin_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,5 +257,5 @@ def write_report(evaluation: Evaluation, folder: Path, step: int, prefix: str = 
 
     # Last: whoever finds it knows that everything is there
     json_path = folder / f"{prefix}evaluation.json"
-    evaluation.save(json_path)
+    save(evaluation, json_path, {"step": step})
     return [json_path, *written]

@@ -313,6 +313,21 @@ class Trainer:
         return Score(correct / data.size, likelihood / data.size)
 
     @torch.no_grad()
+    def class_hits(self, split: str) -> tuple[Tensor, Tensor]:
+        """Samples of each class that every replica predicts as labelled (K, C), and how many there are (C,).
+
+        In evaluation mode, as `evaluate`, whose accuracy is the share over all classes.
+        """
+        data, classes = self.split(split), self.task.dataset.classes
+        self.replicas.features_wanted = False
+        hits = torch.zeros(self.replicas.count, classes, device=self.device)
+
+        for where, logits, _ in self._predictions(data):
+            wanted = data.labels[where].expand(len(hits), -1)
+            hits.scatter_add_(1, wanted, (logits.argmax(-1) == wanted).float())
+        return hits, data.labels.bincount(minlength=classes)
+
+    @torch.no_grad()
     def scoring_pass(self, split: str) -> list[ModelOutputs]:
         """One forward pass over a split: the outputs of each replica for every sample, with features.
 

@@ -97,7 +97,7 @@ class Counting:
 
 
 def test_the_state_of_a_policy_travels_through_an_evaluation():
-    from dsenv.evaluation.compare import run_episodes
+    from dsenv.evaluation.runs import run_episodes
 
     env = load_vector("Tiny-Curriculum-v0", 2, autoreset_mode="Disabled")
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeyp
 
 def test_a_recurrent_policy_is_restored_and_evaluated():
     pytest.importorskip("sb3_contrib")
-    from dsenv.evaluation.compare import run_episodes
+    from dsenv.evaluation.runs import run_episodes
 
     settings = {"hyperparameters": SHORT["recurrent_ppo"], "num_envs": 2}
     agent = definition("agents", "recurrent_ppo").with_overrides(settings).build()

@@ -8,7 +8,7 @@ import pytest
 import dsenv
 from dsenv.catalogue import definition, load_vector
 from dsenv.env import TrainingEnv
-from dsenv.evaluation.compare import run_episodes
+from dsenv.evaluation.runs import run_episodes
 from dsenv.tasks import Task
 from dsenv.tasks.digits import digits
 

@@ -6,7 +6,6 @@ import pytest
 import dsenv
 from dsenv.catalogue import definition
 from dsenv.evaluation import Entry, evaluate, markdown_table, write_report
-from dsenv.evaluation.compare import interval
 from dsenv.evaluation.report import (
     accuracy_figure,
     gains,
@@ -15,6 +14,7 @@ from dsenv.evaluation.report import (
     strength_figure,
     wrong_label_table,
 )
+from dsenv.evaluation.statistics import interval
 
 ENV = definition("envs", "Tiny-Curriculum-v0")
 

@@ -1,0 +1,72 @@
+"""An evaluation as a JSON file, and back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from dsenv import files
+from dsenv.evaluation.compare import Evaluation, Row
+from dsenv.evaluation.trace import Trace
+
+LAYOUT = 2  # 1 had the rows alone
+RESULT = "evaluation.json"
+
+
+def save(evaluation: Evaluation, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write an evaluation as JSON: the rows of the table, and what every agent did over time.
+
+    Args:
+        evaluation: what to write.
+        path: of the file.
+        facts: plain values that stand beside it: its number, the agent's steps, when it was made.
+    """
+    content = {
+        "layout": LAYOUT,
+        "env": evaluation.env,
+        "agent": evaluation.agent,
+        **facts,
+        "rows": [asdict(row) for row in evaluation.rows],
+        "contexts": evaluation.contexts,
+        "traces": {name: [t.plain() for t in traces] for name, traces in evaluation.traces.items()},
+    }
+    files.write_text(path, json.dumps(content, separators=(",", ":")).replace('"rows"', '\n"rows"') + "\n")
+
+
+def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
+    """An evaluation and the facts beside it; one of layout 1 has no traces.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of a newer version.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        layout = content.get("layout", 1)
+        if layout > LAYOUT:
+            raise ValueError(f"it has layout {layout}, and this version of dsenv reads up to {LAYOUT}")
+        known = {field.name for field in fields(Row)}
+        rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]
+        contexts = content.get("contexts") or _contexts(rows)
+        traces = {
+            name: [Trace.from_plain(plain) for plain in found]
+            for name, found in content.get("traces", {}).items()
+        }
+        evaluation = Evaluation(content["env"], content["agent"], rows, contexts, traces)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no whole evaluation ({type(error).__name__}: {error}): make it again with "
+            f"python train_agent.py --evaluate {path.parent}"
+        ) from error
+
+    own = {"rows", "contexts", "traces", "env", "agent", "layout"}
+    return evaluation, {key: value for key, value in content.items() if key not in own}
+
+
+def _contexts(rows: list[Row]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if row.context not in found:
+            found.append(dict(row.context))
+    return found
