@@ -98,7 +98,7 @@ class Pictures:
         """
         parts = sessions_of(env)
         intervals = parts[0][0].config.intervals if parts else 0
-        lead = 0 if self._last else 1.5 * intervals * env.num_envs  # until all moments were seen
+        lead = 0 if self._last else 2 * intervals * env.num_envs  # until all moments were seen
         is_due = step - self._last >= total / self.number - lead
         if not parts:
             if is_due:
