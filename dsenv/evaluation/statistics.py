@@ -27,6 +27,19 @@ def interval(values: Scores) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def band(curves: Scores) -> tuple[Scores, Scores, Scores]:
+    """Mean (T,) of curves (S, T) and the ends of its 95 % bootstrap interval, whole curves drawn anew."""
+    finite = np.ma.masked_invalid(np.asarray(curves, np.float64))
+    mean = finite.mean(0).filled(np.nan)
+    if len(curves) < 2:
+        return mean, mean, mean
+    drawn = np.random.default_rng(SEED).multinomial(len(curves), [1 / len(curves)] * len(curves), RESAMPLES)
+    weight = drawn @ ~np.ma.getmaskarray(finite)
+    means = np.divide(drawn @ finite.filled(0), weight, out=np.full(weight.shape, np.nan), where=weight > 0)
+    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return mean, low, high
+
+
 def interquartile_mean(scores: Scores) -> float:
     """Mean of the middle half of all scores (S, M), contexts together."""
     return float(trim_mean(scores, 0.25, axis=None))

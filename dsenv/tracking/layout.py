@@ -48,4 +48,6 @@ def evaluation_layout(contexts: Sequence[tuple[str, str, str, str]]) -> Layout:
     Args:
         contexts: title, and the tags of the mean, of the lower and of the upper edge.
     """
-    return {EVALUATION: {title: ["Margin", [mean, low, high]] for title, mean, low, high in contexts}}
+    # TensorBoard shows charts with bands last to first
+    charts = {title: ["Margin", [mean, low, high]] for title, mean, low, high in reversed(contexts)}
+    return {EVALUATION: charts}
