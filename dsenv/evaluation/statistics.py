@@ -2,7 +2,7 @@
 
 Scores are (S, M): S seeds, the same for all agents, in M contexts. Definitions are those of rliable (Agarwal
 et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021), whose tasks are
-our contexts. Statistics take any number of such tables at once, (..., S, M), so that a bootstrap needs no loop.
+our contexts. Statistics take many such tables at once, (..., S, M), so that a bootstrap needs no loop.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,10 @@ def band(values: Scores, resamples: int = 2000) -> tuple[Scores, Scores]:
 
 
 def interquartile_mean(scores: Scores) -> Any:
-    """Mean of the middle half of all scores of a table (..., S, M), contexts together; a float for one table."""
+    """Mean of the middle half of all scores of a table (..., S, M), contexts together.
+
+    A float for one table.
+    """
     return trim_mean(scores.reshape(*scores.shape[:-2], -1), 0.25, axis=-1)
 
 
@@ -67,9 +70,9 @@ def stratified_interval(
 ) -> tuple[float, float]:
     """95 % bootstrap interval of a statistic: seeds are drawn anew within each context, for all agents alike.
 
-    With scores of A agents that were trained alike but for their seed, (A, S, M), agents are drawn first, then
-    evaluation seeds; the interval then covers the luck of training too. Of few agents it is too short: with
-    two, they are the same one in half of the draws.
+    With scores of A agents that were trained alike but for their seed, (A, S, M), agents are drawn first,
+    then evaluation seeds; the interval then covers the luck of training too. Of few agents it is too short:
+    with two, they are the same one in half of the draws.
 
     Use::
 
@@ -122,7 +125,7 @@ def mean_difference(scores: Scores, others: Scores) -> Any:
     return (scores - others).mean((-2, -1))
 
 
-def at_cost(curve: Scores, cost: Scores, wanted: float) -> NDArray[np.float64]:
+def at_cost(curve: Scores, cost: NDArray[Any], wanted: float) -> NDArray[np.float64]:
     """Accuracy (S,) of each run at an equal cost, between two intervals on a straight line.
 
     Args:
@@ -135,7 +138,7 @@ def at_cost(curve: Scores, cost: Scores, wanted: float) -> NDArray[np.float64]:
     return np.array([_at(wanted, x, y) for x, y in zip(spent, curve, strict=True)], dtype=np.float64)
 
 
-def _at(wanted: float, cost: Scores, curve: Scores) -> float:
+def _at(wanted: float, cost: NDArray[Any], curve: Scores) -> float:
     """Accuracy of one run (T,) at a cost."""
     known = np.isfinite(cost) & np.isfinite(curve)
     if not known.any():

@@ -28,9 +28,7 @@ def test_interquartile_mean_is_that_of_the_middle_half():
 def test_probability_of_improvement_counts_pairs_and_halves_ties():
     scores, others = np.array([[1.0], [3.0]]), np.array([[1.0], [2.0], [4.0]])
     assert probability_of_improvement(scores, others) == pytest.approx((0.5 + 2) / 6)
-    slow = [
-        np.mean([(a > b) + (a == b) / 2 for a in SCORES[:, m] for b in OTHERS[:, m]]) for m in range(4)
-    ]
+    slow = [np.mean([(a > b) + (a == b) / 2 for a in SCORES[:, m] for b in OTHERS[:, m]]) for m in range(4)]
     assert probability_of_improvement(SCORES, OTHERS) == pytest.approx(np.mean(slow))
     assert probability_of_improvement(SCORES, SCORES) == pytest.approx(0.5)
     assert probability_of_improvement(SCORES + 1, OTHERS) == 1
