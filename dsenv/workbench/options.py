@@ -32,6 +32,7 @@ examples:
                                                                  against published methods
   python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
                                                                  a policy file, from anywhere
+  python train_agent.py --report runs/RUN                        one HTML page of a run, or of several
   tensorboard --logdir runs                                      see the curves
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
@@ -109,6 +110,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RUN_OR_FILE",
         help="evaluate the policy of a run, or a policy.safetensors; with --env elsewhere",
+    )
+    instead.add_argument(
+        "--report",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="write a self-contained HTML page of what is in these run folders: RUN/report.html, or for "
+        "several runs report-*.html in --out",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
 

@@ -283,7 +283,7 @@ def training(drawer: Drawer, trainings: Sequence[Training]) -> list[Chart]:
             number = numbers.get(run.label)
             known = number is not None
             colour = colour_of(drawer.sheet, number) if number is not None else svg.agent_colour(place % LOUD)
-            steps, (low, high) = run.steps / 1000, band(run.rewards)
+            steps, (low, high) = run.steps / 1000, band(run.rewards.T)
             shade = axis.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
             (drawn,) = axis.plot(steps, run.rewards.mean(1), "o-", color=colour, markersize=3)
 
