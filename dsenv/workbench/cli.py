@@ -216,18 +216,8 @@ def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, state: A
 def _page(args: argparse.Namespace) -> int:
     from dsenv.workbench.report import report
 
-    given = (
-        "env",
-        "agent",
-        "steps",
-        "num_envs",
-        "seed",
-        "env_set",
-        "agent_set",
-        "device",
-        "threads",
-        "compare",
-    )
+    settings = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set")
+    given = (*settings, "device", "threads", "compare")
     idle = [name for name in given if getattr(args, name) not in (None, [])]
     if idle:
         raise ValueError(f"--report shows runs as they are: leave out --{idle[0].replace('_', '-')}")

@@ -42,8 +42,21 @@ def environment(run: Run) -> Facts:
         if settings.get(name) != DEFAULTS.get(name):
             facts.append((name, described(settings[name])))
     if settings.get("context"):
-        facts.append(("trained under", described(settings["context"])))
+        facts.append(("trained under", _ranges(_table(settings["context"]))))
     return [(name, value) for name, value in facts if value]
+
+
+def _ranges(context: Mapping[str, Any]) -> str:
+    """What is drawn for each training run: "label noise 0 to 60%"."""
+    found = []
+    for name, value in context.items():
+        ends = value if isinstance(value, list | tuple) else [value, value]
+        if name == "lr" or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
+            found.append(f"{name.replace('_', ' ')} {_value(value)}")
+            continue
+        low, high = (f"{100 * end:.4g}" for end in ends)
+        found.append(f"{name.replace('_', ' ')} {low if low == high else f'{low} to {high}'}%")
+    return ", ".join(found)
 
 
 def agent(run: Run, step: int | None, seeds: int | None) -> Facts:

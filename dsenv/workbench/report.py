@@ -84,12 +84,15 @@ def report(folders: Sequence[Path], out: Path) -> Path:
 def _read_all(folders: Sequence[Path]) -> tuple[list[Found], list[Note]]:
     """What is in the folders, each once, and what could not be read."""
     found, notes = [], []
-    for folder in dict((folder.resolve(), folder) for folder in reversed(folders)).values():
+    given: dict[Path, Path] = {}
+    for folder in folders:
+        given.setdefault(folder.resolve(), folder)
+    for folder in given.values():
         try:
             found.append(_read(Run.open(folder)))
         except (ValueError, OSError) as error:
             notes.append(Note(str(error)))
-    return found[::-1], notes[::-1]
+    return found, notes
 
 
 def _read(run: Run) -> Found:
@@ -105,7 +108,8 @@ def _read(run: Run) -> Found:
     except FileNotFoundError:
         found.notes.append(_not_evaluated(found, again))
     except (ValueError, OSError) as error:
-        found.notes.append(Note(f"The evaluation cannot be shown: {error}", again))
+        reason = str(error).partition(": make it again")[0]
+        found.notes.append(Note(f"The evaluation cannot be shown: {reason}. Make it again with:", again))
     if found.evaluation is not None and not found.evaluation.traces:
         found.notes.append(
             Note(
@@ -215,16 +219,26 @@ def _part(title: str, group: Sequence[Found]) -> Part:
     trainings = [Training(one.label, *one.record) for one in group if one.record is not None]
     return Part(
         title,
-        facts=[("Environment", facts.environment(group[0].run)), *map(_run_facts, group)],
+        facts=[("Environment", facts.environment(group[0].run)), *_run_facts(group)],
         subjects=[_subject(one, one.evaluation) for one in group if one.evaluation is not None],
         trainings=trainings,
         notes=[note for one in group for note in one.notes],
     )
 
 
-def _run_facts(one: Found) -> tuple[str, facts.Facts]:
-    seeds = None if one.evaluation is None else one.evaluation.rows[0].seeds
-    return one.label, facts.agent(one.run, one.step, seeds)
+def _run_facts(group: Sequence[Found]) -> list[tuple[str, facts.Facts]]:
+    """What was run; what is the same in all runs stands once."""
+    found = []
+    for one in group:
+        seeds = None if one.evaluation is None else one.evaluation.rows[0].seeds
+        found.append(facts.agent(one.run, one.step, seeds))
+    if len(group) == 1:
+        return [(group[0].label, found[0])]
+
+    shared = [fact for fact in found[0] if all(fact in other for other in found)]
+    own = [[fact for fact in each if fact not in shared] for each in found]
+    labels = [one.label for one in group]
+    return [("All runs", shared), *zip(labels, own, strict=True)]
 
 
 def _subject(one: Found, evaluation: Evaluation) -> Subject:
@@ -255,7 +269,8 @@ def _place(folders: Sequence[Path], out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         paths = sorted(str(folder.resolve()) for folder in folders)
         digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
-        wanted = out / f"report-{facts.stem(folders[0])[:60]}-and-{len(folders) - 1}-more-{digest}.html"
+        first = min(facts.stem(folder) for folder in folders)[:60]
+        wanted = out / f"report-{first}-and-{len(folders) - 1}-more-{digest}.html"
 
     path, number = wanted, 2
     while path.exists() and not _is_ours(path):

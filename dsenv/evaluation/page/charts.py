@@ -41,7 +41,7 @@ class Form:
 
     width: float = 3.6
     height: float = 2.5
-    left: float = 0.52
+    left: float = 0.46
     """Room for what stands left of the axes; a layout that is measured would take twice the time."""
 
 
@@ -70,8 +70,8 @@ class Drawer:
         self._count += 1
         with rc_context(svg.SETTINGS):
             figure = Figure(figsize=(form.width, form.height))
-            left, bottom = form.left / form.width, 0.46 / form.height
-            right, top = 0.08 / form.width, 0.1 / form.height
+            left, bottom = form.left / form.width, 0.42 / form.height
+            right, top = 0.13 / form.width, 0.1 / form.height
             fill(figure.add_axes((left, bottom, 1 - left - right, 1 - bottom - top)))
             return Chart(caption, svg.inline(figure, self.sheet.key, self._count, title))
 
@@ -249,7 +249,7 @@ def seeds(drawer: Drawer) -> list[Chart]:
     sheet = drawer.sheet
     there = [n for n in range(len(sheet.labels)) if _present(sheet, n)]
     most = max((len(_present(sheet, n)) for n in there), default=0)
-    form = Form(height=0.7 + 0.24 * most, left=1.36)
+    form = Form(height=0.7 + 0.24 * most, left=1.42)
 
     def fill(axis: "Axes", context: int) -> None:
         agents = _present(sheet, context)[::-1]  # the first one on top
@@ -264,7 +264,7 @@ def seeds(drawer: Drawer) -> list[Chart]:
             (tick,) = axis.plot([mean, mean], [place - 0.36, place + 0.36], color=svg.INK, linewidth=1.4)
             dots.set_gid(f"{svg.AGENT_ID}{number}-dots")
             tick.set_gid(f"{svg.AGENT_ID}{number}-mean")
-        axis.set_yticks(range(len(agents)), [short(sheet.lines[n].name, 22) for n, _ in agents])
+        axis.set_yticks(range(len(agents)), [short(sheet.lines[n].name, 20) for n, _ in agents])
         axis.set(xlabel="test accuracy, %", ylim=(-0.6, len(agents) - 0.4))
         axis.grid(visible=False, axis="y")
 

@@ -13,6 +13,7 @@ from dsenv.evaluation.trace import Trace
 LOUD = 10  # colours of agents
 QUIET = {"all_data": 10, "random": 11, "all_data_plus_validation": 12}
 """Colours of the references, after those of the agents."""
+NONE = 13  # of pooled agents, which no chart shows
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,11 @@ class Sheet:
         """Of each line; references have their own, quiet ones."""
         found, free = [], 0
         for line in self.lines:
-            is_reference = line.kind == "reference" and line.name in QUIET
-            found.append(QUIET[line.name] if is_reference else free % LOUD)
-            free += not is_reference
+            quiet = NONE if line.kind == "pooled" else None
+            if line.kind == "reference":
+                quiet = QUIET.get(line.name)
+            found.append(free % LOUD if quiet is None else quiet)
+            free += quiet is None
         return found
 
     @property

@@ -170,7 +170,7 @@ def _pooled(family: str, lines: Sequence[Line], contexts: Sequence[Any]) -> Line
     for number, context in enumerate(contexts):
         known = [row for line in lines if (row := line.rows[number]) is not None]
         rows.append(_pooled_row(family, context, known, stacked, number))
-    name = f"{family}, mean of {len(lines)} training seeds"
+    name = f"{family} (mean of {len(lines)} training seeds)"
     return Line(name, "pooled", True, rows, [None] * len(contexts), family=family, **stacked)
 
 

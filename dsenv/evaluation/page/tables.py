@@ -8,7 +8,7 @@ import numpy as np
 
 from dsenv.evaluation.compare import Row
 from dsenv.evaluation.page.content import Line, Sheet
-from dsenv.evaluation.page.words import DASH, between, percent, points, seconds, verdict
+from dsenv.evaluation.page.words import DASH, between, ends, percent, points, seconds, verdict
 from dsenv.evaluation.statistics import (
     Scores,
     at_cost,
@@ -82,7 +82,7 @@ def gain_cell(mean: float | None, low: float | None, high: float | None) -> Cell
         return Cell(DASH)
     kind = verdict(low, high)
     heat = _heat(mean, STEEP) if kind in ("good", "bad") else 0.0
-    return Cell(points(mean), f"{points(low)} to {points(high)}", mean, kind, heat)
+    return Cell(points(mean), ends(low, high), mean, kind, heat)
 
 
 def gains(sheet: Sheet) -> Table:
@@ -156,8 +156,8 @@ def over_contexts(sheet: Sheet) -> Table | None:
             return [Cell(DASH)] * 3
         middle = _flat(line.scores)
         low, high = stratified_interval(interquartile_mean, line.scores)
-        ends = f"{percent(low)} to {percent(high)}"
-        own = Cell(percent(interquartile_mean(middle)), ends, float(interquartile_mean(middle)))
+        value = float(interquartile_mean(middle))
+        own = Cell(percent(value), f"{percent(low)} to {percent(high)}", value)
         return [own, _chance_cell(line, line.all_data, "all_data"), _chance_cell(line, line.random, "random")]
 
     if all(line.scores is None for line in sheet.lines):

@@ -23,9 +23,20 @@ def points(value: float | None) -> str:
     if value is None:
         return DASH
     text = f"{100 * value:+.1f}"
-    if text in ("+0.0", "-0.0"):  # whether it is above 0 is what a reader asks
-        text = f"{100 * value:+.2f}"
-    return "0.0" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval of a difference in points; ends near 0 get the digits that say on which side they are."""
+    if low is None or high is None:
+        return DASH
+    found = []
+    for value in (low, high):
+        text = points(value)
+        if text == "0.0" and value:
+            text = f"{100 * value:+.1g}".replace("-", MINUS)
+        found.append(text)
+    return " to ".join(found)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -111,7 +122,7 @@ def _sentence(row: Row) -> str:
     if row.gain_mean is None:
         compared = f"{percent(row.accuracy_mean)}% test accuracy; all data was not evaluated beside it"
     else:
-        compared = f"over all data (95% interval {points(row.gain_low)} to {points(row.gain_high)})"
+        compared = f"over all data (95% interval {ends(row.gain_low, row.gain_high)})"
     spent = f"with {percent(row.ratio, 0)}% of the samples"
     if round(100 * row.compute) != round(100 * row.ratio):
         spent += f", {percent(row.compute, 0)}% of the compute"
@@ -126,8 +137,8 @@ def _chance(row: Row) -> tuple[str, str]:
     kind = verdict(row.over_random_low, row.over_random_high)
     if kind == "none" or (row.over_random_low == row.over_random_high == 0):
         return "none", ""
-    ends = f"{points(row.over_random_low)} to {points(row.over_random_high)}"
-    return kind, f"{WORDS[kind]}, {points(row.over_random_mean)} ({ends})"
+    found = ends(row.over_random_low, row.over_random_high)
+    return kind, f"{WORDS[kind]}, {points(row.over_random_mean)} ({found})"
 
 
 def headline(line: Line, labels: Sequence[str]) -> str:
@@ -145,4 +156,5 @@ def headline(line: Line, labels: Sequence[str]) -> str:
     if not parts:
         return f"{line.name} was evaluated without all data beside it."
     used = between([row.ratio for row in line.whole])
-    return f"Against training on all data, {line.name} {listed(parts)}, with {used} of the samples."
+    name = f"{line.name}:" if "," in line.name else line.name
+    return f"{name} {listed(parts)}, against training on all data and with {used} of its samples."
