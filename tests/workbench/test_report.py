@@ -127,7 +127,7 @@ def test_several_runs_stand_side_by_side(evaluation, tmp_path, capsys):
     assert path.startswith(str(tmp_path / "out" / f"report-{runs[0].name}-and-2-more-"))
     names = list(page.table("Test accuracy after"))
     assert names == [
-        "small_loss", "ppo (mean of 2 training seeds)", "ppo, seed 0", "ppo, seed 1",
+        "ppo (mean of 2 training seeds)", "ppo, seed 0", "ppo, seed 1", "small_loss",
         "all_datareference", "randomreference",
     ]  # fmt: skip
     assert page.headings[0] == "ppo and small_loss on Tiny-Curriculum-v0, 3 runs"

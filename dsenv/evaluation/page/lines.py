@@ -40,14 +40,14 @@ def sheet(part: Part, number: int = 0) -> Sheet:
     return Sheet(part, number, contexts, labels, lines, notes)
 
 
-def _order(line: Line) -> tuple[int, str, bool, float]:
+def _order(line: Line) -> tuple[int, bool, str, bool, float]:
     """Agents that runs were made for, pooled ones first; rules by their gain; references."""
     gains = [row.gain_mean for row in line.whole if row.gain_mean is not None]
     group = 0 if line.is_subject else 2 if line.kind == "reference" else 1
     gain = 0.0 if line.family else -float(np.mean(gains or [0.0]))
     if line.name in REFERENCES:
         gain = list(REFERENCES).index(line.name)
-    return group, line.family, line.kind != "pooled", gain
+    return group, line.family == "", line.family, line.kind != "pooled", gain
 
 
 def _line(name: str, agent: str, evaluation: Evaluation, contexts: Sequence[Any], **about: Any) -> Line:
@@ -84,7 +84,8 @@ def _subject_lines(subjects: Sequence[Subject], contexts: Sequence[Any]) -> list
         kind = "learned" if subject.learned else "reference" if agent in REFERENCES else "rule"
         about = {"kind": kind, "is_subject": True, "family": subject.family}
         line = _line(subject.label, agent, subject.evaluation, contexts, **about)
-        if subject.learned or not any(_is_same(line, other) for other in found):
+        others = [other for other in found if other.kind == kind and other.name == line.name]
+        if subject.learned or not any(_is_same(line, other) for other in others):
             found.append(line)
     return found
 
