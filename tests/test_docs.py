@@ -47,6 +47,14 @@ def test_python_blocks_of_a_page_run(page, name):
         assert name in names
 
 
+def test_python_blocks_of_the_report_page_run():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "report.md").read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {"__name__": "report"}
+    for block in blocks:
+        exec(compile(block, "docs/report.md", "exec"), names)
+    assert len(blocks) == 2 and 0.5 < names["low"] < names["high"] < 1 and "</html>" in names["html"]
+
+
 @pytest.mark.fast
 def test_the_table_of_environments_is_that_of_their_definitions():
     """Intervals, and the training and validation samples where the definition sets them."""

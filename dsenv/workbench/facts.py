@@ -35,7 +35,7 @@ def environment(run: Run) -> Facts:
         ("intervals", str(settings["intervals"])),
         ("ratio", f"{_percent(settings['ratio'])} of the samples that training on everything sees"),
     ]
-    if settings.get("datasets"):
+    if isinstance(settings["datasets"], list | tuple):
         sets = [described(_table(found).get("dataset", found)) for found in settings["datasets"]]
         facts.append(("data sets", "; ".join(sets)))
     for name in ("selector", "volume", "augment", "reward", "actions"):

@@ -39,7 +39,8 @@ A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolve
 (versions, seed, command), TensorBoard events, checkpoint.safetensors (all that --resume and --evaluate
 need), the best policy by validation reward as policy.safetensors for dsenv.DataPlan(policy=...), and after
 the evaluation evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any.
-For users of Stable-Baselines3: best_model.zip, last_model.zip and evaluations.npz, which dsenv never opens.
+--report adds report.html and changes nothing else. For users of Stable-Baselines3: evaluations.npz, and
+best_model.zip and last_model.zip, which dsenv never opens.
 
 Ctrl-C and SIGTERM save the run at the next checkpoint; a second one stops at once."""
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,12 @@ from dsenv.workbench.run import Run
 COMMAND = "python train_agent.py"
 PAGE = "report.html"
 RECORD = "evaluations.npz"
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise for a file that is not what it should be."""
+LARGEST_RECORD = 2**28  # bytes of the record of a training; one evaluation has a few hundred
 LEARNED = (RECORD, "checkpoint.safetensors", "last_model.zip")
 """One of these lies in the folder of a run that trains its agent."""
 
@@ -151,12 +158,20 @@ def _read_record(found: Found) -> None:
     if not path.is_file():
         return
     try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(member.file_size for member in packed.infolist())
+        if size > LARGEST_RECORD:
+            raise ValueError(f"it unpacks to {size:,} bytes")
         with np.load(path, allow_pickle=False) as record:
             steps, rewards = record["timesteps"], record["results"]
-        if rewards.ndim != 2 or steps.shape != rewards.shape[:1] or rewards.dtype.kind != "f":
+        if (
+            rewards.ndim != 2
+            or steps.shape != rewards.shape[:1]
+            or f"{steps.dtype.kind}{rewards.dtype.kind}" != "if"
+        ):
             raise ValueError(f"timesteps {steps.shape} and results {rewards.shape} do not fit together")
         found.record = steps, rewards
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         found.notes.append(Note(f"{path} is damaged ({error}): the agent's training is not shown."))
 
 

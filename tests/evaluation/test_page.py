@@ -129,7 +129,7 @@ def test_cells_say_and_show_what_a_gain_means(result, page):
         assert kind == verdict(row.gain_low, row.gain_high)
         word = {"good": "helped", "bad": "harmed", "even": "no clear difference"}[kind]
         assert word in words and points(row.gain_mean) in words and "with 50% of the samples" in words
-        assert "Against a random subset: " in words
+        assert "Against a random subset at the same budget: " in words
 
 
 def test_statistics_over_contexts(result, page):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dsenv.evaluation.compare import REFERENCE, Row
+from dsenv.evaluation.compare import CHANCE, REFERENCE, Row
 from dsenv.evaluation.page.content import Line, Sheet
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -91,6 +91,7 @@ class Judgement:
     text: str
     """The rest of the sentence."""
     chance_kind: str
+    chance_name: str
     chance: str
 
 
@@ -102,7 +103,7 @@ def judgements(sheet: Sheet, context: int) -> list[Judgement]:
         if row is None:
             continue
         kind = verdict(row.gain_low, row.gain_high)
-        chance_kind, chance = _chance(row)
+        chance_kind, chance_name, chance = _chance(row, _random_row(sheet, context))
         found.append(
             Judgement(
                 name=line.name,
@@ -112,6 +113,7 @@ def judgements(sheet: Sheet, context: int) -> list[Judgement]:
                 word=WORDS[kind],
                 text=_sentence(row),
                 chance_kind=chance_kind,
+                chance_name=chance_name,
                 chance=chance,
             )
         )
@@ -132,13 +134,22 @@ def _sentence(row: Row) -> str:
     return f"{compared}, {spent}{lost}."
 
 
-def _chance(row: Row) -> tuple[str, str]:
-    """Against a random subset at the same budget, where there is one."""
+def _random_row(sheet: Sheet, context: int) -> Row | None:
+    """Random selection in a context; None where it was not run."""
+    rows = [line.rows[context] for line in sheet.lines]
+    return next((row for row in rows if row is not None and row.agent == CHANCE), None)
+
+
+def _chance(row: Row, random: Row | None) -> tuple[str, str, str]:
+    """Against a random subset, where there is one: verdict, name of the subset, and gain."""
     kind = verdict(row.over_random_low, row.over_random_high)
-    if kind == "none" or (row.over_random_low == row.over_random_high == 0):
-        return "none", ""
+    if kind == "none" or random is None or row.agent == CHANCE or random.ratio > 0.995:
+        return "none", "", ""  # a subset of everything is no subset
+
+    is_same = abs(random.ratio - row.ratio) < 0.005
+    size = "at the same budget" if is_same else f"with {percent(random.ratio, 0)}% of the samples"
     found = ends(row.over_random_low, row.over_random_high)
-    return kind, f"{WORDS[kind]}, {points(row.over_random_mean)} ({found})"
+    return kind, f"a random subset {size}", f"{WORDS[kind]}, {points(row.over_random_mean)} ({found})"
 
 
 def headline(line: Line, labels: Sequence[str]) -> str:
