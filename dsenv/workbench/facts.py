@@ -46,6 +46,26 @@ def environment(run: Run) -> Facts:
     return [(name, value) for name, value in facts if value]
 
 
+def summary(run: Run, seeds: list[int]) -> str:
+    """What was done, in two sentences.
+
+    Args:
+        run: one of those on the environment.
+        seeds: numbers of evaluation seeds.
+    """
+    settings = {**DEFAULTS, **run.env.kwargs}
+    task, control = _table(settings["task"]), _name(settings["control"])
+    data, model = (_name(task.get(what, {})) for what in ("dataset", "model"))
+
+    decided = DECIDES.get(control, control).partition(":")[0]
+    words = f"A model ({model})" if model else "A model"
+    words += f" is trained on {data or 'data'}, and the agent decides {decided}."
+    if seeds:
+        numbers = " or ".join(str(number) for number in seeds)
+        words += f" Gains are in points of test accuracy, means of {numbers} fresh training runs."
+    return words
+
+
 def _ranges(context: Mapping[str, Any]) -> str:
     """What is drawn for each training run: "label noise 0 to 60%"."""
     found = []

@@ -238,7 +238,13 @@ def _part(title: str, group: Sequence[Found]) -> Part:
         subjects=[_subject(one, one.evaluation) for one in group if one.evaluation is not None],
         trainings=trainings,
         notes=[note for one in group for note in one.notes],
+        summary=facts.summary(group[0].run, _seeds(group)),
     )
+
+
+def _seeds(group: Sequence[Found]) -> list[int]:
+    """Numbers of evaluation seeds that occur."""
+    return sorted({one.evaluation.rows[0].seeds for one in group if one.evaluation is not None})
 
 
 def _run_facts(group: Sequence[Found]) -> list[tuple[str, facts.Facts]]:

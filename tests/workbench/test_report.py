@@ -89,6 +89,7 @@ def test_a_run_that_was_trained_gets_a_page_and_is_not_touched(finished, tmp_pat
     assert page.headings[-1] == "The agent's own training" and page.captions[-1] == "ppo"
     assert "Linux" in page.html or "Darwin" in page.html or "Windows" in page.html
     for words in (
+        "and the agent decides what to train on.",
         "digits (",
         "what to train on: a weight",
         "label noise 0 to 60%",

@@ -64,6 +64,8 @@ class Part:
     subjects: list[Subject]
     trainings: list[Training] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    summary: str = ""
+    """What was done, for somebody who knows nothing of it: a sentence or two."""
 
 
 @dataclass(frozen=True)
