@@ -57,6 +57,8 @@ def summary(run: Run, seeds: list[int]) -> str:
     task, control = _table(settings["task"]), _name(settings["control"])
     data, model = (_name(task.get(what, {})) for what in ("dataset", "model"))
 
+    if settings["datasets"] and isinstance(settings["datasets"], list | tuple):
+        data = "several data sets"
     decided = DECIDES.get(control, control).partition(":")[0]
     words = f"A model ({model})" if model else "A model"
     words += f" is trained on {data or 'data'}, and the agent decides {decided}."

@@ -14,7 +14,7 @@ from dsenv.evaluation.page import Note, Part, Subject, Training, render
 from dsenv.evaluation.page.charts import Chart, Drawer
 from dsenv.evaluation.page.check import check
 from dsenv.evaluation.page.lines import sheet
-from dsenv.evaluation.page.tables import MOST_CLASSES, class_accuracies
+from dsenv.evaluation.page.tables import MOST_CLASSES, class_accuracies, class_shares
 from dsenv.evaluation.page.words import (
     DASH,
     MINUS,
@@ -340,6 +340,22 @@ def test_runs_that_diverged_are_said(result, no_charts):
     assert "2 of 5 diverged" in found.table("Test accuracy after")["small_loss"][0][0]
 
 
+def test_contexts_with_other_classes_are_shown_together(result):
+    """Those of several data sets."""
+
+    def fewer(trace):
+        names = ("class_seen", "class_pool", "class_accuracy")
+        return replace(trace, **{name: getattr(trace, name)[:3] for name in names})
+
+    traces = {name: [found[0], fewer(found[1])] for name, found in result.traces.items()}
+    changed = replace(result, traces=traces)
+    check(changed)
+    found = sheet(part(changed))
+    assert [len(table.heads) for table in class_accuracies(found)] == [10, 3]
+    (shares,) = class_shares(found)
+    assert [cell.text for cell in shares.rows[1].cells[3:]] == [DASH] * 7
+
+
 def test_training_alone_is_a_page():
     training = Training("ppo", np.array([10, 20]), np.array([[1.0, 2.0], [2.0, 3.0]]))
     found = Page(render("x", [Part("env", [], [], [training], [Note("not evaluated", "do that")])]))
@@ -363,8 +379,7 @@ def test_numbers_in_words():
     ]  # fmt: skip
     assert contexts(["label noise 20%", "label noise 40%"]) == "label noise 20% and 40%"
     assert (
-        contexts(["label noise 20%, lr x 2", "label noise 40%"])
-        == "label noise 20%, lr x 2 and label noise 40%"
+        contexts(["label noise 20%, lr x 2", "label noise 40%"]) == "label noise 20%, lr x 2; label noise 40%"
     )
     assert contexts(["wine", "digits"]) == "wine and digits"
 

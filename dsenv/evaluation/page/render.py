@@ -64,6 +64,7 @@ def _shown(sheet: Sheet) -> dict[str, Any]:
         "headlines": [headline(line, sheet.labels) for _, line in sheet.subjects],
         "cards": [(label, judgements(sheet, n)) for n, label in enumerate(sheet.labels)],
         "references": [(line.name, REFERENCES[line.name]) for line in sheet.lines if line.name in REFERENCES],
+        "cards_first": len(sheet.subjects) == 1 and len(sheet.labels) <= 4,  # or the table leaves the screen
         "pooled": any(line.kind == "pooled" for line in sheet.lines),
         "gains": tables.gains(sheet),
         "accuracies": tables.accuracies(sheet),

@@ -309,9 +309,19 @@ def class_shares(sheet: Sheet) -> Iterator[Table]:
         if not line.is_subject or not known:
             continue
 
-        shown = _most_different(np.stack([abs(values) for _, values in known] + [0 * known[0][1]]))
-        rows = [TableRow(label, [_more_or_less(values[c]) for c in shown], number) for label, values in known]
-        yield Table(f"{line.name}", "context", [str(c) for c in shown], rows)
+        most = max(len(values) for _, values in known)  # data sets differ in their classes
+        table = np.full((len(known) + 1, most), np.nan)
+        table[-1] = 0
+        for row, (_, values) in zip(table, known, strict=False):
+            row[: len(values)] = values
+        shown = _most_different(table)
+
+        labels = [label for label, _ in known]
+        rows = [
+            TableRow(label, [_more_or_less(values[c]) for c in shown], number)
+            for label, values in zip(labels, table[:-1], strict=True)
+        ]
+        yield Table(line.name, "context", [str(c) for c in shown], rows)
 
 
 def _more_or_less(value: float) -> Cell:

@@ -68,8 +68,10 @@ def listed(words: Sequence[str]) -> str:
 
 def contexts(labels: Sequence[str]) -> str:
     """Labels of contexts in a sentence: "label noise 20%, 40% and 60%"."""
+    if any("," in label for label in labels):
+        return "; ".join(labels)
     heads = {label.rpartition(" ")[0] for label in labels}
-    if len(heads) > 1 or heads == {""} or any("," in label for label in labels):
+    if len(heads) > 1 or heads == {""}:
         return listed(labels)
     return f"{heads.pop()} {listed([label.rpartition(' ')[2] for label in labels])}"
 
