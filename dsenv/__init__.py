@@ -11,8 +11,8 @@ from dsenv.catalogue import import_entry_point, load, names, register_envs
 from dsenv.version import VERSION
 
 if TYPE_CHECKING:
-    from dsenv.agents.callbacks import EnvScalars
     from dsenv.agents.export import export
+    from dsenv.agents.scalars import EnvScalars
     from dsenv.agents.vec_env import StackedVecEnv
     from dsenv.augment import AugmentationController
     from dsenv.checks import check_controller, check_reward, check_schedule, check_selector
@@ -56,7 +56,7 @@ _LAZY = {
     "AugmentationController": "dsenv.augment:AugmentationController",
     "DataPlan": "dsenv.plan:DataPlan",
     "EnvConfig": "dsenv.env:EnvConfig",
-    "EnvScalars": "dsenv.agents.callbacks:EnvScalars",
+    "EnvScalars": "dsenv.agents.scalars:EnvScalars",
     "Policy": "dsenv.policy:Policy",
     "Recipe": "dsenv.tasks:Recipe",
     "Reward": "dsenv.env.rewards:Reward",

@@ -25,7 +25,7 @@ from typing import Any
 
 import gymnasium
 
-from dsenv.errors import check_count, check_keywords, missing_keywords, pick, shown
+from dsenv.errors import check_count, check_keywords, missing_keywords, parameters_of, pick, shown
 from dsenv.kinds import AgentLike, call_part, check_built, check_class, check_kind
 from dsenv.toml_files import read_definition
 
@@ -232,12 +232,7 @@ def _filled(
     Raises:
         ValueError: a setting is missing or unknown.
     """
-    try:
-        takes = inspect.signature(source).parameters
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{kind} {words!r} does not say what it takes ({error}); wrap it in a function"
-        ) from error
+    takes = parameters_of(f"{kind} {words!r}", source)
     settings = {key: given[key] for key in takes if given.get(key) is not None} | dict(own)
 
     for key in missing_keywords(source, settings):

@@ -1,7 +1,8 @@
 """Settings by value: whatever a part was built with, as plain data that can be saved and compared.
 
 Two descriptions are equal where the settings are. Learnt state does not enter: a part built by `Described`
-is described as it was when its constructor returned.
+is described as it was when its constructor returned. `attributes_of` is for the opposite question, whether
+an object has changed: it describes all that the object holds.
 """
 
 import copy
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import math
+import random
 import types
 from collections import deque
 from collections.abc import Callable, Mapping, Set
@@ -21,7 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dsenv.plain import bytes_of
+
 DEPTH = 12
+ATTRIBUTES_DEPTH = 4  # an object may hold the whole environment
 MOST_ENTRIES = 1000  # of a list; a longer one is described by its digest
 NOT_SETTINGS = ("device",)  # where a part lives may change between two runs
 AS_TEXT = (enum.Enum, PurePath, torch.dtype, torch.device, np.dtype, complex, range, slice)
@@ -97,27 +102,63 @@ def describe(value: Any, depth: int = DEPTH) -> Any:
     return _describe(value, depth, ())
 
 
-def _describe(value: Any, depth: int, outer: tuple[int, ...]) -> Any:
+def attributes_of(value: Any) -> dict[str, Any]:
+    """What an object holds, learnt state included, by the names of its attributes; cycles are cut.
+
+    Objects inside are described by their attributes as well, and generators by where they stand.
+    """
+    return {
+        name: _describe(held, ATTRIBUTES_DEPTH - 1, (id(value),), whole=True)
+        for name, held in _all_attributes(value).items()
+    }
+
+
+def _describe(value: Any, depth: int, outer: tuple[int, ...], *, whole: bool = False) -> Any:
+    """Describe a value.
+
+    Args:
+        value: anything.
+        depth: levels that are left.
+        outer: objects that it stands in.
+        whole: describe objects by all that they hold, not by their settings alone.
+    """
     if isinstance(value, AS_TEXT):
         return str(value)
     if value is None or isinstance(value, str | bool | int | float | np.generic):
         return _plain(value)
     if isinstance(value, Tensor | np.ndarray | bytes | bytearray | memoryview):
-        return _digested(value)
+        return _digested(value, whole=whole)
 
     inside = (*outer, id(value))
     if id(value) in outer:
         return f"{_name(type(value))} again"
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
-        return _of_callable(value, depth, inside)
+        return _of_callable(value, depth, inside, whole=whole)
     if depth <= 0:
         return f"{_name(type(value))} ..."
 
     def inner(part: Any) -> Any:
-        return _describe(part, depth - 1, inside)
+        return _describe(part, depth - 1, inside, whole=whole)
 
     entries = _entries(value, inner)
-    return _of_object(value, inner) if entries is None else entries
+    if entries is not None:
+        return entries
+    if whole and not isinstance(value, functools.partial):
+        return {"type": _name(type(value)), **{k: inner(held) for k, held in _all_attributes(value).items()}}
+    return _of_object(value, inner)
+
+
+def _all_attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, by name; of a generator, where it stands."""
+    if isinstance(value, torch.Generator):
+        return {"state": value.get_state()}
+    if isinstance(value, np.random.Generator):
+        return {"state": value.bit_generator.state}
+    if isinstance(value, random.Random):
+        return {"state": value.getstate()}
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    own = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**own, **getattr(value, "__dict__", {})}
 
 
 def _entries(value: Any, inner: Callable[[Any], Any]) -> Any:
@@ -232,13 +273,13 @@ def _plain(value: Any) -> Any:
     return None if value is None else str(value)
 
 
-def _digested(value: Any) -> dict[str, Any]:
+def _digested(value: Any, *, whole: bool) -> dict[str, Any]:
     """A tensor, an array or bytes, by shape, dtype and digest."""
-    if isinstance(value, nn.Parameter) and value.requires_grad:
+    if isinstance(value, nn.Parameter) and value.requires_grad and not whole:
         return {"type": "parameter", "shape": list(value.shape), "dtype": str(value.dtype)}
     if isinstance(value, Tensor):
         head = {"type": "tensor", "shape": list(value.shape), "dtype": str(value.dtype)}
-        return head if value.is_meta else {**head, "sha256": hashlib.sha256(_bytes(value)).hexdigest()}
+        return head if value.is_meta else {**head, "sha256": hashlib.sha256(bytes_of(value)).hexdigest()}
     if isinstance(value, np.ndarray):
         head = {"type": "array", "shape": list(value.shape), "dtype": str(value.dtype)}
         data = (
@@ -248,24 +289,16 @@ def _digested(value: Any) -> dict[str, Any]:
     return {"type": "bytes", "length": len(value), "sha256": hashlib.sha256(value).hexdigest()}
 
 
-def _bytes(value: Tensor) -> Any:
-    """The bytes of a tensor, whatever its dtype and layout."""
-    value = value.detach()
-    value = value if value.layout == torch.strided else value.to_dense()
-    value = value.resolve_conj().resolve_neg().cpu().contiguous()
-    return value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-
-
-def _of_callable(value: Any, depth: int, outer: tuple[int, ...]) -> Any:
+def _of_callable(value: Any, depth: int, outer: tuple[int, ...], *, whole: bool) -> Any:
     """A class or function by its name; one that no import finds also by its code."""
     if isinstance(value, types.MethodType):
-        return {"method": value.__name__, "of": _describe(value.__self__, depth - 1, outer)}
+        return {"method": value.__name__, "of": _describe(value.__self__, depth - 1, outer, whole=whole)}
     name = _name(value)
     if not isinstance(value, types.FunctionType) or "<" not in value.__qualname__ or depth <= 0:
         return name
     held = [cell.cell_contents for cell in value.__closure__ or ()]
     inner = {"closure": held, "defaults": value.__defaults__, "keywords": value.__kwdefaults__}
-    described = {key: _describe(part, depth - 1, outer) for key, part in inner.items() if part}
+    described = {key: _describe(part, depth - 1, outer, whole=whole) for key, part in inner.items() if part}
     return {"function": name, "sha256": hashlib.sha256(_code(value.__code__)).hexdigest(), **described}
 
 

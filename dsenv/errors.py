@@ -6,6 +6,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,38 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
     raise ValueError(f"no {kind} called {shown(name)}.{hint} There are: {', '.join(options)}")
 
 
+def parameters_of(what: str, function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or class by name.
+
+    Raises:
+        ValueError: it is a built-in one that does not say.
+    """
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} does not say what it takes ({error}); wrap it in a function") from error
+
+
+def check_file(path: Traversable, what: str) -> None:
+    """Check that there is a file of the kind `what`.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the path of the {what} in it")
+    if not path.is_file():
+        raise FileNotFoundError(f"no {what} at {path}")
+
+
 def check_keywords(what: str, function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
     """Check that `function` takes all `keywords` and that none it needs is missing.
 
     Raises:
         ValueError: a key is unknown (the message names the nearest one) or missing.
     """
-    parameters = inspect.signature(function).parameters.values()
+    parameters = parameters_of(what, function).values()
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         allowed = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         for key in keywords:

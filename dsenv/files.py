@@ -8,27 +8,25 @@ a process that is killed, or a disk that is full, leaves the old file as it was.
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-VERSION = 1  # of the form that save_state writes
+from dsenv.plain import TAG, decoded, encoded
+
+VERSION = 2  # of the form that save_state writes
 STATE, DIGEST = "dsenv.state", "dsenv.sha256"  # keys of the file's metadata
 BLANK = "0" * 64
 PARTIAL = ".partial"
-KINDS = "biuf"  # of NumPy's arrays: flags, whole numbers, floating point
-SMALL = 2**53  # whole numbers up to here are the same in every reader of JSON
 
 
 class DamagedFileError(ValueError):
@@ -176,7 +174,7 @@ def save_state(path: Path, state: Any) -> Path:
 
     Args:
         path: the file, NAME.safetensors.
-        state: keys of dicts are text or whole numbers; tensors may lie on any device.
+        state: as `dsenv.plain.encoded` takes it; tensors may lie on any device.
 
     Raises:
         ValueError: something in it is not plain data; the message says where.
@@ -188,7 +186,14 @@ def save_state(path: Path, state: Any) -> Path:
 def state_bytes(state: Any) -> bytes:
     """The content of the file that `save_state` writes."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"version": VERSION, "state": _encoded(state, "state", tensors)}, allow_nan=False)
+
+    def stored(tensor: Tensor) -> dict[str, str]:
+        """The place of a tensor among `tensors`."""
+        name = str(len(tensors))
+        tensors[name] = tensor
+        return {TAG: "tensor", "name": name}
+
+    text = json.dumps({"version": VERSION, "state": encoded(state)}, allow_nan=False, default=stored)
     content = _ordered(save(tensors, {STATE: text, DIGEST: BLANK}))
 
     # The digest is that of the whole file with zeros in its own place
@@ -204,7 +209,7 @@ def load_state(path: Path) -> Any:
     Raises:
         FileNotFoundError: there is no such file.
         DamagedFileError: it is not as it was written.
-        ValueError: a newer version of dsenv wrote it.
+        ValueError: another version of dsenv wrote it, in another form.
     """
     content = bytearray(path.read_bytes())
     start = _digest_place(content)
@@ -222,9 +227,12 @@ def load_state(path: Path) -> Any:
     try:
         tensors = load(bytes(content))
         length = int.from_bytes(content[:8], "little")
-        outer = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][STATE])
+        text = json.loads(content[8 : 8 + length])["__metadata__"][STATE]
+        outer = json.loads(
+            text, object_hook=lambda held: tensors[held["name"]] if held.get(TAG) == "tensor" else held
+        )
         if outer["version"] == VERSION:
-            return _decoded(outer["state"], tensors)
+            return decoded(outer["state"], torch.device("cpu"))
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not what dsenv writes: {error!r}") from error
     raise ValueError(
@@ -251,78 +259,3 @@ def _digest_place(content: bytes | bytearray) -> int:
     # Quotes inside of other metadata are escaped: only the key itself has this form
     found = re.search(f'"{DIGEST}":"([0-9a-f]{{64}})"'.encode(), content[8 : 8 + length])
     return -1 if found is None else 8 + found.start(1)
-
-
-def _encoded(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
-    """A value in JSON; tensors and arrays go into `tensors`.
-
-    Raises:
-        ValueError: it is not plain data.
-    """
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, np.generic | np.ndarray | Tensor):
-        return _stored(value, where, tensors)
-    if isinstance(value, int):
-        return int(value) if abs(value) <= SMALL else {"int": hex(value)}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"float": np.float64(value).tobytes().hex()}
-
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str | int) or isinstance(key, bool):
-                raise ValueError(f"{where} has the key {key!r}: keys are text or whole numbers")
-        items = [[key, _encoded(item, f"{where}[{key!r}]", tensors)] for key, item in value.items()]
-        return {"dict": items}
-    if isinstance(value, list | tuple):
-        items = [_encoded(item, f"{where}[{number}]", tensors) for number, item in enumerate(value)]
-        return items if isinstance(value, list) else {"tuple": items}
-
-    raise ValueError(
-        f"{where} is a {type(value).__module__}.{type(value).__qualname__}: a state holds tensors, arrays, "
-        "numbers, text, None, and lists and dicts of them"
-    )
-
-
-def _stored(value: Any, where: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The place of a tensor, an array or NumPy's scalar among `tensors`."""
-    name = str(len(tensors))
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
-
-    array = np.asarray(value)
-    if array.dtype.kind not in KINDS:
-        raise ValueError(f"{where} is an array of {array.dtype}: a state holds arrays of numbers")
-    tensors[name] = torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
-    form = {"dtype": array.dtype.str, "shape": list(array.shape)}
-    return {"scalar" if isinstance(value, np.generic) else "array": name, **form}
-
-
-def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `_encoded`."""
-    if isinstance(value, list):
-        return [_decoded(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-
-    kind = next(iter(value), "")
-    inner = value[kind]
-    if kind == "dict":
-        return {key: _decoded(item, tensors) for key, item in inner}
-    if kind == "tuple":
-        return tuple(_decoded(item, tensors) for item in inner)
-    if kind == "int":
-        return int(inner, 16)
-    if kind == "float":
-        return float(np.frombuffer(bytes.fromhex(inner), np.float64)[0])
-    if kind == "tensor":
-        return tensors[inner]
-    return _array(kind, tensors[inner], value["dtype"], value["shape"])
-
-
-def _array(kind: str, content: Tensor, dtype: str, shape: list[int]) -> Any:
-    if kind not in ("array", "scalar") or np.dtype(dtype).kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r} of {dtype!r}")
-    array = np.frombuffer(content.numpy().tobytes(), np.dtype(dtype)).reshape(shape).copy()
-    return array if kind == "array" else array[()]

@@ -9,13 +9,17 @@ that `torch.load(weights_only=True)` reads it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.errors import shown
+from dsenv.plain import differing
 
+Values = TypeVar("Values", Tensor, NDArray[Any])
 WAY_OUT = "build it with the settings and the data it was saved with"
 
 
@@ -106,7 +110,10 @@ def _fault_by_pattern(state: Any, like: Whole | Either | Exactly | Anything, pat
         faults = [_fault(state, option, path) for option in like.options]
         return None if None in faults else faults[-1]
     if isinstance(like, Exactly):
-        return _difference(state, like.value, path)
+        if (found := differing(like.value, state, path)) is None:
+            return None
+        place, own, theirs = found
+        return f"it was saved with {_named(place)} = {_seen(theirs)}, here it is {shown(own)}"
     return _not_plain(state, path)
 
 
@@ -160,23 +167,6 @@ def _fault_of_scalar(state: Any, like: Any, path: str) -> str | None:
     raise TypeError(f"a state holds plain data; {_named(path)} is a {type(like).__name__}")
 
 
-def _difference(state: Any, own: Any, path: str) -> str | None:
-    """Where two settings of plain data differ."""
-    if isinstance(state, Mapping) and isinstance(own, Mapping):
-        keys = [*own, *(key for key in state if key not in own)]
-        absent = "nothing"
-        pairs = ((_joined(path, key), state.get(key, absent), own.get(key, absent)) for key in keys)
-        return next(filter(None, (_difference(theirs, mine, at) for at, theirs, mine in pairs)), None)
-    if isinstance(state, list | tuple) and isinstance(own, list | tuple) and len(state) == len(own):
-        places = enumerate(zip(state, own, strict=True))
-        return next(filter(None, (_difference(a, b, f"{path}[{i}]") for i, (a, b) in places)), None)
-
-    is_same = not isinstance(state, Tensor) and isinstance(state, bool) == isinstance(own, bool)
-    if is_same and state == own:
-        return None
-    return f"it was saved with {_named(path)} = {_seen(state)}, here it is {shown(own)}"
-
-
 def _not_plain(state: Any, path: str) -> str | None:
     """Which part of a state is no plain data."""
     if isinstance(state, Mapping):
@@ -186,6 +176,37 @@ def _not_plain(state: Any, path: str) -> str | None:
     if state is None or isinstance(state, Tensor | bool | int | float | str):
         return None
     return f"{_named(path)} must be plain data (tensors, numbers, text, lists, dicts), got {_seen(state)}"
+
+
+def fitted(name: str, value: Any, like: Values) -> Values:
+    """A tensor or array of a state, of the shape and type of `like`, and on its device.
+
+    Raises:
+        ValueError: it is no such one.
+    """
+    kind: Any = Tensor if isinstance(like, Tensor) else np.ndarray
+    if not isinstance(value, kind) or value.shape != like.shape or value.dtype != like.dtype:
+        raise ValueError(f"{name} of the state is {_form(value)}, and this environment needs {_form(like)}")
+    found: Values = value.to(like.device) if isinstance(like, Tensor) else value
+    return found
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def listed(name: str, value: Any, count: int) -> list[Any]:
+    """A list of a state, of `count` entries.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, list) or len(value) != count:
+        got = f"{len(value)} of them" if isinstance(value, list) else type(value).__name__
+        raise ValueError(f"{name} of the state must be a list of {count}, got {got}")
+    return value
 
 
 def check_part_state(part: Any, state: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from dsenv.errors import pick, shown
+from dsenv.errors import check_file, pick, shown
 
 MOST_BYTES = 1 << 20
 DEEPEST = 64  # tables and lists inside each other; more would end Python's stack in whatever walks over them
@@ -56,11 +56,7 @@ def read_definition(path: Traversable) -> tuple[str, Mapping[str, Any]]:
 
 def _text(path: Traversable) -> str:
     """The text of a file; a byte-order mark, which some editors write, is left out."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the path of a TOML file in it")
-    if not path.is_file():
-        raise FileNotFoundError(f"no TOML file at {path}")
-
+    check_file(path, "TOML file")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

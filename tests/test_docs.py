@@ -55,6 +55,24 @@ def test_python_blocks_of_the_report_page_run():
     assert len(blocks) == 2 and 0.5 < names["low"] < names["high"] < 1 and "</html>" in names["html"]
 
 
+def test_the_block_of_the_tensorboard_page_runs_and_its_tags_are_there(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    text = (DOCS / "tensorboard.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/tensorboard.md", "exec"), {})
+
+    events = EventAccumulator(str(tmp_path / "runs" / "PPO_1"))
+    events.Reload()
+    tags = [tag for kind in ("scalars", "images", "histograms") for tag in events.Tags()[kind]]
+    ours = [tag for tag in tags if tag.startswith(("accuracy/", "chosen/", "pool/", "policy/"))]
+    assert len(ours) > 20
+    named = re.findall(r"`((?:accuracy|chosen|pool|policy)/[^`.]*)", text)
+    for tag in ours:
+        assert any(tag.startswith(name.strip()) for name in named), tag
+
+
 @pytest.mark.fast
 def test_the_table_of_environments_is_that_of_their_definitions():
     """Intervals, and the training and validation samples where the definition sets them."""

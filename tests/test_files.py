@@ -13,6 +13,7 @@ import torch
 
 from dsenv import files
 from dsenv.files import DamagedFileError, load_state, save_state, write
+from dsenv.plain import TAG
 
 pytestmark = pytest.mark.fast
 
@@ -52,9 +53,9 @@ def test_a_state_comes_back_bit_for_bit_and_equal_content_is_an_equal_file(tmp_p
 @pytest.mark.parametrize(
     ("value", "match"),
     [
-        ({"a": [0, {1, 2}]}, r"state\['a'\]\[1\] is a builtins.set"),
-        ({"f": print}, r"state\['f'\] is a builtins.builtin_function"),
-        ({(1, 2): 0}, "keys are text or whole numbers"),
+        ({"a": [0, {1, 2}]}, r"state\.a\[1\] is of builtins.set"),
+        ({"f": print}, r"state\.f is of builtins.builtin_function"),
+        ({b"x": 0}, "a key of state is of builtins.bytes"),
         ([np.array([object()])], r"state\[0\] is an array of object"),
         ([np.array(["a"])], "array of <U1"),
         ([1j], "builtins.complex"),
@@ -82,25 +83,37 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
         load_state(path)
 
 
-def test_files_of_other_kinds_are_damaged_and_a_newer_form_is_named(tmp_path, monkeypatch):
+def test_files_of_other_kinds_are_damaged_and_another_form_is_named(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     path = tmp_path / "state.safetensors"
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(DamagedFileError, match="without a checksum"):
         load_state(path)
-    monkeypatch.setattr(files, "VERSION", 2)
-    save_state(path, {})
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="has the form 2, this version of dsenv reads 1"):
-        load_state(path)
+    for version in (1, 3):
+        monkeypatch.setattr(files, "VERSION", version)
+        save_state(path, {})
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match=f"has the form {version}, this version of dsenv reads 2"):
+            load_state(path)
     with pytest.raises(FileNotFoundError):
         load_state(tmp_path / "none")
 
 
-@pytest.mark.parametrize("inner", [{"tensor": "9"}, {"unknown": 1}, {"array": "0"}, {}, {"dict": [1]}])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {TAG: "tensor", "name": "9"},
+        {TAG: "tensor"},
+        {TAG: "unknown", "value": 1},
+        {TAG: "array", "value": "0"},
+        {TAG: "float", "value": "00"},
+        {TAG: "int", "value": "x"},
+        {TAG: "table", "pairs": [1]},
+    ],
+)
 def test_a_doctored_state_with_a_right_checksum_is_refused(inner, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_encoded", lambda *_: inner)
+    monkeypatch.setattr(files, "encoded", lambda _: inner)
     path = save_state(tmp_path / "state.safetensors", 0)
     monkeypatch.undo()
     with pytest.raises(DamagedFileError):

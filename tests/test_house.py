@@ -26,7 +26,7 @@ FLOORS = (
         "toml_files",
         "version",
     ),
-    ("kernels", "outputs", "signals"),
+    ("kernels", "outputs", "signals", "tracking"),
     ("select", "volume", "augment", "tasks"),
     ("control",),
     ("policy", "training"),

@@ -2,12 +2,14 @@
 
 import collections
 import enum
+import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from dsenv.plain import TAG, decoded, differing, digest, encoded, generator_state, make_generator
+from dsenv.plain import DEEPEST, TAG, decoded, differing, digest, encoded, generator_state, make_generator
 
 pytestmark = pytest.mark.fast
 
@@ -42,7 +44,7 @@ def alike(one, other):
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, np.ndarray | np.generic):
-        return type(one) is type(other) and np.array_equal(one, other)
+        return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
@@ -57,6 +59,22 @@ def test_what_goes_in_comes_out(place):
     assert alike(decoded(plain, CPU), value)
     others = {digest(encoded(other)) for k, other in enumerate(VALUES) if k != place}
     assert digest(plain) == digest(encoded(value)) not in others
+
+
+def test_the_deepest_state_comes_back():
+    value = 0
+    for level in range(DEEPEST):
+        value = (value,) if level % 2 else {3: value}
+    assert alike(decoded(encoded(value), CPU), value)
+    with pytest.raises(ValueError, match="nested more than 64 levels"):
+        encoded([value])
+
+
+def test_plain_data_is_json_of_any_reader():
+    for value in VALUES:
+        text = json.dumps(encoded(value), allow_nan=False, default=lambda tensor: tensor.tolist())
+        assert "NaN" not in text
+        assert not re.search(r"\d{17}", re.sub(r'"[^"]*"|\.\d+', "", text))
 
 
 def test_a_state_shares_no_memory():
@@ -130,7 +148,8 @@ def test_the_first_difference_is_named():
     own = {"a": 1, "b": [1, {"c": 2.0}], "d": True}
     assert differing(own, {"a": 1.0, "b": [1, {"c": 2}], "d": True}) is None
     assert differing(own, {**own, "b": [1, {"c": 3}]}) == ("b[1].c", 2.0, 3)
-    assert differing(own, {**own, "e": 5}) == ("e", None, 5)
+    assert differing(own, {**own, "e": 5}) == ("e", "nothing", 5)
+    assert differing(own, {**own, "d": 1}) == ("d", True, 1)
     assert differing(own, {**own, "a": torch.zeros(2)})[0] == "a"
 
 

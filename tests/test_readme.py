@@ -45,7 +45,8 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run(number, capsys):
+def test_python_blocks_run(number, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one of them writes a log
     names = {"__name__": "readme"}
     exec(compile(blocks("python")[number], f"README block {number}", "exec"), names)
     assert {"env", "plan"} & set(names)

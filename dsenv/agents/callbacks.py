@@ -1,7 +1,6 @@
-"""What SB3 does beside learning: log the environment, show progress, save, pick the best policy."""
+"""What SB3 does beside learning: show progress, write events, save, pick the best policy."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,55 +24,7 @@ from dsenv.agents.checkpoint import (
     parameters,
     random_state,
 )
-
-SCALARS = ("val_accuracy", "train_accuracy", "ratio", "wrong_labels", "strength", "label_noise", "diverged")
-
-
-class EnvScalars(BaseCallback):
-    """Log the environment's training runs beside SB3's scalars, as means over all steps since the last log.
-
-    Tags: `env/val_accuracy`, `env/ratio`, `env/selected_bin_0`, ..., `env/strength` where the control decides
-    it, and `env/final_val_accuracy` over the last hundred finished training runs.
-
-    Use::
-
-        from stable_baselines3 import PPO
-        from dsenv import EnvScalars, StackedVecEnv
-        from dsenv.catalogue import load_vector
-
-        env = StackedVecEnv(load_vector("Tiny-Ratio-v0", num_envs=4, autoreset_mode="SameStep"))
-        model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, tensorboard_log="runs", device="cpu")
-        model.learn(32, callback=EnvScalars())  # then: tensorboard --logdir runs
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.finals: deque[float] = deque(maxlen=100)
-
-    def _on_step(self) -> bool:
-        infos: list[dict[str, Any]] = self.locals["infos"]
-        for name in SCALARS:
-            values = [float(info[name]) for info in infos if name in info]
-            if values:
-                self.logger.record_mean(f"env/{name}", float(np.mean(values)))
-
-        for bin_, share in enumerate(np.mean([info["selected_bins"] for info in infos], axis=0)):
-            self.logger.record_mean(f"env/selected_bin_{bin_}", float(share))
-
-        self.finals.extend(float(i["val_accuracy"]) for i in infos if "terminal_observation" in i)
-        if self.finals:
-            self.logger.record("env/final_val_accuracy", float(np.mean(self.finals)))
-
-        return True
-
-    def state_dict(self) -> State:
-        """The finished training runs that the means are of."""
-        return {"calls": self.n_calls, "finals": list(self.finals)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.n_calls = int(state["calls"])
-        self.finals = deque(state["finals"], maxlen=self.finals.maxlen)
+from dsenv.agents.scalars import EnvScalars
 
 
 class ProgressBar(BaseCallback):

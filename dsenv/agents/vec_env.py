@@ -16,7 +16,7 @@ from dsenv.env.results import Floats
 from dsenv.env.state import check_header, opened, sealed
 from dsenv.env.vector_env import TrainingVectorEnv
 from dsenv.errors import check_seed, shown
-from dsenv.plain import fitted_array, listed
+from dsenv.states import fitted, listed
 
 HEADER: dict[str, Any] = {"kind": "StackedVecEnv", "settings": {}}
 KEPT = ("return", "length", "seeds", "options", "actions", "reset_infos")
@@ -119,8 +119,8 @@ class StackedVecEnv(VecEnv):
         own = opened(inside, torch.device("cpu")).get("own")
         if not isinstance(own, Mapping) or not own.keys() >= set(KEPT) or "env" not in state:
             raise ValueError(f"{shown(state)} is no whole state of a StackedVecEnv")
-        returns = fitted_array("return", own["return"], self._return)
-        lengths = fitted_array("length", own["length"], self._length)
+        returns = fitted("return", own["return"], self._return)
+        lengths = fitted("length", own["length"], self._length)
         seeds, options, infos = (
             list(listed(name, own[name], self.num_envs)) for name in ("seeds", "options", "reset_infos")
         )

@@ -28,10 +28,8 @@ class CurriculumControl(Control):
 
     def __init__(self, bins: int, target: float, sharpness: float = 5.0) -> None:
         del target
-        self.size, self.sharpness = (
-            bins,
-            check_number("control.sharpness", sharpness, 0, MOST_SHARP, open_low=True),
-        )
+        self.size = bins
+        self.sharpness = check_number("control.sharpness", sharpness, 0, MOST_SHARP, open_low=True)
         self.names = tuple(f"log weight of loss bin {b} / {sharpness:g}" for b in range(bins))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

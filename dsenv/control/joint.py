@@ -44,9 +44,9 @@ class JointControl(Control):
         self.ratio = RatioControl(bins, target, minimum)
         by_stability = StrengthControl(bins, target, stability_bins)
         self.parts: list[Control] = [CurriculumControl(bins, target, sharpness), self.ratio]
-        if check_flag("control.strength", strength):
+        self.decides_how_strong = check_flag("control.strength", strength)
+        if self.decides_how_strong:
             self.parts.append(by_stability)
-        self.decides_how_strong = bool(strength)
         self.stability_bins = self.parts[-1].stability_bins
         self.minimum = self.ratio.minimum
         self.size = sum(part.size for part in self.parts)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv import kernels
-from dsenv.plain import fitted, fitted_array
 from dsenv.signals import SampleSignals
+from dsenv.states import fitted
 from dsenv.volume.budget import Budget, Counts
 
 STEADY_VISITS = 3  # visits that it takes to tell how much a sample's influence varies
@@ -219,17 +219,13 @@ class TrainingState:
         Raises:
             ValueError: a tensor has another shape or type.
         """
-        tensors = {name: fitted(name, state[name], getattr(self, name)) for name in (*TENSORS, *MEASURED)}
-        arrays = {
-            name: fitted_array(name, state[name], getattr(self, name)) for name in ("planned", "interval")
-        }
-        budget = {
-            name: fitted_array(name, state["budget"][name], getattr(self.budget, name)) for name in BUDGET
-        }
+        own = (*TENSORS, *MEASURED, "planned", "interval")
+        values = {name: fitted(name, state[name], getattr(self, name)) for name in own}
+        budget = {name: fitted(name, state["budget"][name], getattr(self.budget, name)) for name in BUDGET}
         index = fitted("candidates", state["candidates"]["index"], self.candidates.index)
         scores = state["candidates"]["scores"]
 
-        for name, value in (tensors | arrays).items():
+        for name, value in values.items():
             setattr(self, name, value)
         for name, value in budget.items():
             setattr(self.budget, name, value)

@@ -29,12 +29,9 @@ class StrengthControl(Control):
 
     def __init__(self, bins: int, target: float, stability_bins: int | None = None, levels: int = 6) -> None:
         del target
-        self.size = (
-            bins
-            if stability_bins is None
-            else check_count("control.stability_bins", stability_bins, 1, MOST_BINS)
-        )
-        self.stability_bins, self.levels = self.size, check_count("control.levels", levels, 2, MOST_LEVELS)
+        wanted = bins if stability_bins is None else stability_bins
+        self.size = self.stability_bins = check_count("control.stability_bins", wanted, 1, MOST_BINS)
+        self.levels = check_count("control.levels", levels, 2, MOST_LEVELS)
         self.names = tuple(f"strength of stability bin {b}, from 0 at -1 to 1 at 1" for b in range(self.size))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:

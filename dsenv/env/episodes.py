@@ -8,16 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from dsenv.control.base import Actions, Control
+from dsenv.describe import describe
 from dsenv.env.config import EnvConfig
-from dsenv.env.described import described
 from dsenv.env.results import Flags, Floats, Info, StepResult
 from dsenv.env.session import Session
 from dsenv.env.session_state import load_session, state_of_session
 from dsenv.errors import check_count, shown
-from dsenv.plain import fitted_array
+from dsenv.states import fitted
 
 Rows = NDArray[np.int64]
-SETTINGS_DEPTH = 8
 
 
 class Episodes:
@@ -40,7 +39,7 @@ class Episodes:
         count = check_count("num_envs", count)
         self.config = config
         self.count = count
-        self._settings = self._described()
+        self._settings = self._describe()
         self.device = device
         self._draws = draws
         self._contexts = config.make_contexts()
@@ -191,11 +190,9 @@ class Episodes:
         """Every setting but the tasks, for a state to be compared with; those it was built with."""
         return self._settings
 
-    def _described(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         own = {"task", "datasets"}  # each session describes its task and data
-        settings = {
-            name: described(v, SETTINGS_DEPTH) for name, v in vars(self.config).items() if name not in own
-        }
+        settings = {name: describe(value) for name, value in vars(self.config).items() if name not in own}
         return settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,7 +206,7 @@ class Episodes:
         Raises:
             ValueError: the state is of other data, another task or other parts.
         """
-        home = fitted_array("home", state["home"], self._home)
+        home = fitted("home", state["home"], self._home)
         last = max(len(self.config.datasets), 1) - 1
         if home.min() < 0 or home.max() > last:
             raise ValueError(f"home of the state names data sets from 0 to {last}, got {home.tolist()}")
@@ -225,10 +222,7 @@ class Episodes:
 
     def signature(self) -> dict[str, Any]:
         """What two `Episodes` must have in common for the state of one to fit the other."""
-        own = {"task", "datasets"}  # they may hold tensors, which have no single truth
-        settings = {name: value for name, value in vars(self.config).items() if name not in own}
-        whole = settings | {"datasets": self.config.dataset_names(), "num_envs": self.count}
-        return whole if self.config.datasets else whole | self.sessions()[0].signature()
+        return self._settings if self.config.datasets else self._settings | self.sessions()[0].signature()
 
 
 def to_box(actions: NDArray[Any], kind: str, control: Control, replicas: int) -> Actions:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsenv.env.session import Session
+from dsenv.tracking.pictures import bin_colors, pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,14 +33,12 @@ def draw(session: Session, replica: int) -> NDArray[np.uint8]:
 
     Where the control decides it, the strength of each stability bin too.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     history, intervals = session.history, session.config.intervals
     shows_strength = session.control.decides_how_strong
     panels = 4 if shows_strength else 3
     figure = Figure(figsize=(3.2 * panels, 3.2), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     selected, ratio, accuracy, *rest = axes = figure.subplots(1, panels)
     time = np.arange(1, intervals + 1)
     shares = np.nan_to_num(history.selected[replica])
@@ -63,9 +62,7 @@ def draw(session: Session, replica: int) -> NDArray[np.uint8]:
     for axis in (ratio, accuracy, *rest):
         axis.legend(fontsize=8)
     figure.suptitle(summarise(session, replica), fontsize=8)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    image: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-    return image
+    return pixels(figure)
 
 
 def draw_strengths(axis: "Axes", strengths: NDArray[np.float32]) -> None:
@@ -74,10 +71,3 @@ def draw_strengths(axis: "Axes", strengths: NDArray[np.float32]) -> None:
     for b, color in enumerate(bin_colors(strengths.shape[1])):
         axis.plot(time, strengths[:, b], ".-", color=color)
     axis.set(title="strength, by stability bin", ylim=(-0.02, 1.02), ylabel="strength (dark: steady)")
-
-
-def bin_colors(bins: int) -> list[tuple[float, float, float, float]]:
-    """One colour a bin, from dark (small loss) to light (large loss)."""
-    from matplotlib import colormaps
-
-    return [tuple(colormaps["viridis"](share)) for share in np.linspace(0, 0.95, bins)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from dsenv.control.base import Actions, Control, Decision
 from dsenv.control.observation import candidate_names, feature_names, observe
 from dsenv.control.state import TrainingState
+from dsenv.describe import attributes_of, describe
 from dsenv.env.budgets import extra_forward_share, make_budget
 from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
@@ -25,11 +26,10 @@ from dsenv.env.stacked_selector import (
     make_hooks,
     make_stacked_selector,
 )
-from dsenv.env.state import attributes_of
 from dsenv.errors import check_keywords, pick
-from dsenv.plain import fitted_array
 from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
+from dsenv.states import fitted
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.training.trainer import Interval, Score, Trainer
 from dsenv.volume.base import counts
@@ -74,7 +74,7 @@ class History:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         for name, record in self._records().items():
-            record[...] = fitted_array(f"history.{name}", state[name], record)
+            record[...] = fitted(f"history.{name}", state[name], record)
 
     def _records(self) -> dict[str, Floats]:
         return {**self.scalars, "selected_bins": self.selected, "actions": self.actions}
@@ -106,6 +106,7 @@ class Session:
         self.count = replicas
         self.device = device
         self.task, self._dataset = config.make_task(dataset), dataset
+        self.model_settings = describe(self.task.model)  # before it builds any, which it may note
         self.control = config.make_control()
         self.reward_tracker = RewardTracker(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
@@ -364,6 +365,7 @@ class Session:
         )
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in (*VALUES, "dataset")}
         return context | {
+            "interval": self.state.interval.copy(),
             "samples_used": budget.spent.copy(),
             "budget_left": budget.left.copy(),
             "extra_forwards": extra_forwards,

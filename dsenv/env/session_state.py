@@ -4,22 +4,43 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from dsenv.describe import attributes_of, describe
 from dsenv.env.context import Context
-from dsenv.env.described import described_data, described_task
 from dsenv.env.session import Session
 from dsenv.env.stacked_selector import make_augmentation
-from dsenv.env.state import attributes_of, check_same, load_fixed, state_of, state_of_fixed
-from dsenv.plain import encoded, fitted_array, listed
+from dsenv.env.state import check_same, load_fixed, state_of, state_of_fixed
+from dsenv.plain import digest, encoded
+from dsenv.states import fitted, listed
+from dsenv.tasks.dataset import Dataset
+
+SHOWN_SAMPLES = 512
 
 
 def describe_session(session: Session) -> dict[str, Any]:
     """Task, form and data of a session, for a state to be compared with."""
-    replicas = session.trainer.replicas
-    return {
-        "task": described_task(session.task, replicas.parameters_of(0)),
-        "form": replicas.form,
-        "data": described_data(session.task.dataset),
+    replicas, task = session.trainer.replicas, session.task
+    parameters = replicas.parameters_of(0)
+    described = {
+        "recipe": describe(task.recipe),
+        "loss": describe(task.loss),
+        "model": session.model_settings,
+        "parameters": {name: f"{value.dtype} {tuple(value.shape)}" for name, value in parameters.items()},
     }
+    return {"task": described, "form": replicas.form, "data": describe_data(task.dataset)}
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Fingerprint of training and validation split: length, digest of all labels and of some samples."""
+    found: dict[str, Any] = {"name": dataset.name, "classes": dataset.classes}
+    for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+        step = max(1, len(split) // SHOWN_SAMPLES)
+        found[name] = {
+            "samples": len(split),
+            "shape": list(split.images.shape[1:]),
+            "labels": digest(split.labels),
+            "inputs": digest(split.images[::step]),
+        }
+    return found
 
 
 def state_of_session(session: Session) -> dict[str, Any]:
@@ -68,15 +89,15 @@ def load_session(session: Session, state: Mapping[str, Any]) -> None:
     session.state.load_state_dict(state["state"])
     session.reward_tracker.load_state_dict(state["reward"])
     session.history.load_state_dict(state["history"])
-    session.planned = fitted_array("planned", state["planned"], session.planned)
-    session.finished = fitted_array("finished", state["finished"], session.finished)
+    session.planned = fitted("planned", state["planned"], session.planned)
+    session.finished = fitted("finished", state["finished"], session.finished)
     session.selection = None
     session.context = [Context(**values) for values in listed("context", state["context"], session.count)]
 
     # The parts of each episode
     session.stacked_selector.load_state_dict(state["selector"], session.state.pool)
     forwards = session.candidate_sampler.extra_forwards
-    forwards[:] = fitted_array("candidate_forwards", state["candidate_forwards"], forwards)
+    forwards[:] = fitted("candidate_forwards", state["candidate_forwards"], forwards)
     controllers = listed("controllers", state["controllers"], len(session.controllers or ()))
     for replica, saved in enumerate(controllers):
         assert session.controllers is not None and session.augment is not None

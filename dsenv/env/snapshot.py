@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 from gymnasium import Space
 
-from dsenv.env.described import described
 from dsenv.env.episodes import Episodes
-from dsenv.env.state import check_header, opened, sealed
+from dsenv.env.state import check_header, check_same, opened, sealed
 from dsenv.errors import shown
 from dsenv.plain import generator_state, make_generator
 
@@ -143,14 +142,7 @@ class Forkable:
         Raises:
             ValueError: the state is of an environment with other settings, or another number of them.
         """
-        own, other = (described(episodes.signature()) for episodes in (self.episodes, snapshot.episodes))
-        for name, value in own.items():
-            if other.get(name) != value:
-                theirs = other.get(name)
-                raise ValueError(
-                    f"the state is of an environment with {name} = {theirs!r}, this one has {value!r}; "
-                    "restore it where it was saved, or make an environment with those settings"
-                )
+        check_same("", self.episodes.signature(), snapshot.episodes.signature())
         self.episodes = copy_episodes(snapshot.episodes)
         for name, value in snapshot.random.items():
             setattr(self, name, copy.deepcopy(value))

@@ -13,11 +13,11 @@ from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
 from dsenv.env.state import state_of
 from dsenv.errors import check_count, check_seed
-from dsenv.plain import listed
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection, checked
 from dsenv.select.gumbel import gumbel_top_k, shuffled
 from dsenv.select.registry import SELECTORS
+from dsenv.states import listed
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.trainer import Trainer
 

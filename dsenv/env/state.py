@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from dsenv.augment import AugmentationController
-from dsenv.env.described import described
+from dsenv.describe import attributes_of
 from dsenv.errors import shown
 from dsenv.plain import decoded, differing, digest, encoded
 from dsenv.select.base import Selector
@@ -87,7 +87,7 @@ def state_of(part: Any, fresh: Callable[[], Any]) -> Any:
     if type(part).state_dict in REMEMBERS_NOTHING:
         other = fresh()
         other.load_state_dict(state)
-        _check_whole(part, described(vars(other)), "state_dict and load_state_dict")
+        _check_whole(part, attributes_of(other), "state_dict and load_state_dict")
     return state
 
 
@@ -96,7 +96,7 @@ def state_of_fixed(part: Any, built: Any) -> Any:
 
     Args:
         part: it may have `state_dict` and `load_state_dict`, though its class asks for none.
-        built: `described(vars(part))` of when it was built.
+        built: `attributes_of(part)` of when it was built.
 
     Raises:
         ValueError: it changed, and has no `state_dict`.
@@ -111,11 +111,6 @@ def load_fixed(part: Any, state: Any) -> None:
     """Continue from `state_of_fixed`."""
     if state is not None:
         part.load_state_dict(state)
-
-
-def attributes_of(part: Any) -> Any:
-    """What an object holds, so that it can be told whether it changes."""
-    return described(getattr(part, "__dict__", {}))
 
 
 def _check_whole(part: Any, built: Any, methods: str) -> None:

@@ -29,21 +29,17 @@ def interval(values: Scores) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def band(values: Scores, resamples: int = 2000) -> tuple[Scores, Scores]:
-    """95 % bootstrap intervals of the mean over seeds at each point in time.
-
-    Args:
-        values: (S, T).
-        resamples: how often seeds are drawn.
-
-    Returns:
-        Lower and upper ends (T,); NaN where a value is.
-    """
-    rng = np.random.default_rng(SEED)
-    seeds = len(values)
-    times_drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    low, high = np.percentile(times_drawn @ values.astype(np.float64) / seeds, ENDS, axis=0)
-    return low, high
+def band(curves: Scores) -> tuple[Scores, Scores, Scores]:
+    """Mean (T,) of curves (S, T) and the ends of its 95 % bootstrap interval, whole curves drawn anew."""
+    finite = np.ma.masked_invalid(np.asarray(curves, np.float64))
+    mean = finite.mean(0).filled(np.nan)
+    if len(curves) < 2:
+        return mean, mean, mean
+    drawn = np.random.default_rng(SEED).multinomial(len(curves), [1 / len(curves)] * len(curves), RESAMPLES)
+    weight = drawn @ ~np.ma.getmaskarray(finite)
+    means = np.divide(drawn @ finite.filled(0), weight, out=np.full(weight.shape, np.nan), where=weight > 0)
+    low, high = np.nanpercentile(means, ENDS, axis=0)
+    return mean, low, high
 
 
 def interquartile_mean(scores: Scores) -> Any:

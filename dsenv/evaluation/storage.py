@@ -64,6 +64,14 @@ def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
     return evaluation, {key: value for key, value in content.items() if key not in own}
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """The facts beside an evaluation that may be damaged; none then."""
+    try:
+        return load(path)[1]
+    except (ValueError, OSError):
+        return {}
+
+
 def _contexts(rows: list[Row]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for row in rows:

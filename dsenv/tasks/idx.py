@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsenv.errors import check_file
+
 LARGEST = 1 << 30  # bytes; the largest file of EMNIST holds 0.55 of them
 MOST_DIMENSIONS = 4
 PIECE = 1 << 20  # bytes unpacked at a time: a header may promise anything, so memory follows what is there
@@ -24,11 +26,7 @@ def read_idx(path: Path) -> Tensor:
         ValueError: the file is empty, cut short, not gzipped, damaged, of another type, or too large; the
             message names it.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected a gzipped idx file")
-    if not path.is_file():
-        raise FileNotFoundError(f"no idx file at {path}")
-
+    check_file(path, "idx file")
     try:
         with path.open("rb") as file:
             start = file.read(2)

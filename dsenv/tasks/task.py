@@ -19,6 +19,7 @@ from dsenv.errors import (
     check_number,
     check_positive,
     missing_keywords,
+    parameters_of,
     pick,
     shown,
 )
@@ -267,12 +268,7 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
 
 def _takes_sizes(factory: Callable[..., Any]) -> bool:
     """Whether a factory asks for the shape of a sample or the number of classes."""
-    try:
-        takes = inspect.signature(factory).parameters
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"model {shown(factory)} does not say what it takes ({error}); give a lambda that calls it"
-        ) from error
+    takes = parameters_of(f"model {shown(factory)}", factory)
     return bool({"sample_shape", "classes"} & takes.keys())
 
 

@@ -14,13 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
-from dsenv.plain import listed
+from dsenv.states import listed
 from dsenv.tasks.task import Task
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.modules import (
     ForwardFacts,
+    can_be_copied,
     fresh_model,
-    has_parameter_hooks,
     hidden_buffers,
     load_model,
 )
@@ -95,11 +95,11 @@ class LoopReplicas(Replicas):
         return model.to(self.device).to(memory_format=self._format)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LoopReplicas":
-        """A copy; models are built anew where a parameter has hooks, which no copy of it has."""
+        """A copy; models are built anew where `copy.deepcopy` would not give ones of their own."""
         twin = object.__new__(type(self))
         memo[id(self)] = twin
         rebuilt = ("_models", "_optimizers", "_noise", "_calls")
-        is_rebuilt = has_parameter_hooks(self._models[0])
+        is_rebuilt = not all(can_be_copied(model) for model in self._models)
         for name, value in vars(self).items():
             setattr(twin, name, [] if is_rebuilt and name in rebuilt else copy.deepcopy(value, memo))
 
@@ -259,7 +259,7 @@ class LoopReplicas(Replicas):
             raise ValueError(
                 f"the forward of {type(self._models[0]).__name__} changes {', '.join(self._facts.forgets)}, "
                 "which its state_dict does not hold, so no state of this training run is whole: register it "
-                "as a buffer (register_buffer)"
+                "as a buffer (register_buffer), or keep it outside of the model"
             )
         return {
             "models": [cloned(dict(model.state_dict())) for model in self._models],

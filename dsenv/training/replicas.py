@@ -2,13 +2,24 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from dsenv.errors import pick
+from dsenv.tasks.dataset import subset
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas
+from dsenv.training.data import ResidentSplit
 from dsenv.training.loop_replicas import LoopReplicas
-from dsenv.training.modules import ForwardFacts, is_hooked, is_tied, observe_forward
-from dsenv.training.stacked import can_stack, can_stack_layer, layers
+from dsenv.training.modules import (
+    ForwardFacts,
+    can_be_copied,
+    fresh_model,
+    is_hooked,
+    is_tied,
+    observe_forward,
+    streams_kept,
+)
+from dsenv.training.stacked import can_stack, can_stack_layer, is_plain, layers
 from dsenv.training.stacked_replicas import StackedReplicas
 
 FORMS = ("stacked", "vmap", "loop")
@@ -44,6 +55,13 @@ def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardF
         )
 
     samples, wanted = torch.zeros(2, *task.dataset.sample_shape, device=device), (2, task.dataset.classes)
+    lazy = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        raise ValueError(
+            f"the model {type(model).__name__} is lazy, {lazy[0]} has no shape yet: name the sizes, or pass "
+            f"samples of shape {tuple(samples.shape)} through it where it is made"
+        )
+
     scored = model.to(device).eval()(samples.clone())
     trained, facts = observe_forward(model, samples)
     for logits, mode in ((scored, "evaluation"), (trained, "training")):
@@ -53,6 +71,12 @@ def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardF
                 f"for 2 samples of {task.dataset.name} a model must return logits of shape {wanted}, got "
                 f"{shape} in {mode} mode"
             )
+    if facts.draws_elsewhere:
+        raise ValueError(
+            f"the forward of {type(model).__name__} draws from the global stream of {facts.draws_elsewhere}, "
+            "which all training runs would share, and no seed decides: draw with torch (torch.rand, "
+            "torch.nn.functional.dropout), whose stream each training run has of its own"
+        )
     return facts
 
 
@@ -70,6 +94,8 @@ def _needs_loop(model: nn.Module, task: Task, device: torch.device, facts: Forwa
     """Why a model cannot be mapped by `torch.func.vmap`; None where it can."""
     if is_hooked(model):
         return "hooks on modules or parameters"
+    if not can_be_copied(model):
+        return "functions that hold variables from outside"
     if facts.draws:
         return "a forward pass that draws random numbers"
     if facts.changes:
@@ -77,6 +103,46 @@ def _needs_loop(model: nn.Module, task: Task, device: torch.device, facts: Forwa
     if _mixes_samples(model, task, device):
         return "outputs that depend on the other samples of a batch"
     return None
+
+
+def _is_tried(model: nn.Module, task: Task, form: str) -> bool:
+    """Whether a form takes the layers of a model, and only a step can tell if it is right for them."""
+    if form == "stacked":
+        return can_stack(model) and not is_plain(model, task.dataset.sample_shape)
+    return form == "vmap" and not any(isinstance(part, BATCH_STATISTICS) for part in model.modules())
+
+
+def _differs(task: Task, device: torch.device, facts: ForwardFacts, chosen: str) -> str | None:
+    """What goes wrong when two replicas take a step in a stacked form; None where each is as it is alone."""
+    train = task.dataset.train
+    place = torch.arange(6).remainder(len(train))
+    data = ResidentSplit(subset(train.images, train.labels, place, "first samples"), task.dataset, device)
+    index = torch.arange(6, device=device).view(2, 3)
+    samples, labels = data.gather(index), data.labels[index]
+
+    # The loss may draw from torch's global streams
+    together = StackedReplicas(task, 2, device, False, facts, by_vmap=chosen == "vmap")
+    alone = []
+    with streams_kept(device):
+        for replica in range(2):
+            together.start(replica, replica)
+            model = fresh_model(task, replica).to(device).train()
+            with torch.no_grad():
+                alone.append(model(samples[replica].clone()).float())
+        try:
+            weight, rates = torch.ones(2, 3, device=device), torch.zeros(2, device=device)
+            found = together.step(samples, index, labels, weight, [3, 3], rates).logits
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of an operation that has no form with a replica axis
+            first = str(error).partition("\n")[0]
+            return f"an operation that has no such form ({type(error).__name__}: {first})"
+
+    assert found is not None
+    wanted = torch.stack(alone)
+    room = 1e-2 * float(wanted.abs().amax().clamp(min=1e-3))
+    is_same = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-2, atol=room)
+    return None if is_same else "other outputs than it has alone"
 
 
 def make_replicas(
@@ -101,6 +167,8 @@ def make_replicas(
     chosen = choose_form(model, replicas, device) if form == "auto" else form
 
     reason = _needs_loop(model, task, device, facts) if chosen == "vmap" else None
+    if reason is None and _is_tried(model, task, chosen):
+        reason = _differs(task, device, facts, chosen)
     if reason is not None and form == "auto":
         chosen = "loop"
 

@@ -4,7 +4,7 @@ Linear layers become batched matrix products, convolutions become grouped convol
 layers, features are (K, B, F) and images (B, K * C, H, W).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from dsenv.training.modules import is_hooked, is_tied
 
 ELEMENTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-STACKED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Flatten, *ELEMENTWISE, *POOLING)
+WEIGHTED = (nn.Linear, nn.Conv2d, nn.GroupNorm)
+STACKED = (*WEIGHTED, nn.Flatten, *ELEMENTWISE, *POOLING)
 
 
 def layers(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -45,6 +46,31 @@ def can_stack_layer(layer: nn.Module) -> bool:
         return layer.groups == 1 and layer.padding_mode == "zeros"
     if isinstance(layer, nn.Flatten):
         return layer.start_dim == 1 and layer.end_dim == -1
+    return True
+
+
+def is_plain(model: nn.Module, sample_shape: Sequence[int]) -> bool:
+    """Whether a model that can be stacked has layers in the usual order, so that its outputs are those alone.
+
+    That is (Conv2d, GroupNorm or pooling, for images), Flatten, Linear, with elementwise layers anywhere. Any
+    other model is tried before it is stacked.
+
+    Args:
+        model: `can_stack` is true of it.
+        sample_shape: of one input.
+    """
+    if any(type(part) is not nn.Sequential for part in model.modules() if isinstance(part, nn.Sequential)):
+        return False
+
+    is_image, is_flat = len(sample_shape) == 3, len(sample_shape) == 1
+    for _, layer in layers(model):
+        has_place = is_image if isinstance(layer, (nn.Conv2d, nn.GroupNorm, *POOLING)) else True
+        has_place = is_flat if isinstance(layer, nn.Linear) else has_place
+        held = {"weight", "bias"} if isinstance(layer, WEIGHTED) else set()
+        if not has_place or layer._buffers or layer._parameters.keys() != held:
+            return False
+        if isinstance(layer, nn.Flatten):
+            is_image, is_flat = False, True
     return True
 
 

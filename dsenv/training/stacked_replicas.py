@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsenv.outputs import ModelOutputs
-from dsenv.plain import fitted
+from dsenv.states import fitted
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.modules import ForwardFacts, fresh_model
@@ -42,6 +42,7 @@ class StackedReplicas(Replicas):
         self._buffers = {name: _repeated(value, replicas) for name, value in self._model.named_buffers()}
         """(K, ...) by name; a forward that changes them runs in a loop."""
 
+        self._places = _places(self._model)
         optimizer = make_optimizer(task.recipe, self._parameters.values(), stacked=True)
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
@@ -70,7 +71,8 @@ class StackedReplicas(Replicas):
                 return logits.float(), features if self.features_wanted else None
 
             def call(own: dict[str, Tensor], inputs: Tensor) -> Tensor:
-                logits: Tensor = functional_call(self._model, own, (inputs,))
+                everywhere = {name: own[first] for name, first in self._places.items()}
+                logits: Tensor = functional_call(self._model, everywhere, (inputs,), tie_weights=False)
                 return logits
 
             if self.features_wanted:
@@ -147,6 +149,21 @@ class StackedReplicas(Replicas):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(found[name])
+
+
+def _places(model: nn.Module) -> dict[str, str]:
+    """Every place of a parameter or buffer, by its name, with the name under which its value is kept.
+
+    A module that stands in two places is named once: `functional_call` would not put it back as it was.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    first = {id(value): name for name, value in named}
+    return {
+        f"{prefix}.{key}" if prefix else key: first[id(value)]
+        for prefix, part in model.named_modules()
+        for key, value in [*part._parameters.items(), *part._buffers.items()]
+        if value is not None
+    }
 
 
 def _repeated(value: Tensor, replicas: int) -> Tensor:

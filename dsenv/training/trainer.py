@@ -10,9 +10,9 @@ from torch.nn import functional
 from dsenv import kernels
 from dsenv.errors import check_count, check_flag, check_positive, pick
 from dsenv.outputs import ModelOutputs
-from dsenv.plain import fitted, listed
 from dsenv.select.base import StackedSelection
 from dsenv.signals import SampleSignals
+from dsenv.states import fitted, listed
 from dsenv.tasks.task import Task
 from dsenv.training.base import State, cloned
 from dsenv.training.data import ResidentSplit

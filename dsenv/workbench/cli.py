@@ -280,11 +280,13 @@ def _evaluate_file(args: argparse.Namespace) -> int:
 
 
 def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "") -> int:
-    from dsenv.evaluation.report import gains, markdown_table
+    from dsenv.evaluation.tables import gains, markdown_table
     from dsenv.workbench.train import evaluate_run
 
     try:
-        result = evaluate_run(run, env, args.seeds, args.device, args.compare, prefix)
+        result = evaluate_run(
+            run, env, args.seeds, args.device, args.compare, prefix, curves=not args.no_curves
+        )
     except KeyboardInterrupt:
         _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
         return int(args.stop.status)
@@ -294,6 +296,9 @@ def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "
     gained = gains(result)
     if gained:
         _say(f"\n{result.agent} against all data, same seeds:\n{gained}")
+    scoring = sum(float(trace.scoring.sum()) for traces in result.traces.values() for trace in traces)
+    if scoring and not args.no_curves:
+        _say(f"\ncurves of test accuracy took {scoring:.1f} s; --no-curves leaves them out")
     _say(f"\nwritten to {run.folder}; see it with: tensorboard --logdir {run.folder.parent}")
     return 0
 

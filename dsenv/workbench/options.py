@@ -94,6 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="training runs of each agent in each context at evaluation (default: 64)",
     )
     how.add_argument(
+        "--no-curves",
+        action="store_true",
+        help="do not score the test split after each interval of an evaluation; the table stays as it is",
+    )
+    how.add_argument(
         "--compare",
         metavar="AGENT",
         nargs="+",

@@ -10,13 +10,15 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from dsenv.agents.base import build_agent
-from dsenv.agents.callbacks import Checkpoints, EnvScalars, EventFile, ProgressBar, SeededEval
+from dsenv.agents.callbacks import Checkpoints, EventFile, ProgressBar, SeededEval
 from dsenv.agents.checkpoint import load_model_state, spaces_state
 from dsenv.agents.sb3 import SB3Agent
+from dsenv.agents.scalars import EnvScalars
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import Definition, definition, names
 from dsenv.evaluation.compare import Entry, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
+from dsenv.tracking.layout import EVALUATION
 from dsenv.workbench import checkpoint
 from dsenv.workbench.checkpoint import State
 from dsenv.workbench.policies import agent_definition, is_written, write_policy
@@ -74,7 +76,7 @@ def train(
     env = make_vec_env(settings, agent.num_envs, device)
     model = _new_model(run, agent, env, state)
 
-    scalars = EnvScalars()
+    scalars = EnvScalars(layout_first=[EVALUATION])
     evaluation = _evaluation(run, agent, settings, device, state)
     known = spaces_state(env)
 
@@ -213,7 +215,14 @@ def distinct_names(own: Definition, others: Sequence[Definition]) -> dict[str, D
 
 
 def evaluate_run(
-    run: Run, env: Definition, seeds: int, device: str, compare: Sequence[str] = (), prefix: str = ""
+    run: Run,
+    env: Definition,
+    seeds: int,
+    device: str,
+    compare: Sequence[str] = (),
+    prefix: str = "",
+    *,
+    curves: bool = True,
 ) -> Evaluation:
     """Evaluate a run's agent and the rule-based ones in an environment, which may be another than its own.
 
@@ -226,6 +235,7 @@ def evaluate_run(
         device: where the models train.
         compare: further rule-based agents, by name, as the path of a TOML or as a policy file.
         prefix: put before the names of the files it writes.
+        curves: score the test split after every interval too.
 
     Raises:
         ValueError: the policy does not fit the environment.
@@ -248,8 +258,8 @@ def evaluate_run(
 
     entries = [Entry(run.agent.name, agent, model)]
     entries += [Entry(name, other) for name, other in others.items()]
-    result = evaluate(env, entries, run.agent.name, seeds=seeds, device=device)
-    write_report(result, run.folder, step, prefix)
+    result = evaluate(env, entries, run.agent.name, seeds=seeds, device=device, curves=curves)
+    write_report(result, run.folder, step, prefix, {"run": run.folder.name, "agent seed": run.seed})
     return result
 
 

@@ -199,13 +199,13 @@ def test_off_policy_scalars_are_means_over_whole_trainings():
     """SB3 logs such an agent when trainings end; a snapshot would show their last interval alone."""
     from stable_baselines3.common.logger import KVWriter, Logger
 
-    from dsenv.agents.callbacks import EnvScalars
+    from dsenv.agents.scalars import EnvScalars
 
     ratios = []
 
     class Kept(KVWriter):
         def write(self, key_values, *_):
-            ratios.append(key_values.get("env/ratio"))
+            ratios.append(key_values.get("chosen/share of the data"))
 
     agent = definition("agents", "sac").with_overrides({"hyperparameters": SHORT["sac"], "num_envs": 4})
     model = agent.build().build(stacked("Tiny-Ratio-v0", 4), seed=0)
@@ -284,7 +284,7 @@ def test_a_custom_algorithm_and_policy_by_entry_point():
 def test_strength_is_logged_where_the_control_decides_it():
     from stable_baselines3.common.logger import KVWriter, Logger
 
-    from dsenv.agents.callbacks import EnvScalars
+    from dsenv.agents.scalars import EnvScalars
 
     logged = []
 
@@ -298,8 +298,8 @@ def test_strength_is_logged_where_the_control_decides_it():
         model = definition("agents", "dqn").with_overrides(settings).build().build(env, seed=0)
         model.set_logger(Logger(None, [Kept()]))
         model.learn(16, callback=EnvScalars(), log_interval=4)
-        assert ("env/strength" in logged[-1]) == (name == "Tiny-Strength-v0")
-    assert 0 < logged[0]["env/strength"] < 1
+        assert ("chosen/augmentation strength" in logged[-1]) == (name == "Tiny-Strength-v0")
+    assert 0 < logged[0]["chosen/augmentation strength"] < 1
 
 
 def test_observations_lie_where_products_end_in_equal_bits():

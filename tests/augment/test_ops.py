@@ -267,5 +267,6 @@ def test_magnitudes_are_checked(wrong) -> None:
 
 @pytest.mark.fast
 def test_magnitudes_at_their_limits_are_allowed() -> None:
-    Magnitudes(shear=0.0, translate=1.0, rotate=180.0, enhance=1.0, posterize=7, cutout=1.0)
-    Magnitudes(translate=0.0, rotate=0.0, enhance=0.0, posterize=0, cutout=0.0)
+    most = {"shear": 0.0, "translate": 1.0, "rotate": 180.0, "enhance": 1.0, "posterize": 7, "cutout": 1.0}
+    for limits in (most, dict.fromkeys(most, 0)):
+        assert vars(Magnitudes(**limits)) == limits

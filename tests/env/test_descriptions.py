@@ -6,7 +6,7 @@ import torch
 
 import dsenv
 from dsenv.catalogue import load_vector
-from dsenv.env.snapshot import described
+from dsenv.describe import describe
 from dsenv.select.epsilon_greedy import EpsilonGreedy
 from dsenv.volume.linear import Linear
 
@@ -25,7 +25,7 @@ def test_an_environment_says_what_it_is():
 
 
 def twice(make):
-    return described(make()), described(make())
+    return describe(make()), describe(make())
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_settings_are_compared_by_what_they_are(make):
 
 
 def test_other_settings_are_told_apart():
-    assert described(Linear(0.5, swing=0.2)) != described(Linear(0.5, swing=0.1))
-    assert described(Linear) != described(Linear(0.5))
-    assert described(Linear) != described(EpsilonGreedy)
-    assert described({"a": [1, 2]}) != described({"a": [1, 3]})
-    assert described(torch.zeros(2)) != described(torch.zeros(3))
+    assert describe(Linear(0.5, swing=0.2)) != describe(Linear(0.5, swing=0.1))
+    assert describe(Linear) != describe(Linear(0.5))
+    assert describe(Linear) != describe(EpsilonGreedy)
+    assert describe({"a": [1, 2]}) != describe({"a": [1, 3]})
+    assert describe(torch.zeros(2)) != describe(torch.zeros(3))
 
 
 def test_a_state_fits_an_environment_whose_parts_are_equal_objects():
     """Settings may hold objects, and two environments hold one each."""
-    one, equal, unequal = (dsenv.load("envs", "Tiny-Curriculum-v0") for _ in range(3))
-    for env, swing in ((one, 0.2), (equal, 0.2), (unequal, 0.1)):
-        object.__setattr__(env.config, "volume", Linear(0.5, swing=swing))
+    one, equal, unequal = (
+        dsenv.load("envs", "Tiny-Curriculum-v0", volume=Linear(0.5, swing=swing)) for swing in (0.2, 0.2, 0.1)
+    )
     one.reset(seed=0)
     equal.restore_state(one.save_state())
-    with pytest.raises(ValueError, match=r"with volume = .dsenv\.volume\.linear\.Linear"):
+    with pytest.raises(ValueError, match=r"with volume\.swing = 0\.2, this one has 0\.1"):
         unequal.restore_state(one.save_state())

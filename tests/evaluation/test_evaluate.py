@@ -1,20 +1,12 @@
-import json
-
 import numpy as np
 import pytest
 
 import dsenv
 from dsenv.catalogue import definition
-from dsenv.evaluation import Entry, evaluate, markdown_table, write_report
-from dsenv.evaluation.report import (
-    accuracy_figure,
-    gains,
-    noise_figure,
-    schedule_figure,
-    strength_figure,
-    wrong_label_table,
-)
+from dsenv.evaluation import Entry, evaluate, markdown_table
+from dsenv.evaluation.figures import accuracy_figure, noise_figure, schedule_figure, strength_figure
 from dsenv.evaluation.statistics import interval
+from dsenv.evaluation.tables import gains, wrong_label_table
 
 ENV = definition("envs", "Tiny-Curriculum-v0")
 
@@ -59,40 +51,6 @@ def test_more_seeds_than_replicas_are_run_in_chunks(monkeypatch):
     monkeypatch.setattr("dsenv.evaluation.compare.MOST_REPLICAS", 4)
     chunked = evaluate(ENV, entries("random"), "random", seeds=6, progress=False)
     assert [row.seeds for row in chunked.rows] == [6, 6]
-
-
-def test_report_writes_what_a_person_and_tensorboard_read(result, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    written = write_report(result, tmp_path, step=123, prefix="there-")
-    content = json.loads((tmp_path / "there-evaluation.json").read_text())
-    assert content["env"] == "dsenv/Tiny-Curriculum-v0" and content["agent"] == "random"
-    needed = {
-        "agent",
-        "context",
-        "ratio",
-        "accuracy_mean",
-        "accuracy_low",
-        "accuracy_high",
-        "samples_used",
-        "seeds",
-    }
-    assert all(needed <= set(row) for row in content["rows"])
-    assert {path.name for path in written} == {
-        "there-evaluation.json",
-        "there-accuracy.png",
-        "there-schedule.png",
-        "there-noise.png",
-    }
-    assert all(path.stat().st_size > 200 for path in written)
-    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
-    events.Reload()
-    tags = events.Tags()
-    assert "evaluation/there-random/label_noise_40percent" in tags["scalars"]
-    assert {"evaluation/there-accuracy", "evaluation/there-schedule"} <= set(tags["images"])
-    scalar = events.Scalars("evaluation/there-all_data/label_noise_0percent")[0]
-    row = next(row for row in result.rows if row.agent == "all_data" and row.context["label_noise"] == 0)
-    assert scalar.step == 123 and scalar.value == pytest.approx(row.accuracy_mean)
 
 
 @pytest.mark.fast

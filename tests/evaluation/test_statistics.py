@@ -103,12 +103,13 @@ def test_agent_seeds_are_drawn_before_evaluation_seeds():
 
 
 def test_a_band_is_an_interval_at_each_point():
-    low, high = band(SCORES, 4000)
+    middle, low, high = band(SCORES)
+    np.testing.assert_allclose(middle, SCORES.mean(0))
     for m in range(4):
         assert (low[m], high[m]) == pytest.approx(interval(SCORES[:, m]), abs=0.003)
     gap = SCORES.copy()
     gap[3, 1] = np.nan
-    assert np.isnan(band(gap)[0]).tolist() == [False, True, False, False]
+    assert band(gap)[0][1] == pytest.approx(np.delete(SCORES[:, 1], 3).mean())
 
 
 def test_accuracy_at_an_equal_cost():

@@ -321,8 +321,8 @@ def test_a_part_is_free_after_a_plan_that_could_not_be_built() -> None:
 @pytest.mark.parametrize("name", ["random", "small_loss", "infobatch"])
 def test_a_rule_that_remembers_nothing_may_be_shared(name: str) -> None:
     part = new_plan(selector=name).selector
-    for _ in range(2):
-        new_plan(selector=part)
+    plans = [new_plan(selector=part) for _ in range(2)]
+    assert all(plan.selector is part for plan in plans)
 
 
 @pytest.mark.parametrize("shuffles", [False, True])

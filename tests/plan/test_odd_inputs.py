@@ -95,7 +95,15 @@ def test_an_accuracy_is_a_share(accuracy: Any) -> None:
 
 
 def test_an_accuracy_may_be_a_tensor() -> None:
-    made().report_validation(torch.tensor(0.5))
+    def second_epoch(accuracy: Any) -> list[int]:
+        plan = made(policy="curriculum")
+        for batch in plan.batches():
+            plan.loss(batch, batch.inputs[:, 0], logits=torch.eye(3)[batch.labels])
+        plan.report_validation(accuracy)
+        plan.start_epoch(1)
+        return plan.epoch_sampler.chosen.index.tolist()
+
+    assert second_epoch(torch.tensor(0.5)) == second_epoch(np.float32(0.5)) == second_epoch(0.5)
 
 
 @pytest.mark.parametrize("epoch", ["1", 1.0, -1, True])

@@ -1,14 +1,19 @@
 """Models as they are: what a module says beside its shapes holds in every form as for the module alone."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.prune import l1_unstructured
 
 from dsenv.tasks import Recipe, Task, from_tensors
+from dsenv.training import replicas as replicas_module
 from dsenv.training.loop_replicas import LoopReplicas
+from dsenv.training.modules import can_be_copied
 from dsenv.training.replicas import make_replicas
 
 CPU = torch.device("cpu")
@@ -80,6 +85,47 @@ def own_forward():
     return model
 
 
+def patched():
+    """A method wrapped from outside, as tools that quantise or log do."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    inner = model[0].forward
+    model[0].forward = lambda x: 3 * inner(x)
+    return model
+
+
+def patched_by_default():
+    """As `patched`, with the wrapped method in a default argument."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[0].forward = lambda x, inner=model[0].forward: 3 * inner(x)
+    return model
+
+
+def kept_bias():
+    """A layer whose bias is a buffer, which no step changes."""
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    del model[0].bias
+    model[0].register_buffer("bias", torch.ones(8))
+    return model
+
+
+class Called(nn.Sequential):
+    """A container derived from `nn.Sequential` with a `__call__` of its own."""
+
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Rows(nn.Module):
+    """An LSTM, which `torch.func.vmap` has no rule for."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.memory(x.view(-1, 3, 2))[0][:, -1])
+
+
 class Net(nn.Module):
     """A module with a fixed projection, an unused head, and what `kind` adds."""
 
@@ -123,6 +169,18 @@ MODELS = {
     "in place": lambda: nn.Sequential(
         nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ELU(inplace=True), nn.Linear(8, 3)
     ),
+    "patched": patched,
+    "patched by default": patched_by_default,
+    "kept bias": kept_bias,
+    "called": lambda: nn.Sequential(Called(nn.Linear(6, 6)), nn.Linear(6, 3)),
+    "called outermost": lambda: Called(nn.Linear(6, 3)),
+    "grouped features": lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Linear(8, 3)),
+    "grouped alike": lambda: nn.Sequential(
+        nn.Linear(6, 8), nn.GroupNorm(1, 8, affine=False), nn.Linear(8, 3)
+    ),
+    "lstm": Rows,
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))),
+    "pruned": lambda: nn.Sequential(l1_unstructured(nn.Linear(6, 8), "weight", 0.3), nn.Linear(8, 3)),
     **{
         name: lambda name=name: Net(name)
         for name in ("plain", "hidden", "count", "replaced", "noise", "mode", "centred")
@@ -221,6 +279,10 @@ def test_what_cannot_be_stacked_runs_in_a_loop():
         "derived container",
         "own forward",
         "count",
+        "patched",
+        "called outermost",
+        "grouped features",
+        "grouped alike",
     ):
         assert isinstance(make_replicas(task_of(MODELS[name]), 3, CPU), LoopReplicas), name
     for name in ("frozen layer", "frozen bias", "shared activation", "in place"):
@@ -238,7 +300,21 @@ def test_frozen_parameters_stay_bit_for_bit():
         assert not torch.equal(after[k]["2.weight"], before[k]["2.weight"])
 
 
-@pytest.mark.parametrize("model", ["slow layer", "count", "hidden", "replaced"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "slow layer",
+        "count",
+        "hidden",
+        "replaced",
+        "patched",
+        "patched by default",
+        "scripted",
+        "pruned",
+        "called",
+        "kept bias",
+    ],
+)
 def test_copies_and_states_keep_all_of_it(model):
     task = task_of(MODELS[model])
     replicas = make_replicas(task, 2, CPU)
@@ -268,3 +344,110 @@ def test_a_model_with_nothing_to_train_or_with_other_outputs_in_training_is_name
         make_replicas(task_of(Auxiliary), 2, CPU)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         make_replicas(task_of(lambda: nn.Linear(6, 3).requires_grad_(False)), 2, CPU)
+
+
+def test_a_copy_can_be_made_before_the_first_step():
+    """The weight of a pruned layer is no leaf then, which `copy.deepcopy` does not take."""
+    replicas = make_replicas(task_of(MODELS["pruned"]), 2, CPU)
+    twin = copy.deepcopy(replicas)
+    found, wanted = stacked(twin, (1, 2)), stacked(replicas, (1, 2))
+    assert torch.equal(found[1], wanted[1])
+
+
+def test_a_layer_in_two_places_is_put_back_after_a_mapped_call():
+    replicas = make_replicas(task_of(shared_layer), 2, CPU, "vmap")
+    stacked(replicas, (1, 2))
+    assert torch.equal(stacked(copy.deepcopy(replicas), (3, 4))[1], stacked(replicas, (3, 4))[1])
+
+
+def test_functions_that_hold_numbers_alone_are_copied():
+    def activation(scale):
+        return lambda x, shift=1: scale * x.relu() + shift
+
+    model, scale = nn.Linear(6, 3), torch.ones(1)
+    model.activation = activation(2)
+    assert can_be_copied(model)
+    model.activation = activation(scale)
+    assert not can_be_copied(model)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "plain"),
+    [
+        ([nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)], (6,), True),
+        (
+            [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
+            (1, 6, 6),
+            True,
+        ),
+        ([nn.Flatten(), nn.Sequential(nn.Linear(6, 8), nn.Tanh()), nn.Linear(8, 3)], (2, 3), True),
+        ([nn.Linear(6, 4), nn.GroupNorm(2, 4), nn.Linear(4, 3)], (6,), False),
+        ([nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 3)], (2, 3), False),
+        ([Called(nn.Linear(6, 6)), nn.Linear(6, 3)], (6,), False),
+        ([*kept_bias()], (6,), False),
+    ],
+)
+def test_only_usual_models_are_stacked_without_a_trial(layers, shape, plain, monkeypatch):
+    model = nn.Sequential(*layers)
+    data = from_tensors(torch.randn(30, *shape), torch.arange(30) % 3, validation=6, test=6)
+    tried = []
+    monkeypatch.setattr(replicas_module, "_differs", lambda *_: tried.append(True))
+    make_replicas(Task(data, lambda: copy.deepcopy(model), Recipe()), 2, CPU, "stacked")
+    assert tried == [True] * (not plain)
+
+
+def test_a_trial_leaves_the_global_stream_as_it_was():
+    def loss(logits, labels):
+        return F.cross_entropy(logits, labels, reduction="none") * torch.rand(len(labels))
+
+    task = task_of(MODELS["plain"])
+    task = Task(task.dataset, task.model, task.recipe, loss)
+    before = torch.get_rng_state()
+    make_replicas(task, 2, CPU, "vmap")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["table", "list", "generator"])
+def test_what_a_forward_keeps_beside_its_buffers_is_named(kind):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+            self.kept = {"table": {"steps": 0}, "list": [], "generator": np.random.default_rng(0)}[kind]
+
+        def forward(self, x):
+            if self.training and kind == "table":
+                self.kept["steps"] += 1
+            elif self.training and kind == "list":
+                self.kept.append(len(x))
+            elif self.training:
+                x = x + float(self.kept.random())
+            return self.layer(x)
+
+    with pytest.raises(ValueError, match="changes kept, which its state_dict does not hold"):
+        make_replicas(task_of(Keeps), 2, CPU).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [("numpy.random", np.random.rand), ("random", random.random)],
+)
+def test_a_forward_that_draws_from_a_stream_that_all_share_is_refused(name, draw):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x * float(draw()) if self.training else x)
+
+    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    with pytest.raises(ValueError, match=f"draws from the global stream of {name}, "):
+        make_replicas(task_of(Noisy), 2, CPU)
+    assert np.array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert random.getstate() == before[1]
+
+
+def test_a_lazy_model_is_named():
+    with pytest.raises(ValueError, match=r"is lazy, 0\.weight has no shape yet"):
+        make_replicas(task_of(lambda: nn.Sequential(nn.LazyLinear(3))), 2, CPU)

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from dsenv.evaluation import storage
 from dsenv.workbench import main
 
 TRAIN = [
@@ -32,8 +33,8 @@ def run(finished, tmp_path):
 def no_figures(monkeypatch):
     """Few looks at the validation reward, and evaluations that draw nothing, which would take the longest."""
 
-    def save(evaluation, folder, step, prefix=""):
-        evaluation.save(folder / f"{prefix}evaluation.json")
+    def save(evaluation, folder, step, prefix="", about=None):
+        storage.save(evaluation, folder / f"{prefix}evaluation.json", {"step": step})
 
     monkeypatch.setattr("dsenv.workbench.train.write_report", save)
     monkeypatch.setattr("dsenv.workbench.train.EVALUATIONS", 3)

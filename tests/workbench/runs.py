@@ -65,14 +65,21 @@ def go_on(run, **overrides):
     return train(run, build_agent(run.agent), "cpu", state=checkpoint.read(run))
 
 
-def scalars_of(folder):
-    """All that TensorBoard shows of a run, but for speeds."""
+def shown(folder):
+    """All that TensorBoard shows of a run, but for speeds: curves, histograms, pictures."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0})
     events.Reload()
-    tags = set(events.Tags()["scalars"]) - {"time/fps"}
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    found = {}
+    for kind, read, value in (
+        ("scalars", events.Scalars, "value"),
+        ("images", events.Images, "encoded_image_string"),
+        ("histograms", events.Histograms, "histogram_value"),
+    ):
+        for tag in set(events.Tags()[kind]) - {"time/fps"}:
+            found[tag] = [(event.step, getattr(event, value)) for event in read(tag)]
+    return found
 
 
 def differences(a, b, where="state"):

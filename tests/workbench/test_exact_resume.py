@@ -13,7 +13,7 @@ from tests.workbench.runs import (
     final_state,
     go_on,
     new_run,
-    scalars_of,
+    shown,
 )
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,8 @@ def compared(tmp_path, agent, stops, **settings):
     assert go_on(run)
 
     found = differences(final_state(whole.folder), final_state(run.folder))
-    one, other = scalars_of(whole.folder), scalars_of(run.folder)
+    one, other = shown(whole.folder), shown(run.folder)
+    assert {"accuracy/validation", "chosen/share from each loss bin"} <= set(one)
     found += [f"curve {tag}" for tag in {*one, *other} if one.get(tag) != other.get(tag)]
     with np.load(whole.folder / "evaluations.npz") as a, np.load(run.folder / "evaluations.npz") as b:
         found += [f"evaluations {name}" for name in a.files if a[name].tobytes() != b[name].tobytes()]

@@ -29,7 +29,7 @@ from tests.workbench.runs import (
     final_state,
     go_on,
     new_run,
-    scalars_of,
+    shown,
 )
 
 
@@ -403,7 +403,7 @@ def test_a_cut_event_file_hides_nothing_of_those_after_it(tmp_path, monkeypatch)
     assert not train(run, agent, "cpu", stop=StopAt(2))
     with open(next(run.folder.glob("events*")), "ab") as file:
         file.write(b"\x18\x00\x00\x00\x00\x00\x00\x00half of an event")
-    assert go_on(run) and scalars_of(run.folder) == scalars_of(whole.folder)
+    assert go_on(run) and shown(run.folder) == shown(whole.folder)
 
 
 # Nothing that is opened executes

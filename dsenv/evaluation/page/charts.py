@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsenv.env.render import bin_colors
 from dsenv.evaluation.page import svg
 from dsenv.evaluation.page.content import LOUD, Line, Sheet, Training
 from dsenv.evaluation.page.words import short
-from dsenv.evaluation.report import wrong_share
 from dsenv.evaluation.runs import Floats
 from dsenv.evaluation.statistics import band
+from dsenv.evaluation.tables import wrong_share
 from dsenv.evaluation.trace import Trace
+from dsenv.tracking.pictures import bin_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def curves(drawer: Drawer, against: str) -> list[Chart]:
             if not trace.has_curve:
                 continue
             time = trace.samples.mean(0) / 1000 if against == "samples" else trace.seconds
-            middle, (low, high) = 100 * trace.curve.mean(0), band(100 * trace.curve)
+            middle, low, high = band(100 * trace.curve)
             (drawn,) = axis.plot(time, middle, **style(sheet, number))
             shade = axis.fill_between(time, low, high, color=drawn.get_color(), alpha=0.16, linewidth=0)
             drawn.set_gid(f"{svg.AGENT_ID}{number}-line")
@@ -283,15 +283,13 @@ def training(drawer: Drawer, trainings: Sequence[Training]) -> list[Chart]:
             number = numbers.get(run.label)
             known = number is not None
             colour = colour_of(drawer.sheet, number) if number is not None else svg.agent_colour(place % LOUD)
-            steps, (low, high) = run.steps / 1000, band(run.rewards.T)
+            steps, (middle, low, high) = run.steps / 1000, band(run.rewards.T)
             shade = axis.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-            (drawn,) = axis.plot(steps, run.rewards.mean(1), "o-", color=colour, markersize=3)
+            (drawn,) = axis.plot(steps, middle, "o-", color=colour, markersize=3)
 
             shade.set_gid(f"{svg.AGENT_ID}{number}-band" if known else None)
             drawn.set_gid(f"{svg.AGENT_ID}{number}-line" if known else None)
-            axis.annotate(
-                run.label, (steps[-1], run.rewards[-1].mean()), (4, 0), textcoords="offset points", fontsize=8
-            )
+            axis.annotate(run.label, (steps[-1], middle[-1]), (4, 0), textcoords="offset points", fontsize=8)
         axis.set(xlabel="environment steps, thousands", ylabel="validation reward of an episode")
         axis.margins(x=0.04)
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.page.content import Line, Note, Part, Sheet, Subject
-from dsenv.evaluation.report import context_label
 from dsenv.evaluation.statistics import Scores, mean, mean_difference, stratified_interval
+from dsenv.evaluation.tables import context_label
 
 REFERENCES = {
     REFERENCE: "trains on every sample in every interval",

@@ -95,7 +95,7 @@ def _bins(sheet: Sheet) -> list[tuple[int, str]]:
     """Loss-rank bins and their colours."""
     from matplotlib.colors import to_hex
 
-    from dsenv.env.render import bin_colors
+    from dsenv.tracking.pictures import bin_colors
 
     traces = [trace for _, line in sheet.drawn for trace in line.traces if trace is not None]
     count = traces[0].selected.shape[1] if traces else 0
