@@ -47,6 +47,14 @@ def test_python_blocks_of_a_page_run(page, name):
         assert name in names
 
 
+def test_python_blocks_of_the_report_page_run():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "report.md").read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {"__name__": "report"}
+    for block in blocks:
+        exec(compile(block, "docs/report.md", "exec"), names)
+    assert len(blocks) == 2 and 0.5 < names["low"] < names["high"] < 1 and "</html>" in names["html"]
+
+
 def test_the_block_of_the_tensorboard_page_runs_and_its_tags_are_there(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

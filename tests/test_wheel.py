@@ -25,6 +25,7 @@ def test_the_wheel_holds_the_package_and_the_catalogues(wheel):
     assert tops == {"dsenv"}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "dsenv").rglob("*.py")} | {"dsenv/py.typed"}
     sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "dsenv/_policies").iterdir()}
+    sources |= {f"dsenv/evaluation/page/page.{ending}" for ending in ("html", "css", "js")}
     assert "dsenv/_policies/curriculum.toml" in sources
     shipped = {
         f"dsenv/_catalogue/{kind}/{p.name}"

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.report:
+        return _page(args)
     if args.evaluate:
         return _evaluate(args)
     return _resume(args) if args.resume else _new(args)
@@ -209,6 +211,18 @@ def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, state: A
             _say(f"\ninterrupted; go on with: python train_agent.py --resume {run.folder}")
             return int(args.stop.status)
     return _report(run, run.env, args)
+
+
+def _page(args: argparse.Namespace) -> int:
+    from dsenv.workbench.report import report
+
+    settings = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set")
+    given = (*settings, "device", "threads", "compare")
+    idle = [name for name in given if getattr(args, name) not in (None, [])]
+    if idle:
+        raise ValueError(f"--report shows runs as they are: leave out --{idle[0].replace('_', '-')}")
+    _say(str(report(args.report, args.out)))
+    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -32,13 +32,15 @@ examples:
                                                                  against published methods
   python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
                                                                  a policy file, from anywhere
+  python train_agent.py --report runs/RUN                        one HTML page of a run, or of several
   tensorboard --logdir runs                                      see the curves
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
 (versions, seed, command), TensorBoard events, checkpoint.safetensors (all that --resume and --evaluate
 need), the best policy by validation reward as policy.safetensors for dsenv.DataPlan(policy=...), and after
 the evaluation evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any.
-For users of Stable-Baselines3: best_model.zip, last_model.zip and evaluations.npz, which dsenv never opens.
+--report adds report.html and changes nothing else. For users of Stable-Baselines3: evaluations.npz, and
+best_model.zip and last_model.zip, which dsenv never opens.
 
 Ctrl-C and SIGTERM save the run at the next checkpoint; a second one stops at once."""
 
@@ -114,6 +116,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RUN_OR_FILE",
         help="evaluate the policy of a run, or a policy.safetensors; with --env elsewhere",
+    )
+    instead.add_argument(
+        "--report",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="write a self-contained HTML page of what is in these run folders: RUN/report.html, or for "
+        "several runs report-*.html in --out",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
 

@@ -51,6 +51,7 @@ def run_of(agent: str, *settings: str) -> str:
     (run,) = out.iterdir()
     assert main(["--resume", str(run), "--steps", "24", "--seeds", "1"]) == 0
     assert main(["--evaluate", str(run), "--seeds", "1"]) == 0
+    assert main(["--report", str(run)]) == 0
     return str(run)
 
 

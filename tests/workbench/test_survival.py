@@ -419,6 +419,7 @@ def test_doctored_zips_are_never_opened(run):
 
     for name in ("best_model.zip", "last_model.zip", "evaluations.npz", "replay_buffer.pkl"):
         (run / name).write_bytes(pickle.dumps(Doctored()))
+    assert main(["--report", str(run)]) == 0
     assert main(["--evaluate", str(run), "--seeds", "1"]) == 0
     assert main(["--resume", str(run), "--steps", "128", "--seeds", "1"]) == 0
     assert not (run / "executed").exists()
