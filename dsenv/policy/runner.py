@@ -12,9 +12,9 @@ from dsenv.control.base import Actions, Decision
 from dsenv.control.observation import describe, observe, observe_training, training_names
 from dsenv.control.state import MEASURED, Candidates, TrainingState
 from dsenv.errors import check_share
-from dsenv.plain import fitted
 from dsenv.policy.policy import Policy
 from dsenv.signals import SampleSignals
+from dsenv.states import fitted
 from dsenv.volume.budget import Budget
 
 
