@@ -14,7 +14,7 @@ from dsenv.control.state import MEASURED, Candidates, TrainingState
 from dsenv.errors import check_share
 from dsenv.policy.policy import Policy
 from dsenv.signals import SampleSignals
-from dsenv.states import fitted
+from dsenv.states import TensorOf, check_state
 from dsenv.volume.budget import Budget
 
 
@@ -289,8 +289,9 @@ class PolicyRunner:
 
         acted_on = state.get("acted_on")  # not in states before version 3 of a plan's
         if acted_on is not None:
-            entries = len(self.entries)
-            acted_on = fitted("acted_on", acted_on, torch.zeros(entries, device=self.device)).clone()
+            like = {"acted_on": TensorOf(torch.float32, (len(self.entries),))}
+            check_state("a PolicyRunner", {"acted_on": acted_on}, like)
+            acted_on = acted_on.to(self.device).clone()
         self.acted_on = acted_on
 
 
