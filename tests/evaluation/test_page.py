@@ -415,6 +415,15 @@ def test_an_evaluation_from_its_file_gives_the_same_page(result, page, tmp_path)
         (lambda c: c.update(contexts=[{"x": [1]}, {}]), "contexts must be tables"),
         (lambda c: c["traces"]["random"][0].update(ratio=[0.5]), "ratio of random has the shape"),
         (lambda c: c["traces"]["random"][0].update(curve=[0.5]), "curve, selected and strengths of random"),
+        (
+            lambda c: c["traces"]["random"][0]["accuracy"].__setitem__(0, None),
+            "accuracy of random must be fin",
+        ),
+        (
+            lambda c: c["traces"]["random"][0]["wrong"].__setitem__(0, 2),
+            r"wrong of random must be in \[0, 1\]",
+        ),
+        (lambda c: c["rows"][0].update(accuracy_mean=1.5), r"accuracy of small_loss must be in \[0, 1\]"),
         (lambda c: c.update(agent=3), "env and agent must be names"),
     ],
 )

@@ -4,9 +4,13 @@ import math
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from dsenv.evaluation.compare import Evaluation, Row
 from dsenv.evaluation.trace import Trace
 
+SHARES = ("accuracy", "curve", "selected", "wrong", "class_seen", "class_pool", "class_accuracy")
+ROUNDED = 1e-5  # what six digits in a file may add
 OPTIONAL = {field.name for field in fields(Row) if field.default is None}
 
 
@@ -51,6 +55,10 @@ def _check_row(row: Row, contexts: list[dict[str, Any]]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{name} of {row.agent} must be a number, got {value!r}")
+    low, high = row.accuracy_low - ROUNDED, row.accuracy_high + ROUNDED
+    if not (row.accuracy_low >= 0 and low <= row.accuracy_mean <= high and row.accuracy_high <= 1):
+        ends = f"{row.accuracy_low} to {row.accuracy_high}"
+        raise ValueError(f"accuracy of {row.agent} must be in [0, 1], got {row.accuracy_mean} in {ends}")
 
 
 def _check_trace(name: str, trace: Trace) -> None:
@@ -68,3 +76,15 @@ def _check_trace(name: str, trace: Trace) -> None:
         found = getattr(trace, field).shape
         if found != shape or 0 in (seeds, intervals):
             raise ValueError(f"{field} of {name} has the shape {found}, not {shape}")
+    _check_values(name, trace)
+
+
+def _check_values(name: str, trace: Trace) -> None:
+    """Check that shares are shares; NaN stands for what did not happen, but in final accuracies."""
+    if not np.isfinite(trace.accuracy).all():
+        raise ValueError(f"accuracy of {name} must be finite, got {trace.accuracy.tolist()}")
+    for field in SHARES:
+        values = getattr(trace, field)
+        known = values[~np.isnan(values)]
+        if known.size and not (known.min() >= 0 and known.max() <= 1 + ROUNDED):
+            raise ValueError(f"{field} of {name} must be in [0, 1], got {known.min():g} to {known.max():g}")

@@ -97,7 +97,7 @@ def gains(sheet: Sheet) -> Table:
             *found,
             Cell(between(used), value=_mean(used)),
             Cell(between(compute), value=_mean(compute)),
-            Cell(seconds(*spent), value=_mean(spent)),
+            Cell(seconds(_mean(spent)), value=_mean(spent)),
         ]
 
     heads = [*sheet.labels, "data used", "compute", "time of a run"]
@@ -205,9 +205,9 @@ def at_equal_cost(sheet: Sheet, what: str) -> Table | None:
         )
         for number, line in lines
     ]  # fmt: skip
-    unit = "{:,.0f} samples" if what == "samples" else "{:.2f} s"
-    budget_words = [DASH if budget is None else unit.format(budget) for budget in budgets]
-    heads = [f"{label}: {words}" for label, words in zip(sheet.labels, budget_words, strict=True)]
+    words = seconds if what == "seconds" else _samples
+    budget_words = [DASH if budget is None else words(budget) for budget in budgets]
+    heads = [f"{label}: {spent}" for label, spent in zip(sheet.labels, budget_words, strict=True)]
     return Table(
         f"Test accuracy at equal {what}, in percent, and half its 95% interval", "agent", heads, rows
     )
@@ -264,6 +264,10 @@ def _costs_of(line: Line) -> list[float | None]:
 
 def _thousands(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def _samples(value: float) -> str:
+    return f"{value:,.0f} samples"
 
 
 def _whole_percent(value: float) -> str:
