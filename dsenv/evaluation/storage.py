@@ -1,5 +1,6 @@
 """An evaluation as a JSON file, and back."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -31,7 +32,7 @@ def save(evaluation: Evaluation, path: Path, facts: Mapping[str, Any]) -> None:
         "contexts": evaluation.contexts,
         "traces": {name: [t.plain() for t in traces] for name, traces in evaluation.traces.items()},
     }
-    files.write_text(path, json.dumps(content, separators=(",", ":")).replace('"rows"', '\n"rows"') + "\n")
+    files.write_text(path, _text({**content, "digest": _digest(content)}) + "\n")
 
 
 def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
@@ -43,9 +44,11 @@ def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
     """
     try:
         content = json.loads(path.read_bytes())
-        layout = content.get("layout", 1)
+        layout, digest = content.get("layout", 1), content.pop("digest", None)
         if layout > LAYOUT:
             raise ValueError(f"it has layout {layout}, and this version of dsenv reads up to {LAYOUT}")
+        if layout > 1 and digest != _digest(content):
+            raise ValueError("it was changed since it was written")
         known = {field.name for field in fields(Row)}
         rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]
         contexts = content.get("contexts") or _contexts(rows)
@@ -62,6 +65,15 @@ def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
 
     own = {"rows", "contexts", "traces", "env", "agent", "layout"}
     return evaluation, {key: value for key, value in content.items() if key not in own}
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Of all that a file holds, so that a figure that was changed on the way is not shown as measured."""
+    return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
 def facts_of(path: Path) -> dict[str, Any]:

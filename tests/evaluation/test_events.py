@@ -201,6 +201,7 @@ def test_a_newer_or_damaged_file_is_named(folder, tmp_path):
     content = json.loads((folder / "evaluation.json").read_text())
     for change, message in (
         ({"layout": 9}, "it has layout 9, and this version of dsenv reads up to 2"),
+        ({"number": 7}, "it was changed since it was written"),
         ({"rows": [{}]}, "is no whole evaluation"),
         ({"traces": {"random": [{}]}}, "is no whole evaluation"),
         ({"rows": None}, "is no whole evaluation"),

@@ -34,7 +34,7 @@ from dsenv.evaluation.statistics import (
     probability_of_improvement,
     stratified_interval,
 )
-from dsenv.evaluation.storage import load, save
+from dsenv.evaluation.storage import _digest, load, save
 from tests.evaluation.pages import Page, assert_self_contained
 
 AGENTS = ("small_loss", "all_data", "random", "hard_first", "all_data_plus_validation")
@@ -433,6 +433,10 @@ def test_parts_that_do_not_fit_are_named(result, tmp_path, change, message):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="it was changed since it was written"):
+        load(path)
+    del content["digest"]
+    path.write_text(json.dumps({**content, "digest": _digest(content)}))
     with pytest.raises(ValueError, match=message):
         check(load(path)[0])
 

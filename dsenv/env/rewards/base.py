@@ -13,7 +13,8 @@ from dsenv.errors import pick
 from dsenv.signals import SampleSignals
 from dsenv.training.trainer import Score
 
-MEASURES = ("accuracy", "log_likelihood")
+MEASURES = ("accuracy", "log_likelihood", "log_error")
+LEAST_ERROR = 0.01  # added to an error rate before its logarithm: no error at all is no infinite gain
 WORST = -1.0  # log-likelihood of -2 log C: from there on a model is as bad as it gets
 
 
@@ -133,9 +134,14 @@ def quality(score: Score, measure: str, classes: int) -> Tensor:
 
     "accuracy" lies in [0, 1]. "log_likelihood" is 1 + mean log-likelihood / log C: 1 for a model that is
     certain and right, 0 for a uniform guess, cut at -1, so that a gain counts about as one in accuracy.
+    "log_error" is -log(error rate + `LEAST_ERROR`) / 10, in [0, 0.46]: to halve the error pays alike wherever
+    a training run stands, so that runs on clean data, whose errors are few, count as much as those on noisy
+    data, and no noise rate has to be known.
     """
     if measure == "accuracy":
         return score.accuracy
+    if measure == "log_error":
+        return -torch.log(1 - score.accuracy + LEAST_ERROR) / 10
     shared = 1 + score.log_likelihood / math.log(classes)
     return shared.nan_to_num(nan=WORST, neginf=WORST).clamp(min=WORST)
 
