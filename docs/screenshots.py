@@ -53,7 +53,7 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        run = args.run or study(Path(folder))
+        run = args.run.resolve() if args.run else study(Path(folder))
         with tensorboard(run) as address:
             for name, (tab, size) in PAGES.items():
                 shoot(browser, f"{address}/{tab}", size, args.out / f"{name}.png")
@@ -84,8 +84,9 @@ def tensorboard(run: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(run), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", run.name, "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=run.parent, **quiet)
     address = f"http://localhost:{port}"
     try:
         wait_for(address, server)

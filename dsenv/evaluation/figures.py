@@ -160,7 +160,7 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
 
     table, labels = by_context(evaluation), [context_label(context) for context in evaluation.contexts]
     agents = _in_order(evaluation, table)
-    figure = new_figure(2.6 + 0.95 * (len(labels) + 1), 1.3 + 0.34 * len(agents))
+    figure = new_figure(2.6 + 0.95 * (len(labels) + 1), 1.5 + 0.34 * len(agents))
     axis = figure.subplots()
     axis.set_axis_off()
 
