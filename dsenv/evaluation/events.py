@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dsenv import files
 from dsenv.evaluation.compare import Evaluation
 from dsenv.evaluation.statistics import band
-from dsenv.evaluation.tables import context_label, markdown_table, wrong_label_table
+from dsenv.evaluation.tables import context_label, markdown_table, overall_table, wrong_label_table
 from dsenv.evaluation.trace import Trace
 from dsenv.tracking.layout import evaluation_layout
 from dsenv.tracking.pictures import Pixels
@@ -118,6 +118,7 @@ def _write_pictures(evaluation: Evaluation, place: Place, pictures: Mapping[str,
         for name, picture in pictures.items():
             writer.add_image(f"{RESULT}/{name}", picture, step, dataformats="HWC")
         writer.add_text(f"{RESULT}/table", markdown_table(evaluation), step)
+        writer.add_text(f"{RESULT}/over all contexts", overall_table(evaluation), step)
         wrong = wrong_label_table(evaluation)
         if wrong:
             writer.add_text(f"{RESULT}/wrong labels among the chosen, late in training", wrong, step)

@@ -1,22 +1,23 @@
 """Figures of an evaluation."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsenv.evaluation.compare import REFERENCE, Evaluation, Row
+from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.tables import by_context, context_label, wrong_share
 from dsenv.tracking.pictures import bin_colors, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.table import Table
 
 
 def accuracy_figure(evaluation: Evaluation) -> "Figure":
     """Test accuracy of every agent in every context, with 95 % intervals."""
-    figure = new_figure(7, 5)
+    figure = new_figure(6, 4.4)
     axis = figure.subplots()
     table = by_context(evaluation)
     labels = [context_label(context) for context in evaluation.contexts]
@@ -132,7 +133,7 @@ def _grid(panels: int) -> "tuple[Figure, list[Axes]]":
     """A figure with that many panels, at most two side by side, so that it can be read on a small card."""
     columns = min(panels, 2)
     lines = -(-panels // columns)
-    figure = new_figure(3.1 * columns + 1, 2.4 * lines + 0.6)
+    figure = new_figure(2.5 * columns + 0.9, 1.9 * lines + 0.6)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[panels:]:
         axis.remove()
@@ -153,61 +154,104 @@ def _label_axes(figure: "Figure", axes: "list[Axes]", what: str) -> None:
 def gain_figure(evaluation: Evaluation) -> "Figure":
     """Which agent helped and which harmed, in which context and at which cost: gains over all data, coloured.
 
-    Green where the 95 % interval of the gain lies above 0, red where it lies below, grey where it holds 0.
-    Where all data was not run, test accuracies without colours.
+    Green where the 95 % interval of the gain lies above 0, red where it lies below, grey where it holds 0;
+    the larger the gain, the darker. Where all data was not run, test accuracies without colours.
     """
     from matplotlib.transforms import Bbox
 
     table, labels = by_context(evaluation), [context_label(context) for context in evaluation.contexts]
     agents = _in_order(evaluation, table)
-    figure = new_figure(2.6 + 0.95 * (len(labels) + 1), 1.5 + 0.34 * len(agents))
-    axis = figure.subplots()
-    axis.set_axis_off()
+    largest = max((abs(row.gain_mean) for row in evaluation.rows if row.gain_mean), default=1.0)
 
     cells, colors = [], []
     for agent in agents:
         rows = [table[agent][label] for label in labels]
-        texts, faces = zip(*(_gain_cell(row) for row in rows), strict=True)
-        cells.append([agent.replace("_", " "), f"{rows[0].compute:.0%}", *texts])
+        texts, faces = zip(*(_gain_cell(row, largest) for row in rows), strict=True)
+        cells.append([_agent_name(agent), f"{rows[0].compute:.0%}", *texts])
         colors.append(["white", "white", *faces])
+    over = [_over_random(table[evaluation.agent][label]) for label in labels]
+    cells += [[""] * (2 + len(labels)), [f"{_agent_name(evaluation.agent)}, over random", "", *over]]
+    colors += [["white"] * (2 + len(labels))] * 2
 
+    figure = new_figure(2.4 + 0.85 * (len(labels) + 1), 1.3 + 0.3 * len(cells))
+    axis = figure.subplots()
+    axis.set_axis_off()
     heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
     grid = axis.table(
         cells, colors, cellLoc="center", colLabels=heads, loc="center", bbox=Bbox.unit(),
         colWidths=[2.6, 0.8, *[1.0] * len(labels)],
     )  # fmt: skip
+    _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent])
+    figure.suptitle(_verdict(evaluation, table, labels), fontsize=11)
+    figure.supxlabel(CAPTION.format(evaluation.rows[0].seeds), fontsize=9)
+    return figure
+
+
+CAPTION = """points of test accuracy over all data, means of {} runs
+green helped, red harmed, grey no clear difference (95% interval)
+cost: samples trained on, and a third for each scored; all data 100%"""
+HELPED, HARMED, EQUAL, UNKNOWN = (0.40, 0.73, 0.42), (0.90, 0.45, 0.45), "#e0e0e0", "#ffffff"
+REFERENCES = (REFERENCE, CHANCE)
+
+
+def _style(grid: "Table", bold: list[int]) -> None:
+    """Fonts and edges of a table; lines `bold` and the heads are bold."""
     grid.auto_set_font_size(False)
     grid.set_fontsize(11)
     for (line, column), cell in grid.get_celld().items():
         cell.set_edgecolor("white")
-        is_subject = line and agents[line - 1] == evaluation.agent
-        cell.get_text().set_fontweight("bold" if is_subject or not line else "normal")
+        cell.get_text().set_fontweight("bold" if not line or line in bold else "normal")
         if column == 0:
             cell.get_text().set_horizontalalignment("left")
 
-    axis.set_title("gain over all data, points of test accuracy", fontsize=12)
-    figure.supxlabel(
-        "green: helped, red: harmed, grey: no clear difference; cost of all data: 100%", fontsize=9
-    )
-    return figure
+
+def _agent_name(agent: str) -> str:
+    """An agent as the first column names it."""
+    words = agent.replace("_", " ").replace(" plus ", " + ")
+    return f"{words} (reference)" if agent in REFERENCES else words
 
 
-HELPED, HARMED, EQUAL, UNKNOWN = "#a5d6a7", "#ef9a9a", "#e0e0e0", "#ffffff"
+def _sign(low: float | None, high: float | None) -> str:
+    """What a gain is by its interval."""
+    if low is None or high is None:
+        return ""
+    return "helped" if low > 0 else "harmed" if high < 0 else "no clear difference"
 
 
-def _gain_cell(row: Row) -> tuple[str, str]:
+def _gain_cell(row: Row, largest: float) -> tuple[str, Any]:
     """Text and colour of one agent in one context."""
     if row.gain_mean is None or row.gain_low is None or row.gain_high is None:
-        return f"{100 * row.accuracy_mean:.1f}", UNKNOWN
+        return f"{100 * row.accuracy_mean:.1f} %", UNKNOWN
     if row.agent == REFERENCE:
-        return f"({100 * row.accuracy_mean:.1f} %)", UNKNOWN
-    face = HELPED if row.gain_low > 0 else HARMED if row.gain_high < 0 else EQUAL
-    return f"{100 * row.gain_mean:+.1f}", face
+        return f"0 ({100 * row.accuracy_mean:.1f} %)", UNKNOWN
+    sign = _sign(row.gain_low, row.gain_high)
+    if sign == "no clear difference":
+        return f"{100 * row.gain_mean:+.1f}", EQUAL
+
+    share = 0.25 + 0.75 * (abs(row.gain_mean) / largest) ** 0.5
+    strong = np.array(HELPED if sign == "helped" else HARMED)
+    return f"{100 * row.gain_mean:+.1f}", tuple(1 - share * (1 - strong))
+
+
+def _over_random(row: Row) -> str:
+    """An agent's gain over random selection in a context; "" where there is none to compare with."""
+    gain = row.over_random_mean
+    return "" if gain is None or row.agent == CHANCE else f"{100 * gain:+.1f}"
+
+
+def _verdict(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]], labels: list[str]) -> str:
+    """Where the agent helped and where it harmed, in a few words."""
+    found: dict[str, list[str]] = {}
+    for label in labels:
+        row = table[evaluation.agent][label]
+        found.setdefault(_sign(row.gain_low, row.gain_high), []).append(label)
+    parts = [f"{sign} at {', '.join(names)}" for sign, names in found.items() if sign]
+    return f"{evaluation.agent}: " + ("\n".join(parts) if parts else "test accuracy")
 
 
 def _in_order(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]]) -> list[str]:
-    """The agent that it is about, all data, then the others, the best gain first."""
-    first = [name for name in (evaluation.agent, REFERENCE) if name in table]
+    """The agent that it is about, the references, then the others, the best gain first."""
+    first = [name for name in (evaluation.agent, *REFERENCES) if name in table]
     rest = [name for name in table if name not in first]
 
     def accuracy(name: str) -> float:

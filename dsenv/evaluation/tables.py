@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dsenv.evaluation.compare import Evaluation, Row
+import numpy as np
+
+from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
+from dsenv.evaluation.statistics import (
+    at_cost,
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_interval,
+)
 
 
 def context_label(context: Mapping[str, Any]) -> str:
@@ -79,3 +87,50 @@ def wrong_label_table(evaluation: Evaluation) -> str:
         lines.append(f"| {' | '.join([name, *cells])} |")
 
     return "\n".join(lines)
+
+
+def overall_table(evaluation: Evaluation) -> str:
+    """Over all contexts: what every agent reached, in percent with 95 % intervals, paired by seed.
+
+    Interquartile mean of the final accuracies, chance to beat a run of all data and of random selection, and
+    accuracy at as many samples as the agent with the fewest has seen; see `dsenv.evaluation.statistics`.
+    """
+    scores = {
+        name: np.stack([trace.accuracy for trace in traces], 1) for name, traces in evaluation.traces.items()
+    }
+    others = [name for name in (REFERENCE, CHANCE) if name in scores]
+    heads = ["interquartile mean", *(f"better than {name.replace('_', ' ')}" for name in others)]
+    equal = _at_equal_samples(evaluation)
+    if equal:
+        heads.append("accuracy at equal samples")
+    lines = [f"| agent | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
+
+    for name, own in scores.items():
+        cells = [_with_interval(interquartile_mean, own)]
+        for other in others:
+            is_same = other == name
+            cells.append("-" if is_same else _with_interval(probability_of_improvement, own, scores[other]))
+        if equal:
+            cells.append(f"{100 * equal[name]:.1f}")
+        shown = f"**{name}**" if name == evaluation.agent else name
+        lines.append(f"| {shown} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _with_interval(statistic: Any, *scores: Any) -> str:
+    """A statistic of scores (S, M) in percent, with its interval."""
+    low, high = stratified_interval(statistic, *scores)
+    return f"{100 * float(statistic(*scores)):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _at_equal_samples(evaluation: Evaluation) -> dict[str, float]:
+    """Mean accuracy of each agent over seeds and contexts at the fewest samples of any; {} without curves."""
+    found: dict[str, list[float]] = {name: [] for name in evaluation.traces}
+    for traces in zip(*evaluation.traces.values(), strict=True):
+        if not all(trace.has_curve for trace in traces):
+            return {}
+        fewest = min(int(trace.samples_used.min()) for trace in traces)
+        for name, trace in zip(found, traces, strict=True):
+            found[name].append(float(at_cost(trace.curve, trace.samples, fewest).mean()))
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return means if np.isfinite(list(means.values())).all() else {}

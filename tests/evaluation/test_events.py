@@ -111,6 +111,11 @@ def test_pictures_tables_and_the_layout_stand_at_one_step(folder):
         assert image.step == 123 and image.width > 300
     (table,) = found.Tensors("1 result/table/text_summary")
     assert table.step == 123 and b"| **random** | 50% |" in table.tensor_proto.string_val[0]
+    (overall,) = found.Tensors("1 result/over all contexts/text_summary")
+    assert (
+        b"| agent | interquartile mean | better than all data | better than random | acc"
+        in (overall.tensor_proto.string_val[0])
+    )
 
     (config,) = found.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(config.tensor_proto.string_val[0])
