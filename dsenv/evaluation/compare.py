@@ -123,6 +123,7 @@ def evaluate(
     device: str = "auto",
     curves: bool = True,
     progress: bool = True,
+    known: Evaluation | None = None,
 ) -> Evaluation:
     """Evaluate agents in every evaluation context of an environment, all on the same seeds.
 
@@ -135,11 +136,15 @@ def evaluate(
         curves: score the test split after every interval too, for curves over samples seen. It changes no
             other number; the seconds it takes are in the traces.
         progress: show a progress bar.
+        known: an evaluation in the same environment on the same seeds; its agents that are not among the
+            entries are taken over as they are, and gains are measured against them.
 
     Raises:
-        ValueError: an agent does not fit the environment.
+        ValueError: an agent does not fit the environment, or `known` has other contexts or seeds.
     """
     contexts, shared = _contexts(env), _share_task(env)
+    if known is not None:
+        _check_known(known, contexts, seeds)
     bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
 
     runs: dict[tuple[str, int], Runs] = {}
@@ -150,7 +155,16 @@ def evaluate(
             runs[entry.name, number] = found
     bar.close()
 
-    return _evaluation(env, about, [entry.name for entry in entries], contexts, runs)
+    return _evaluation(env, about, [entry.name for entry in entries], contexts, runs, known)
+
+
+def _check_known(known: Evaluation, contexts: list[dict[str, Any]], seeds: int) -> None:
+    found = {len(trace.accuracy) for traces in known.traces.values() for trace in traces}
+    if known.contexts != contexts or found != {seeds}:
+        raise ValueError(
+            f"agents can be taken over from an evaluation in the contexts {contexts} with {seeds} seeds each, "
+            f"got one in {known.contexts} with {sorted(found) or 'no'} seeds: evaluate them again"
+        )
 
 
 def _runs_of(
@@ -183,14 +197,25 @@ def _evaluation(
     names: Sequence[str],
     contexts: list[dict[str, Any]],
     runs: Mapping[tuple[str, int], Runs],
+    known: Evaluation | None = None,
 ) -> Evaluation:
-    """All runs as the rows of a table, and as means over time."""
+    """All runs as the rows of a table, and as means over time; agents that are known already come after."""
+    kept = {} if known is None else {n: found for n, found in known.traces.items() if n not in names}
+    others = {(n, number): trace for n, traces in kept.items() for number, trace in enumerate(traces)}
+    before = [] if known is None else [row for row in known.rows if row.agent in kept]
+
+    rows = []
+    for number, context in enumerate(contexts):
+        rows += [_row({**others, **runs}, name, number, context) for name in names]
+        rows += [row for row in before if row.context == context]
+
+    own = {name: [Trace.of(runs[name, number]) for number in range(len(contexts))] for name in names}
     return Evaluation(
         env=f"{NAMESPACE}/{env.name}" if env.name in names_of("envs") else env.name,
         agent=about,
-        rows=[_row(runs, name, number, context) for number, context in enumerate(contexts) for name in names],
+        rows=rows,
         contexts=contexts,
-        traces={name: [Trace.of(runs[name, number]) for number in range(len(contexts))] for name in names},
+        traces={**own, **kept},
     )
 
 
@@ -214,7 +239,7 @@ def _wrong_late(found: Runs) -> float | None:
     return float(np.nanmean(last)) if np.isfinite(last).any() else None
 
 
-def _gain(found: Runs, reference: Runs | None) -> tuple[float | None, float | None, float | None]:
+def _gain(found: Runs, reference: Runs | Trace | None) -> tuple[float | None, float | None, float | None]:
     """Accuracy minus that of the reference on the same seeds: mean and 95 % interval."""
     if reference is None:
         return None, None, None
@@ -222,8 +247,11 @@ def _gain(found: Runs, reference: Runs | None) -> tuple[float | None, float | No
     return float(gain.mean()), *interval(gain)
 
 
-def _row(runs: Mapping[tuple[str, int], Runs], name: str, number: int, context: Mapping[str, Any]) -> Row:
+def _row(
+    runs: Mapping[tuple[str, int], Runs | Trace], name: str, number: int, context: Mapping[str, Any]
+) -> Row:
     found = runs[name, number]
+    assert isinstance(found, Runs)  # a trace stands for what an agent is compared with alone
     low, high = interval(found.accuracy)
 
     reference = runs.get((REFERENCE, number))

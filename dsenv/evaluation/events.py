@@ -8,7 +8,7 @@ sub-runs.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,19 +89,27 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.=+%-]+", "_", text)
 
 
-def write_events(evaluation: Evaluation, place: Place, pictures: Mapping[str, Pixels]) -> None:
+def write_events(
+    evaluation: Evaluation,
+    place: Place,
+    pictures: Mapping[str, Pixels],
+    followed: Sequence[str] | None = None,
+) -> None:
     """Write an evaluation for TensorBoard.
 
     Args:
         evaluation: what to write.
         place: where.
         pictures: (H, W, 3) by name.
+        followed: agents that get curves and a row; None for all.
 
     Raises:
         OSError: an event file cannot be written.
     """
     _write_pictures(evaluation, place, pictures)
     for agent, traces in evaluation.traces.items():
+        if followed is not None and agent not in followed:
+            continue
         _write_curves(evaluation, traces, place.curves / file_name(agent))
         _write_row(evaluation, agent, place)
 

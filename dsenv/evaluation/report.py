@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ def write_report(
     step: int,
     prefix: str = "",
     about: Mapping[str, str | float] | None = None,
+    *,
+    followed: Sequence[str] | None = None,
 ) -> list[Path]:
     """Write an evaluation to a run's folder: JSON, PNGs, and TensorBoard's events.
 
@@ -34,6 +36,7 @@ def write_report(
         step: environment steps the agent was trained for.
         prefix: put before the names of files and folders, for an evaluation on another environment.
         about: what stands beside the agent in TensorBoard's tab HParams.
+        followed: agents that get curves and a row of their own in TensorBoard; None for all.
 
     Returns:
         The files written, the JSON first.
@@ -44,7 +47,7 @@ def write_report(
     pictures = _pictures(evaluation)
     named = {NAMES[name]: picture for name, picture in pictures.items()}
     gain = {"gain over all data, and cost": pixels(figures.gain_figure(evaluation))}
-    write_events(evaluation, place, gain | named)
+    write_events(evaluation, place, gain | named, followed)
     written = [
         files.write(folder / f"{prefix}{name}.png", _png(picture)) for name, picture in pictures.items()
     ]

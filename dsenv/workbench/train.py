@@ -223,6 +223,7 @@ def evaluate_run(
     prefix: str = "",
     *,
     curves: bool = True,
+    known: Evaluation | None = None,
 ) -> Evaluation:
     """Evaluate a run's agent and the rule-based ones in an environment, which may be another than its own.
 
@@ -236,6 +237,8 @@ def evaluate_run(
         compare: further rule-based agents, by name, as the path of a TOML or as a policy file.
         prefix: put before the names of the files it writes.
         curves: score the test split after every interval too.
+        known: an evaluation of the same rules in the same environment on the same seeds: they are taken over
+            from it, and not run again.
 
     Raises:
         ValueError: the policy does not fit the environment.
@@ -247,20 +250,39 @@ def evaluate_run(
     model = load_policy(run, agent, single) if agent.learns else None
     step = 0 if model is None else getattr(model, "num_timesteps", 0)
 
+    entries = [Entry(run.agent.name, agent, model)]
+    if known is None:
+        others = rules_beside(run.agent, env, device, compare)
+        entries += [Entry(name, other) for name, other in others.items()]
+    result = evaluate(env, entries, run.agent.name, seeds=seeds, device=device, curves=curves, known=known)
+
+    followed = {} if known is None else {"followed": [run.agent.name]}
+    about: dict[str, str | float] = {"run": run.folder.name, "agent seed": run.seed}
+    write_report(result, run.folder, step, prefix, about, **followed)
+    return result
+
+
+def rules_beside(own: Definition, env: Definition, device: str, compare: Sequence[str] = ()) -> dict[str, Any]:
+    """The agents that an agent is compared with in an environment, by name.
+
+    Args:
+        own: the agent.
+        env: the environment.
+        device: where its models train.
+        compare: further agents that do not learn.
+
+    Raises:
+        ValueError: one of these has to be trained.
+    """
     plain = env.with_overrides({"actions": "box"}).build(device=device)  # as the rules need it
     rules = [agent_definition(name) for name in (*rule_names(plain.control, plain.action_space), *compare)]
-    others = {name: build_agent(rule) for name, rule in distinct_names(run.agent, rules).items()}
+    others = {name: build_agent(rule) for name, rule in distinct_names(own, rules).items()}
     learning = [name for name, other in others.items() if other.learns]
     if learning:
         raise ValueError(
             f"--compare takes rule-based agents, and {learning[0]} has to be trained: run it itself"
         )
-
-    entries = [Entry(run.agent.name, agent, model)]
-    entries += [Entry(name, other) for name, other in others.items()]
-    result = evaluate(env, entries, run.agent.name, seeds=seeds, device=device, curves=curves)
-    write_report(result, run.folder, step, prefix, {"run": run.folder.name, "agent seed": run.seed})
-    return result
+    return others
 
 
 def load_policy(run: Run, agent: SB3Agent, env: Any) -> "BaseAlgorithm":
