@@ -1,7 +1,7 @@
 """What a run folder says of itself, in words for people."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ DECIDES = {
 DEFAULTS = {field.name: field.default for field in fields(EnvConfig)}
 
 
+@dataclass(frozen=True)
+class Training:
+    """What the training of one agent took."""
+
+    steps: int
+    """Environment steps, each of them one training interval."""
+    is_exact: bool
+    """False where there may have been more."""
+    checks: int
+    """Training runs of the policy's evaluations in between."""
+
+
 def environment(run: Run) -> Facts:
     """Environment, data, model and what the agent decides."""
     settings = {**DEFAULTS, **run.env.kwargs}
@@ -32,7 +44,7 @@ def environment(run: Run) -> Facts:
         ("data set", described(task.get("dataset"))),
         ("model", described(task.get("model"))),
         ("recipe", described(task.get("recipe"))),
-        ("intervals", str(settings["intervals"])),
+        ("training intervals", str(settings["intervals"])),
         ("ratio", f"{_percent(settings['ratio'])} of the samples that training on everything sees"),
     ]
     if isinstance(settings["datasets"], list | tuple):
@@ -66,6 +78,33 @@ def summary(run: Run, seeds: list[int]) -> str:
         numbers = " or ".join(str(number) for number in seeds)
         words += f" Gains are in points of test accuracy, means of {numbers} fresh training runs."
     return words
+
+
+def trained(runs: Sequence[tuple[str, Run, Training]]) -> str:
+    """What the training of agents took, in a sentence or two.
+
+    Args:
+        runs: label, run and training of each; those that never trained are left out.
+    """
+    by_words: dict[str, list[str]] = {}
+    for label, run, training in runs:
+        settings = {**DEFAULTS, **run.env.kwargs, **_table(run.agent.kwargs.get("env"))}
+        intervals = settings["intervals"]
+        words = "" if training.is_exact else "at least "
+        words += f"{training.steps:,} training intervals"
+        if isinstance(intervals, int) and intervals > 0:
+            words += f", that is {training.steps / intervals:,.0f} training runs"
+        if training.checks:
+            words += f", and {training.checks:,} more to pick the best policy"
+        by_words.setdefault(words, []).append(label)
+    if not by_words:
+        return ""
+
+    found = []
+    for words, labels in by_words.items():
+        who = labels[0] if len(labels) == 1 else f"each of {len(labels)} agents"
+        found.append(f"{who} was itself trained on {words}")
+    return f"{'; '.join(found)}; a run's cost below is for using it."
 
 
 def _ranges(context: Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ COMMAND = "python train_agent.py"
 PAGE = "report.html"
 RECORD = "evaluations.npz"
 UNREADABLE = (
-    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile,
-    zlib.error,
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, OverflowError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy and zipfile raise for a file that is not what it should be."""
 LARGEST_RECORD = 2**28  # bytes of the record of a training; one evaluation has a few hundred
@@ -42,8 +42,12 @@ class Found:
     elsewhere: dict[str, Evaluation] = field(default_factory=dict)
     """By prefix of the file: evaluations in other environments."""
     step: int | None = None
+    trained: int | None = None
+    """Environment steps that the evaluated policy was trained for."""
     record: tuple[np.ndarray, np.ndarray] | None = None
     """Steps and rewards of the evaluations during training."""
+    done: int | None = None
+    """Environment steps done at the last checkpoint; None where nobody knows."""
     notes: list[Note] = field(default_factory=list)
     label: str = ""
     family: str = ""
@@ -112,6 +116,8 @@ def _read(run: Run) -> Found:
         found.evaluation, known = _load(path)
         step = known.get("step")
         found.step = step if isinstance(step, int) else None
+        steps = known.get("trained")
+        found.trained = steps if isinstance(steps, int) else None
     except FileNotFoundError:
         found.notes.append(_not_evaluated(found, again))
     except (ValueError, OSError) as error:
@@ -164,13 +170,14 @@ def _read_record(found: Found) -> None:
             raise ValueError(f"it unpacks to {size:,} bytes")
         with np.load(path, allow_pickle=False) as record:
             steps, rewards = record["timesteps"], record["results"]
+            done = int(record["saved_at"]) if "saved_at" in record else None
         if (
             rewards.ndim != 2
             or steps.shape != rewards.shape[:1]
             or f"{steps.dtype.kind}{rewards.dtype.kind}" != "if"
         ):
             raise ValueError(f"timesteps {steps.shape} and results {rewards.shape} do not fit together")
-        found.record = steps, rewards
+        found.record, found.done = (steps, rewards), done
     except UNREADABLE as error:
         found.notes.append(Note(f"{path} is damaged ({error}): the agent's training is not shown."))
 
@@ -239,7 +246,17 @@ def _part(title: str, group: Sequence[Found]) -> Part:
         trainings=trainings,
         notes=[note for one in group for note in one.notes],
         summary=facts.summary(group[0].run, _seeds(group)),
+        trained=facts.trained([(one.label, one.run, took) for one in group if (took := _training(one))]),
     )
+
+
+def _training(one: Found) -> facts.Training | None:
+    """What the training of a run's agent took; None where it has none, or nobody knows."""
+    steps, rewards = one.record or (np.zeros(0, np.int64), np.zeros((0, 0)))
+    known = [int(steps.max()) if len(steps) else 0, one.trained or 0, one.done or 0]
+    if not one.learned or max(known) <= 0:
+        return None
+    return facts.Training(max(known), one.done == max(known), rewards.size)
 
 
 def _seeds(group: Sequence[Found]) -> list[int]:

@@ -14,7 +14,15 @@ from dsenv.evaluation.page import Note, Part, Subject, Training, render
 from dsenv.evaluation.page.charts import Chart, Drawer
 from dsenv.evaluation.page.check import check
 from dsenv.evaluation.page.lines import sheet
-from dsenv.evaluation.page.tables import MOST_CLASSES, class_accuracies, class_shares
+from dsenv.evaluation.page.rivals import best_rule, rules_of
+from dsenv.evaluation.page.tables import (
+    FAINTEST,
+    MOST_CLASSES,
+    class_accuracies,
+    class_shares,
+    gain_cell,
+    gains,
+)
 from dsenv.evaluation.page.words import (
     DASH,
     MINUS,
@@ -23,6 +31,7 @@ from dsenv.evaluation.page.words import (
     ends,
     headline,
     points,
+    rule_headline,
     seconds,
     verdict,
 )
@@ -100,7 +109,7 @@ def test_tables_hold_the_numbers_of_the_evaluation(result, page):
         gains = page.values("Gain in test accuracy over training on all data")[name]
         assert gains[:2] == ([0, 0] if agent == "all_data" else [row.gain_mean for row in rows])
         assert gains[2:] == pytest.approx(
-            [np.mean([getattr(row, what) for row in rows]) for what in ("ratio", "compute", "seconds")]
+            [np.mean([getattr(row, what) for row in rows]) for what in ("ratio", "seconds")]
         )
         over_random = page.values("Gain in test accuracy over random")[name]
         wanted = [None, None] if agent == "random" else [row.over_random_mean for row in rows]
@@ -108,7 +117,9 @@ def test_tables_hold_the_numbers_of_the_evaluation(result, page):
         spent = page.values("Cost of one training run")[name]
         assert spent[0] == pytest.approx(np.mean([row.samples_used for row in rows]))
     assert (
-        page.heads["Test accuracy after the last interval, in percent, and half its 95% interval"][1:]
+        page.heads[
+            "Test accuracy after the last training interval, in percent, and half its 95% confidence interval"
+        ][1:]
         == LABELS
     )
 
@@ -119,12 +130,6 @@ def test_cells_say_and_show_what_a_gain_means(result, page):
         for row, (text, _, kind) in zip(rows_of(result, agent), cells, strict=False):
             assert kind == verdict(row.gain_low, row.gain_high)
             assert points(row.gain_mean) in text and ends(row.gain_low, row.gain_high) in text
-    kinds = (
-        {kind for cells in page.table("Gain in test accuracy over all").values() for _, _, kind in cells}
-        if 0
-        else None
-    )
-    assert kinds is None
     for (kind, words), row in zip(page.verdicts, rows_of(result, "small_loss"), strict=True):
         assert kind == verdict(row.gain_low, row.gain_high)
         word = {"good": "helped", "bad": "harmed", "even": "no clear difference"}[kind]
@@ -172,7 +177,181 @@ def test_of_many_classes_those_that_differ_most_are_shown(result):
     assert len(table.heads) == MOST_CLASSES and "7" in table.heads
 
 
+# Against the best rule
+
+
+def learned(result, *names):
+    """The evaluation of an agent that learned to do what small_loss does, beside these rules."""
+    traces = {"ppo": result.traces["small_loss"], **{name: result.traces[name] for name in names}}
+    rows = [replace(row, agent="ppo") for row in rows_of(result, "small_loss")]
+    rows += [row for row in result.rows if row.agent in names]
+    return replace(result, agent="ppo", rows=rows, traces=traces)
+
+
+def learned_part(*evaluations):
+    return Part("env", [], [Subject(f"ppo, seed {n}", one, "ppo", n) for n, one in enumerate(evaluations)])
+
+
+def test_cards_name_the_best_rule_at_no_more_samples(result, no_charts):
+    given = learned_part(learned(result, *AGENTS))
+    found = Page(render("ppo", [given]))
+    shown = sheet(given)
+    for number, (_, words) in enumerate(found.verdicts):
+        means = {name: result.traces[name][number].accuracy.mean() for name in AGENTS}
+        best = max(("small_loss", "hard_first", "random"), key=means.get)
+        rival = best_rule(shown, shown.lines[0], number)
+        assert rival.name == best and rival.accuracy == means[best]
+        assert rival.gain == pytest.approx(means[best] - means["all_data"])
+
+        over = result.traces["small_loss"][number].accuracy - result.traces[best][number].accuracy
+        assert rival.over == over.mean() and (rival.low, rival.high) == interval(over)
+        wanted = f"Best fixed rule at no more samples: {best} {points(rival.gain)}; ppo, seed 0 against it: "
+        assert wanted in words and f"{points(rival.over)} ({ends(rival.low, rival.high)})" in words
+    assert rule_headline(shown, shown.lines[0]) in found.leads[0]
+    assert "The best fixed rule is picked by its mean on these same runs" in found.html
+
+
+def test_cards_and_headline_say_whether_the_rule_ties(result, no_charts):
+    alone = learned(result, "all_data", "small_loss")  # the agent does the same on every seed
+    for by, word in ((0, "no clear difference"), (0.02, "better"), (-0.02, "worse")):
+        found = Page(render("ppo", [learned_part(shifted(alone, by))]))
+        kind = {"better": "good", "worse": "bad"}.get(word, "even")
+        gain = points(by)
+        for _, words in found.verdicts:
+            assert words.endswith(f"ppo, seed 0 against it: {word}, {gain} ({gain} to {gain})")
+        assert found.html.count(f'<p class="chance {kind}">Best fixed rule') == 2
+        assert found.leads[0].endswith(f" samples: {word} at label noise 0% and 40%.")
+
+
+def test_a_rule_with_more_samples_is_no_rival(result):
+    rows = [
+        replace(row, ratio=row.ratio + 0.02) if row.agent in ("small_loss", "hard_first") else row
+        for row in learned(result, *AGENTS).rows
+    ]
+    shown = sheet(learned_part(replace(learned(result, *AGENTS), rows=rows)))
+    assert [best_rule(shown, shown.lines[0], n).name for n in (0, 1)] == ["random", "random"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda result: replace(learned(result, *AGENTS), traces={}), "no traces"),
+        (lambda result: learned(result, "all_data", "all_data_plus_validation"), "no rule"),
+    ],
+)
+def test_without_traces_or_rules_there_is_no_rival(result, no_charts, change, why):
+    found = Page(render("ppo", [learned_part(change(result))]))
+    assert "est fixed rule" not in found.html, why
+
+
+def test_a_run_of_a_rule_has_no_rival(page):
+    assert "est fixed rule" not in page.html
+
+
+def test_policies_that_were_trained_are_no_rules(result, monkeypatch):
+    line = sheet(learned_part(learned(result, *AGENTS))).lines[0]
+    assert rules_of(line) == ["small_loss", "random", "hard_first"]
+    monkeypatch.setattr("dsenv.evaluation.page.rivals.pretrained.names", lambda: ["hard_first"])
+    assert rules_of(line) == ["small_loss", "random"]
+
+
+def test_a_pooled_agent_is_paired_with_the_rule_seed_by_seed(result):
+    first = learned(result, "all_data", "small_loss")
+    shown = sheet(learned_part(first, shifted(first, 0.02)))
+    own = np.stack([result.traces["small_loss"][1].accuracy] * 2)
+    own[1] += 0.02
+    other = np.stack([result.traces["small_loss"][1].accuracy] * 2)
+    rival = best_rule(shown, shown.lines[0], 1)
+    assert rival.name == "small_loss" and rival.over == pytest.approx(0.01)
+    assert (rival.low, rival.high) == stratified_interval(mean_difference, own[..., None], other[..., None])
+
+
+def test_what_the_rules_do_stands_above_the_table(result, no_charts):
+    html = render("ppo", [learned_part(learned(result, *AGENTS))])
+    words = "The samples with the smallest last losses, all the time"
+    assert (
+        html.index("What the rules do")
+        < html.index(words)
+        < html.index("Gain in test accuracy over training")
+    )
+    assert "What the rules do" not in render("ppo", [learned_part(learned(result, "all_data"))])
+    # A rule that is in no catalogue has no words
+    rows = [replace(row, agent="mine") if row.agent == "hard_first" else row for row in result.rows]
+    own = replace(learned(result, *AGENTS), rows=[*rows_of(learned(result), "ppo"), *rows])
+    assert "<dt>mine" not in render("ppo", [learned_part(replace(own, traces={}))])
+
+
 # Form
+
+
+def test_references_stand_below_the_agent_and_the_one_with_more_labels_last(result):
+    shown = sheet(learned_part(learned(result, *AGENTS)))
+    names = [line.name for line in shown.lines]
+    assert names[:3] == ["ppo, seed 0", "all_data", "random"] and names[-1] == "all_data_plus_validation"
+    assert set(names[3:-1]) == {"small_loss", "hard_first"}
+
+
+def test_data_used_and_compute_are_one_column_where_they_are_equal(result, page):
+    assert page.head("Gain in test accuracy over training on")[3:] == [
+        "data used and compute",
+        "time of a run",
+    ]
+    rows = [replace(row, compute=0.7) if row.agent == "hard_first" else row for row in result.rows]
+    table = gains(sheet(part(replace(result, rows=rows))))
+    assert table.heads[2:] == ["data used", "compute", "time of a run"]
+    (cells,) = [row.cells for row in table.rows if row.name == "hard_first"]
+    assert [cell.text for cell in cells[2:4]] == ["50%", "70%"]
+
+
+def test_all_data_says_its_accuracy(result, page):
+    row = rows_of(result, "all_data")[0]
+    text = page.table("Gain in test accuracy over training on")["all_datareference"][0][0]
+    assert text == f"0 ({100 * row.accuracy_mean:.1f}% accurate)"
+
+
+def test_shades_go_by_the_largest_gain_for_both_signs(result):
+    heats = [gain_cell(v, v - 0.001, v + 0.001, 0.26).heat for v in (-0.26, -0.118, 0.106, 0.077, -0.003)]
+    assert heats[0] == 1 and heats == sorted(heats, reverse=True) and heats[-1] > FAINTEST
+    assert heats[0] - heats[1] > 0.25 and heats[2] - heats[3] > 0.05
+    assert gain_cell(0.077, 0.07, 0.08, 0.26).heat == gain_cell(-0.077, -0.08, -0.07, 0.26).heat
+    assert gain_cell(0.001, 0.0005, 0.002, 0.001).heat < 0.5  # a tenth of a point is no strong colour
+    assert gain_cell(0.1, -0.1, 0.3, 0.26).heat == 0
+    table = gains(sheet(part(result)))
+    strongest = max((cell for row in table.rows for cell in row.cells[:2]), key=lambda cell: abs(cell.value))
+    assert strongest.heat == (1 if strongest.kind in ("good", "bad") else 0)
+
+
+def test_no_swatch_stands_beside_coloured_cells(page):
+    def swatches(beginning):
+        (table,) = [
+            t for t in re.findall(r"<table.*?</table>", page.html, re.DOTALL) if f"<span>{beginning}" in t
+        ]
+        return table.count('class="key"')
+
+    assert swatches("Test accuracy after") == len(AGENTS)
+    assert (
+        swatches("Gain in test accuracy over training") == swatches("Gain in test accuracy over random") == 0
+    )
+    assert page.html.count('<i class="key" style="background:var(--a0)"></i>small_loss</label>') == 1
+
+
+def test_intervals_of_training_and_of_confidence_are_told_apart(page):
+    text = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", page.html, flags=re.DOTALL)
+    assert (
+        text.index("95% confidence interval") < text.index("95% interval") if "95% interval" in text else True
+    )
+    assert ">interval</text>" not in text and ">training interval</text>" in text
+    assert "the last interval" not in text and "every interval" not in text
+    assert "differences are of unrounded values" in text
+
+
+def test_what_the_training_took_is_said_at_the_top_and_at_the_costs(result, no_charts):
+    words = "ppo was itself trained on 110,000 training intervals"
+    html = render("ppo", [part(result, trained=words)])
+    assert html.count(words) == 2
+    assert html.index(words) < html.index("In one look") and html.rindex(words) > html.index(
+        "Cost of one training"
+    )
 
 
 def test_the_page_is_whole_and_loads_nothing(page):

@@ -1,6 +1,7 @@
 """`--report`: a page of run folders, which are read alone; bad ones are named with the next command."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,8 @@ def test_a_run_that_was_trained_gets_a_page_and_is_not_touched(finished, tmp_pat
     assert page.values("Test accuracy after")["ppo"] == own
     assert page.headings[0] == "ppo on Tiny-Curriculum-v0" and page.notes == []
     assert page.headings[-1] == "The agent's own training" and page.captions[-1] == "ppo"
+    assert "ppo was itself trained on 96 training intervals, that is " in page.html
+    assert "at least" not in page.html and "more to pick the best policy" in page.html
     assert "Linux" in page.html or "Darwin" in page.html or "Windows" in page.html
     for words in (
         "and the agent decides what to train on.",
@@ -114,6 +117,52 @@ def test_a_rule_is_a_run_too(evaluation, tmp_path, capsys):
     _, page, _, _ = report(capsys, new_run(tmp_path, evaluation, agent="small_loss"))
     assert page.headings[0] == "small_loss on Tiny-Curriculum-v0"
     assert next(iter(page.table("Test accuracy after"))) == "small_loss" and "small_loss" in page.leads[0]
+
+
+def test_what_the_training_took(evaluation, tmp_path, capsys):
+    intervals = ENV.kwargs["intervals"]
+    folder = new_run(tmp_path, evaluation)
+    _, page, _, _ = report(capsys, folder)
+    # The record's last look was at step 30; training may have gone on
+    runs = f"{30 / intervals:,.0f} training runs"
+    wanted = f"ppo was itself trained on at least 30 training intervals, that is {runs}"
+    assert (
+        f"{wanted}, and 6 more to pick the best policy; a run&#39;s cost below is for using it." in page.html
+    )
+
+    with np.load(folder / "evaluations.npz") as record:
+        np.savez(folder / "evaluations.npz", **record, saved_at=1200)
+    _, page, _, _ = report(capsys, folder)
+    assert f"on 1,200 training intervals, that is {1200 / intervals:,.0f} training runs" in page.html
+
+    agents = [
+        folder,
+        new_run(tmp_path, evaluation, seed=1),
+        new_run(tmp_path, evaluation, agent="small_loss"),
+    ]
+    _, page, _, _ = report(capsys, *agents, "--out", tmp_path)
+    assert "ppo, seed 0 was itself trained on 1,200" in page.html
+    assert "ppo, seed 1 was itself trained on at least 30" in page.html
+
+    for damaged in ("never", np.inf, [1, 2]):
+        np.savez(
+            folder / "evaluations.npz", timesteps=np.arange(3), results=np.ones((3, 2)), saved_at=damaged
+        )
+        _, page, _, _ = report(capsys, folder)
+        assert "evaluations.npz is damaged" in page.notes[0] and "itself trained" not in page.html
+
+
+def test_an_environment_without_a_length_gives_no_number_of_runs(evaluation, tmp_path, capsys):
+    folder = new_run(tmp_path, evaluation)
+    text = (folder / "env.toml").read_text()
+    (folder / "env.toml").write_text(re.sub(r"(?m)^intervals = .*$", "intervals = 0", text))
+    _, page, _, _ = report(capsys, folder)
+    assert "on at least 30 training intervals, and 6 more" in page.html
+
+
+def test_a_rule_was_not_trained(evaluation, tmp_path, capsys):
+    _, page, _, _ = report(capsys, new_run(tmp_path, evaluation, agent="small_loss"))
+    assert "itself trained" not in page.html
 
 
 # Several runs

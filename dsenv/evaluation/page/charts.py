@@ -161,7 +161,7 @@ def schedules(drawer: Drawer, number: int) -> list[Chart]:
         time = np.arange(1, intervals + 1)
         axis.plot(time, 100 * trace.ratio, color="#ffffff", linewidth=3.2)
         axis.plot(time, 100 * trace.ratio, color="#14171a", linewidth=1.5, linestyle=(0, (3, 1.5)))
-        axis.set(xlabel="interval", ylabel="share of the selection, %", ylim=(0, 100))
+        axis.set(xlabel="training interval", ylabel="share of the selection, %", ylim=(0, 100))
         _whole_numbers(axis, intervals)
         axis.grid(visible=False)
 
@@ -183,7 +183,7 @@ def strengths(drawer: Drawer, number: int) -> list[Chart]:
         for values, colour in zip(trace.strengths.T, bin_colors(bins), strict=True):
             axis.plot(time, 100 * values, color=colour, linewidth=1.8)
         axis.plot(time, 100 * trace.strength, color=svg.INK, linewidth=1.3, linestyle=(0, (3, 1.5)))
-        axis.set(xlabel="interval", ylabel="strength, %", ylim=(-2, 102))
+        axis.set(xlabel="training interval", ylabel="strength, %", ylim=(-2, 102))
         _whole_numbers(axis, intervals)
 
     return drawer.each(f"How strongly {line.name} augments", fill, deciding)
@@ -198,7 +198,7 @@ def wrong_labels(drawer: Drawer) -> list[Chart]:
     def fill(axis: "Axes", context: int) -> None:
         _over_time(axis, sheet, context, lambda trace: 100 * trace.wrong)
         axis.axhline(100 * rates[context], color=svg.INK, linewidth=0.9, linestyle=(0, (2, 2)))
-        axis.set(xlabel="interval", ylabel="wrong labels, %")
+        axis.set(xlabel="training interval", ylabel="wrong labels, %")
         axis.set_ylim(bottom=0)
 
     return drawer.each("Wrong labels among the chosen", fill, noisy)
@@ -211,7 +211,7 @@ def difficulty(drawer: Drawer) -> list[Chart]:
 
     def fill(axis: "Axes", context: int) -> None:
         _over_time(axis, sheet, context, lambda trace: 100 * mean_rank(trace.selected))
-        axis.set(xlabel="interval", ylabel="mean loss rank")
+        axis.set(xlabel="training interval", ylabel="mean loss rank")
 
     return drawer.each("Difficulty of the chosen", fill, there)
 

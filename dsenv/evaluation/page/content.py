@@ -66,6 +66,8 @@ class Part:
     notes: list[Note] = field(default_factory=list)
     summary: str = ""
     """What was done, for somebody who knows nothing of it: a sentence or two."""
+    trained: str = ""
+    """What the training of its agents took, a sentence or two; empty where none was trained."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,13 @@ class Line:
     """Those of random selection."""
     family: str = ""
     """That of a `Subject`."""
+    evaluations: list[Evaluation] = field(default_factory=list)
+    """Those it comes from: one, or one for each of A agents."""
+
+    @property
+    def agent(self) -> str:
+        """What its evaluations call it."""
+        return next((row.agent for row in self.whole), self.name)
 
     @property
     def whole(self) -> list[Row]:

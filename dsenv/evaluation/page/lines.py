@@ -9,9 +9,10 @@ from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.page.content import Line, Note, Part, Sheet, Subject
 from dsenv.evaluation.statistics import Scores, mean, mean_difference, stratified_interval
 from dsenv.evaluation.tables import context_label
+from dsenv.evaluation.trace import Trace
 
 REFERENCES = {
-    REFERENCE: "trains on every sample in every interval",
+    REFERENCE: "trains on every sample in every training interval",
     CHANCE: "on a random subset",
     "all_data_plus_validation": "on the trusted validation labels too, which no other agent trains on",
 }
@@ -41,12 +42,13 @@ def sheet(part: Part, number: int = 0) -> Sheet:
 
 
 def _order(line: Line) -> tuple[int, bool, str, bool, float]:
-    """Agents that runs were made for, pooled ones first; rules by their gain; references."""
+    """Agents that runs were made for, pooled ones first; what they are measured by; rules by their gain."""
     gains = [row.gain_mean for row in line.whole if row.gain_mean is not None]
-    group = 0 if line.is_subject else 2 if line.kind == "reference" else 1
     gain = 0.0 if line.family else -float(np.mean(gains or [0.0]))
-    if line.name in REFERENCES:
-        gain = list(REFERENCES).index(line.name)
+    group = 0 if line.is_subject else 2
+    if line.kind == "reference" and not line.is_subject:
+        group = 1 if line.agent in (REFERENCE, CHANCE) else 3
+        gain = list(REFERENCES).index(line.agent)
     return group, line.family == "", line.family, line.kind != "pooled", gain
 
 
@@ -64,6 +66,7 @@ def _line(name: str, agent: str, evaluation: Evaluation, contexts: Sequence[Any]
         scores=_scores(evaluation, agent, contexts),
         all_data=_scores(evaluation, REFERENCE, contexts),
         random=_scores(evaluation, CHANCE, contexts),
+        evaluations=[evaluation],
         **about,
     )
 
@@ -172,7 +175,9 @@ def _pooled(family: str, lines: Sequence[Line], contexts: Sequence[Any]) -> Line
         known = [row for line in lines if (row := line.rows[number]) is not None]
         rows.append(_pooled_row(family, context, known, stacked, number))
     name = f"{family} (mean of {len(lines)} training seeds)"
-    return Line(name, "pooled", True, rows, [None] * len(contexts), family=family, **stacked)
+    evaluations = [found for line in lines for found in line.evaluations]
+    none: list[Trace | None] = [None] * len(contexts)
+    return Line(name, "pooled", True, rows, none, family=family, evaluations=evaluations, **stacked)
 
 
 def _pooled_row(

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from dsenv.catalogue import names, summary
 from dsenv.evaluation.page import charts, tables
 from dsenv.evaluation.page.content import Line, Note, Part, Sheet
 from dsenv.evaluation.page.lines import REFERENCES, sheet
-from dsenv.evaluation.page.words import MARKS, headline, judgements
+from dsenv.evaluation.page.rivals import rules_of
+from dsenv.evaluation.page.words import MARKS, headline, judgements, rule_headline
 
 GENERATOR = "dsenv report"
 MOST_RULES = 6  # whose schedules are drawn beside those of the page's agents
@@ -61,9 +63,11 @@ def _shown(sheet: Sheet) -> dict[str, Any]:
         "sheet": sheet,
         "part": sheet.part,
         "notes": [*sheet.part.notes, *sheet.notes],
-        "headlines": [headline(line, sheet.labels) for _, line in sheet.subjects],
+        "headlines": [_headline(sheet, line) for _, line in sheet.subjects],
         "cards": [(label, judgements(sheet, n)) for n, label in enumerate(sheet.labels)],
         "references": [(line.name, REFERENCES[line.name]) for line in sheet.lines if line.name in REFERENCES],
+        "rules": _rules(sheet),
+        "rivals": any(rule_headline(sheet, line) for _, line in sheet.subjects),
         "cards_first": len(sheet.subjects) == 1 and len(sheet.labels) <= 4,  # or the table leaves the screen
         "pooled": any(line.kind == "pooled" for line in sheet.lines),
         "gains": tables.gains(sheet),
@@ -84,6 +88,17 @@ def _shown(sheet: Sheet) -> dict[str, Any]:
         "seeds": charts.seeds(drawer),
         "training": charts.training(drawer, sheet.part.trainings),
     }
+
+
+def _headline(sheet: Sheet, line: Line) -> str:
+    return " ".join(filter(None, (headline(line, sheet.labels), rule_headline(sheet, line))))
+
+
+def _rules(sheet: Sheet) -> list[tuple[str, str]]:
+    """What the rules of the catalogue do, that agents are compared with."""
+    compared = {name for line in sheet.lines for name in rules_of(line)}
+    there = [line.agent for line in sheet.lines if line.kind == "rule" and line.agent in compared]
+    return [(name, summary("agents", name)) for name in dict.fromkeys(there) if name in names("agents")]
 
 
 def _shows_schedule(line: Line) -> bool:

@@ -19,7 +19,8 @@ from dsenv.evaluation.statistics import (
 )
 
 MOST_CLASSES = 20  # columns of a table of classes
-STEEP = 0.06  # gain or loss of accuracy at which a cell has its full colour
+FAINTEST = 0.1  # colour of the smallest gain
+SMALLEST = 0.01  # where no gain is larger than this, none has the full colour
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Table:
     heads: list[str]
     rows: list[TableRow] = field(default_factory=list)
 
+    @property
+    def is_coloured(self) -> bool:
+        """Whether cells have a colour that means something: agents show theirs elsewhere then."""
+        return any(cell.kind not in ("", "even") for row in self.rows for cell in row.cells)
+
 
 def _each_line(sheet: Sheet, cells: Callable[[Line], list[Cell]]) -> list[TableRow]:
     return [
@@ -76,41 +82,55 @@ def _heat(value: float, full: float) -> float:
     return round(0.25 + 0.75 * min(1.0, abs(value) / full), 3)
 
 
-def gain_cell(mean: float | None, low: float | None, high: float | None) -> Cell:
-    """A gain with its interval, coloured by what it means."""
+def gain_cell(mean: float | None, low: float | None, high: float | None, largest: float) -> Cell:
+    """A gain with its interval, coloured by what it means: by the root of its share of the largest one."""
     if mean is None or low is None or high is None:
         return Cell(DASH)
     kind = verdict(low, high)
-    heat = _heat(mean, STEEP) if kind in ("good", "bad") else 0.0
+    share = min(1.0, abs(mean) / max(largest, SMALLEST))
+    heat = round(FAINTEST + (1 - FAINTEST) * share**0.5, 3) if kind in ("good", "bad") else 0.0
     return Cell(points(mean), ends(low, high), mean, kind, heat)
+
+
+def _largest(sheet: Sheet, name: str) -> float:
+    """The largest of all gains, whatever its sign; `name` is that of their field in the rows."""
+    values = [getattr(row, name) for line in sheet.lines for row in line.whole]
+    return max((abs(value) for value in values if value is not None), default=0.0)
 
 
 def gains(sheet: Sheet) -> Table:
     """Gain over all data, and what it cost: the table of the first screen."""
+    largest = _largest(sheet, "gain_mean")
+    spans = [(_span(line, "ratio"), _span(line, "compute")) for line in sheet.lines]
+    is_same = all(used.text == compute.text for used, compute in spans)
 
     def cells(line: Line) -> list[Cell]:
-        found = [_gain_over_all_data(line, row) for row in line.rows]
-        rows = line.whole
-        used, compute = [row.ratio for row in rows], [row.compute for row in rows]
-        spent = [row.seconds for row in rows]
+        spent = _mean([row.seconds for row in line.whole])
         return [
-            *found,
-            Cell(between(used), value=_mean(used)),
-            Cell(between(compute), value=_mean(compute)),
-            Cell(seconds(_mean(spent)), value=_mean(spent)),
+            *(_gain_over_all_data(line, row, largest) for row in line.rows),
+            _span(line, "ratio"),
+            *([] if is_same else [_span(line, "compute")]),
+            Cell(seconds(spent), value=spent),
         ]
 
-    heads = [*sheet.labels, "data used", "compute", "time of a run"]
-    caption = "Gain in test accuracy over training on all data, in points, with 95% intervals"
+    costs = ["data used and compute"] if is_same else ["data used", "compute"]
+    heads = [*sheet.labels, *costs, "time of a run"]
+    caption = "Gain in test accuracy over training on all data, in points, with 95% confidence intervals"
     return Table(caption, "agent", heads, _each_line(sheet, cells))
 
 
-def _gain_over_all_data(line: Line, row: Row | None) -> Cell:
+def _span(line: Line, name: str) -> Cell:
+    """A share in all contexts, one field of the rows."""
+    values = [getattr(row, name) for row in line.whole]
+    return Cell(between(values), value=_mean(values))
+
+
+def _gain_over_all_data(line: Line, row: Row | None, largest: float) -> Cell:
     if row is None:
         return Cell(DASH)
     if line.kind == "reference" and row.agent == "all_data":
-        return Cell("0", f"{percent(row.accuracy_mean)}% accurate", 0.0)
-    return gain_cell(row.gain_mean, row.gain_low, row.gain_high)
+        return Cell("0", f"({percent(row.accuracy_mean)}% accurate)", 0.0)
+    return gain_cell(row.gain_mean, row.gain_low, row.gain_high, largest)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -128,7 +148,9 @@ def accuracies(sheet: Sheet) -> Table:
         lost = f", {row.diverged} of {row.seeds} diverged" if row.diverged else ""
         return Cell(percent(row.accuracy_mean), f"± {percent(half)}{lost}", row.accuracy_mean)
 
-    caption = "Test accuracy after the last interval, in percent, and half its 95% interval"
+    caption = (
+        "Test accuracy after the last training interval, in percent, and half its 95% confidence interval"
+    )
     rows = _each_line(sheet, lambda line: [cell(row) for row in line.rows])
     return Table(caption, "agent", sheet.labels, rows)
 
@@ -139,11 +161,12 @@ def over_random(sheet: Sheet) -> Table | None:
     def cell(row: Row | None) -> Cell:
         if row is None or row.agent == "random":
             return Cell(DASH)
-        return gain_cell(row.over_random_mean, row.over_random_low, row.over_random_high)
+        return gain_cell(row.over_random_mean, row.over_random_low, row.over_random_high, largest)
 
+    largest = _largest(sheet, "over_random_mean")
     if not any(row.over_random_mean is not None for line in sheet.lines for row in line.whole):
         return None
-    caption = "Gain in test accuracy over random selection, in points, with 95% intervals"
+    caption = "Gain in test accuracy over random selection, in points, with 95% confidence intervals"
     rows = _each_line(sheet, lambda line: [cell(row) for row in line.rows])
     return Table(caption, "agent", sheet.labels, rows)
 
@@ -209,7 +232,10 @@ def at_equal_cost(sheet: Sheet, what: str) -> Table | None:
     budget_words = [DASH if budget is None else words(budget) for budget in budgets]
     heads = [f"{label}: {spent}" for label, spent in zip(sheet.labels, budget_words, strict=True)]
     return Table(
-        f"Test accuracy at equal {what}, in percent, and half its 95% interval", "agent", heads, rows
+        f"Test accuracy at equal {what}, in percent, and half its 95% confidence interval",
+        "agent",
+        heads,
+        rows,
     )
 
 
@@ -227,7 +253,7 @@ def _cost_cell(line: Line, context: int, what: str, budget: float | None) -> Cel
         return Cell(DASH)
     found = at_cost(trace.curve, trace.samples if what == "samples" else trace.seconds, budget)
     if not np.isfinite(found).all():
-        return Cell(DASH, "no interval done by then")
+        return Cell(DASH, "no training interval done by then")
 
     low, high = interval(found)
     spent = _spent(line, context, what)

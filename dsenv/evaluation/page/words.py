@@ -1,13 +1,15 @@
 """Numbers as people read them, and what they mean: helped, harmed, no clear difference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Row
 from dsenv.evaluation.page.content import Line, Sheet
+from dsenv.evaluation.page.rivals import Rival, best_rule
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 WORDS = {"good": "helped", "bad": "harmed", "even": "no clear difference", "none": "not compared"}
+AGAINST = {"good": "better", "bad": "worse", "even": "no clear difference"}
 MARKS = {"good": "\N{BLACK UP-POINTING TRIANGLE}", "bad": "\N{BLACK DOWN-POINTING TRIANGLE}", "even": "="}
 
 
@@ -95,6 +97,11 @@ class Judgement:
     chance_kind: str
     chance_name: str
     chance: str
+    rule_kind: str
+    """Against the best fixed rule that sees no more samples; all empty where there is none."""
+    rule_name: str
+    rule_gain: str
+    rule: str
 
 
 def judgements(sheet: Sheet, context: int) -> list[Judgement]:
@@ -106,6 +113,7 @@ def judgements(sheet: Sheet, context: int) -> list[Judgement]:
             continue
         kind = verdict(row.gain_low, row.gain_high)
         chance_kind, chance_name, chance = _chance(row, _random_row(sheet, context))
+        rule_kind, rule_name, rule_gain, rule = _rule(best_rule(sheet, line, context))
         found.append(
             Judgement(
                 name=line.name,
@@ -117,6 +125,10 @@ def judgements(sheet: Sheet, context: int) -> list[Judgement]:
                 chance_kind=chance_kind,
                 chance_name=chance_name,
                 chance=chance,
+                rule_kind=rule_kind,
+                rule_name=rule_name,
+                rule_gain=rule_gain,
+                rule=rule,
             )
         )
     return found
@@ -126,7 +138,7 @@ def _sentence(row: Row) -> str:
     if row.gain_mean is None:
         compared = f"{percent(row.accuracy_mean)}% test accuracy; all data was not evaluated beside it"
     else:
-        compared = f"over all data (95% interval {ends(row.gain_low, row.gain_high)})"
+        compared = f"over all data (95% confidence interval {ends(row.gain_low, row.gain_high)})"
     spent = f"with {percent(row.ratio, 0)}% of the samples"
     if round(100 * row.compute) != round(100 * row.ratio):
         spent += f", {percent(row.compute, 0)}% of the compute"
@@ -154,6 +166,32 @@ def _chance(row: Row, random: Row | None) -> tuple[str, str, str]:
     return kind, f"a random subset {size}", f"{WORDS[kind]}, {points(row.over_random_mean)} ({found})"
 
 
+def _rule(rival: Rival | None) -> tuple[str, str, str, str]:
+    """Against the best rule, where there is one: verdict, its name, its own gain, and that over it."""
+    if rival is None:
+        return "none", "", "", ""
+    kind = verdict(rival.low, rival.high)
+    gain = f"{percent(rival.accuracy)}%" if rival.gain is None else points(rival.gain)
+    found = f"{AGAINST[kind]}, {points(rival.over)} ({ends(rival.low, rival.high)})"
+    return kind, rival.name, gain, found
+
+
+def rule_headline(sheet: Sheet, line: Line) -> str:
+    """Where an agent is better and worse than the best fixed rule; empty where there is none."""
+    by_kind: dict[str, list[str]] = {}
+    for number, label in enumerate(sheet.labels):
+        rival = best_rule(sheet, line, number)
+        if rival is not None:
+            by_kind.setdefault(verdict(rival.low, rival.high), []).append(label)
+    parts = _where(by_kind, AGAINST)
+    return f"Against the best fixed rule at no more samples: {listed(parts)}." if parts else ""
+
+
+def _where(by_kind: Mapping[str, list[str]], words: Mapping[str, str]) -> list[str]:
+    """What was found at which contexts: "helped at label noise 20%"."""
+    return [f"{word} at {contexts(by_kind[kind])}" for kind, word in words.items() if kind in by_kind]
+
+
 def headline(line: Line, labels: Sequence[str]) -> str:
     """Where an agent helped and where it harmed, in one sentence."""
     by_kind: dict[str, list[str]] = {}
@@ -161,11 +199,8 @@ def headline(line: Line, labels: Sequence[str]) -> str:
         if row is not None:
             by_kind.setdefault(verdict(row.gain_low, row.gain_high), []).append(label)
 
-    parts = [
-        f"{word} at {contexts(by_kind[kind])}"
-        for kind, word in (("good", "helped"), ("bad", "harmed"), ("even", "made no clear difference"))
-        if kind in by_kind
-    ]
+    words = {"good": "helped", "bad": "harmed", "even": "made no clear difference"}
+    parts = _where(by_kind, words)
     if not parts:
         return f"{line.name} was evaluated without all data beside it."
     used = between([row.ratio for row in line.whole])
