@@ -142,7 +142,7 @@ def evaluate(
     Raises:
         ValueError: an agent does not fit the environment, or `known` has other contexts or seeds.
     """
-    contexts, shared = _contexts(env), _share_task(env)
+    contexts, shared = contexts_of(env), _share_task(env)
     if known is not None:
         _check_known(known, contexts, seeds)
     bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
@@ -162,8 +162,8 @@ def _check_known(known: Evaluation, contexts: list[dict[str, Any]], seeds: int) 
     found = {len(trace.accuracy) for traces in known.traces.values() for trace in traces}
     if known.contexts != contexts or found != {seeds}:
         raise ValueError(
-            f"agents can be taken over from an evaluation in the contexts {contexts} with {seeds} seeds each, "
-            f"got one in {known.contexts} with {sorted(found) or 'no'} seeds: evaluate them again"
+            f"agents can be taken over from an evaluation in the contexts {contexts} with {seeds} seeds, got "
+            f"one in {known.contexts} with {sorted(found) or 'no'} seeds: evaluate them again"
         )
 
 
@@ -227,7 +227,8 @@ def _share_task(env: Definition) -> Definition:
     return env.with_overrides({"task": Task.from_config(**task)})
 
 
-def _contexts(env: Definition) -> list[dict[str, Any]]:
+def contexts_of(env: Definition) -> list[dict[str, Any]]:
+    """The contexts in which agents are evaluated in an environment."""
     known = {field.name for field in fields(EnvConfig)}
     settings = {name: value for name, value in env.kwargs.items() if name in known}
     return EnvConfig(**settings).evaluation()

@@ -2,20 +2,19 @@
 
 import argparse
 import re
-import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dsenv.catalogue import Definition, definition, names
 from dsenv.catalogue import summary as summarise
 from dsenv.workbench.options import DEFAULT_AGENT, DEFAULT_ENV, make_parser, parse_overrides
-from dsenv.workbench.run import MAY_CHANGE
+from dsenv.workbench.run import MAY_CHANGE, STUDY, is_study
 from dsenv.workbench.stop import Stop
-
-RESULT = "evaluation.json"  # written last: with it, a run is done
+from dsenv.workbench.words import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,10 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     if args.list:
-        _say(catalogue_text())
+        say(catalogue_text())
         return 0
-    if args.seeds < 1 or (args.threads is not None and args.threads < 1):
-        parser.error(f"--threads and --seeds must be at least 1, got {args.threads} and {args.seeds}")
+    for name in ("threads", "seeds", "agent_seeds"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if not 0 <= args.save_every < float("inf"):
         parser.error(f"--save-every is a number of seconds, 0 or more, got {args.save_every}")
 
@@ -43,11 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.agent_seeds is not None:
+        _refuse_agent_seeds(args)
     if args.report:
         return _page(args)
     if args.evaluate:
         return _evaluate(args)
     return _resume(args) if args.resume else _new(args)
+
+
+def _refuse_agent_seeds(args: argparse.Namespace) -> None:
+    """Refuse --agent-seeds beside what uses agents that are there."""
+    for option in ("resume", "evaluate", "report"):
+        if getattr(args, option):
+            raise ValueError(
+                f"--agent-seeds {args.agent_seeds} begins a new study, and --{option} takes what is there: "
+                "leave out one of them; a study goes on, with its own agent seeds, by --resume STUDY"
+            )
 
 
 def _use_machine(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> None:
@@ -64,9 +77,7 @@ def _use_machine(args: argparse.Namespace, facts: Mapping[str, Any] | None = Non
 
 def _new(args: argparse.Namespace) -> int:
     from dsenv.agents.base import build_agent
-    from dsenv.workbench.lock import locked
     from dsenv.workbench.policies import agent_definition
-    from dsenv.workbench.run import Run
 
     _use_machine(args)
     env = definition("envs", args.env or DEFAULT_ENV).with_overrides(parse_overrides(args.env_set))
@@ -81,24 +92,37 @@ def _new(args: argparse.Namespace) -> int:
     for name in args.compare:
         agent_definition(name)
     _check_fit(built, env.with_overrides(built.env), args.device)
+    return _new_run(env, agent, built, args) if args.agent_seeds is None else _new_study(env, agent, args)
+
+
+def _new_run(env: Definition, agent: Definition, built: Any, args: argparse.Namespace) -> int:
+    from dsenv.workbench.lock import locked
+    from dsenv.workbench.run import Run
+    from dsenv.workbench.work import remove_if_empty, train_and_evaluate
 
     seed = 0 if args.seed is None else args.seed
     run = Run.create(args.out, env, agent, seed, args.device, args.threads)
-    _say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
+    say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
     try:
         with locked(run.folder):
-            return _train_and_evaluate(run, built, args)
+            return train_and_evaluate(run, built, args)
     except Exception:
-        _remove_if_empty(run)
+        remove_if_empty(run)
         raise
 
 
-def _remove_if_empty(run: Any) -> None:
-    """Remove the folder of a run that failed before there was anything to keep."""
-    from dsenv.workbench.checkpoint import FILE
+def _new_study(env: Definition, agent: Definition, args: argparse.Namespace) -> int:
+    from dsenv.workbench.study import Study, remove_if_empty, work_on
+    from dsenv.workbench.train import rules_beside
 
-    if not any((run.folder / name).exists() for name in (FILE, RESULT)):
-        shutil.rmtree(run.folder, ignore_errors=True)
+    rules_beside(agent, env, args.device, args.compare)
+    study = Study.create(env, agent, args)
+    say(f"{env.name}, {agent.name}, agent seeds {', '.join(map(str, study.seeds))} -> {study.folder}")
+    try:
+        return work_on(study, args)
+    except Exception:
+        remove_if_empty(study)
+        raise
 
 
 def _check_fit(agent: Any, settings: Definition, device: str) -> None:
@@ -118,6 +142,10 @@ def _resume(args: argparse.Namespace) -> int:
     from dsenv.agents.base import build_agent
     from dsenv.workbench.lock import locked
     from dsenv.workbench.run import Run
+    from dsenv.workbench.work import go_on
+
+    if is_study(args.resume):
+        return _resume_study(args)
 
     # A run keeps its environment, agent and seed; only steps and num_envs may change
     run = Run.open(args.resume)
@@ -139,55 +167,27 @@ def _resume(args: argparse.Namespace) -> int:
 
     _use_machine(args, run.facts)
     with locked(run.folder):
-        return _go_on(replace(run, agent=agent), built, args, is_changed=bool(given))
+        return go_on(replace(run, agent=agent), built, args, is_changed=bool(given))
 
 
-def _go_on(run: Any, agent: Any, args: argparse.Namespace, *, is_changed: bool) -> int:
-    """Resume a run whose folder is locked."""
-    from dsenv.workbench import checkpoint
+def _resume_study(args: argparse.Namespace) -> int:
+    from dsenv.workbench.study import Study, work_on
 
-    state = checkpoint.read(run)
-    if state is None:
-        _say(f"{run.folder} has no checkpoint yet: it starts over from its TOMLs")
-        return _train_and_evaluate(run, agent, args)
-
-    run.warn_of_other_versions()
-    done = checkpoint.steps_done(state)
-    if done >= agent.steps:
-        return _finish(run, agent, state, args)
-
-    if is_changed:
-        run.write_definitions()
-    if state["agent"]["num_envs"] != agent.num_envs:
-        _say("another number of training runs side by side: those in flight are begun anew")
-    _say(f"going on with {run.folder} after {done} of {agent.steps} steps")
-    return _train_and_evaluate(run, agent, args, state)
-
-
-def _finish(run: Any, agent: Any, state: Any, args: argparse.Namespace) -> int:
-    """Do what a run that was killed after its last step has not done.
-
-    Raises:
-        ValueError: there is nothing to do.
-    """
-    from dsenv.workbench import checkpoint
-    from dsenv.workbench.train import complete, make_vec_env
-
-    settings = run.env.with_overrides(agent.env)
-    has_written = complete(run, agent, state, make_vec_env(settings, 1, args.device))
-
-    done, result = checkpoint.steps_done(state), run.folder / RESULT
-    written = run.folder / checkpoint.FILE
-    if not result.is_file() or result.stat().st_mtime_ns < written.stat().st_mtime_ns:
-        _say(f"{run.folder} has done its {done} steps; what is left is the evaluation")
-        return _report(run, run.env, args)
-    if not has_written:
+    kept = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set", "compare", "seeds")
+    given = _given(args, *kept) + (["no-curves"] if args.no_curves else [])
+    if given:
         raise ValueError(
-            f"{run.folder} has done its {done} steps; pass --steps with more to go on, "
-            f"or --evaluate {run.folder}"
+            f"a study keeps what its {STUDY} says: leave out --{given[0]}, or begin a new study with "
+            "--agent-seeds"
         )
-    _say(f"{run.folder} has done its {done} steps; files that were missing are written")
-    return 0
+    study = Study.open(args.resume)
+    _use_machine(args, study.facts)
+    return work_on(study, args)
+
+
+def _given(args: argparse.Namespace, *names: str) -> list[str]:
+    """Those of the options that were given, as they are written."""
+    return [name.replace("_", "-") for name in names if getattr(args, name) not in (None, [])]
 
 
 def _check_same(own: Definition, what: str, given: str | None) -> None:
@@ -202,42 +202,44 @@ def _check_same(own: Definition, what: str, given: str | None) -> None:
         )
 
 
-def _train_and_evaluate(run: Any, agent: Any, args: argparse.Namespace, state: Any = None) -> int:
-    from dsenv.workbench.train import train
-
-    if agent.learns:
-        done = train(run, agent, args.device, state=state, save_every=args.save_every, stop=args.stop)
-        if not done or args.stop.is_asked():
-            _say(f"\ninterrupted; go on with: python train_agent.py --resume {run.folder}")
-            return int(args.stop.status)
-    return _report(run, run.env, args)
-
-
 def _page(args: argparse.Namespace) -> int:
     from dsenv.workbench.report import report
 
     settings = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set")
-    given = (*settings, "device", "threads", "compare")
-    idle = [name for name in given if getattr(args, name) not in (None, [])]
+    idle = _given(args, *settings, "device", "threads", "compare")
     if idle:
-        raise ValueError(f"--report shows runs as they are: leave out --{idle[0].replace('_', '-')}")
-    _say(str(report(args.report, args.out)))
+        raise ValueError(f"--report shows runs as they are: leave out --{idle[0]}")
+
+    folders: list[Path] = []
+    for folder in args.report:
+        folders += _runs_of_study(folder) if is_study(folder) else [folder]
+    is_one_study = len(args.report) == 1 and is_study(args.report[0])
+    say(str(report(folders, args.out, args.report[0] if is_one_study else None)))
     return 0
+
+
+def _runs_of_study(folder: Path) -> list[Path]:
+    from dsenv.workbench.study import Study
+
+    return Study.open(folder).folders()
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from dsenv.agents.base import build_agent
     from dsenv.workbench.lock import locked
     from dsenv.workbench.run import Run
+    from dsenv.workbench.work import evaluate
 
-    given = ("agent", "steps", "num_envs", "seed", "agent_set")
-    idle = [name for name in given if getattr(args, name) not in (None, [])]
+    idle = _given(args, "agent", "steps", "num_envs", "seed", "agent_set")
     if idle:
-        raise ValueError(
-            f"--evaluate uses the policy of {args.evaluate} as it is: leave out --{idle[0].replace('_', '-')}"
-        )
+        raise ValueError(f"--evaluate uses the policy of {args.evaluate} as it is: leave out --{idle[0]}")
     if args.evaluate.suffix == ".safetensors":
         return _evaluate_file(args)
+    if is_study(args.evaluate):
+        raise ValueError(
+            f"{args.evaluate} is a study, and --evaluate takes one policy: give one of its runs, "
+            f"{_runs_of_study(args.evaluate)[0]}; --resume {args.evaluate} writes the study's own table"
+        )
 
     run = Run.open(args.evaluate)
     env = run.env if args.env is None else definition("envs", args.env)
@@ -251,23 +253,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     agent = build_agent(run.agent)
     with locked(run.folder):
         _write_missing(run, agent, args)
-        return _report(run, env, args, prefix)
+        return evaluate(run, env, args, prefix)
 
 
 def _write_missing(run: Any, agent: Any, args: argparse.Namespace) -> None:
     """Write the exports of a run that was killed before it could, where its own environment can be built."""
     from dsenv.workbench import checkpoint
-    from dsenv.workbench.train import complete, make_vec_env
+    from dsenv.workbench.work import write_missing
 
     state = checkpoint.read(run) if agent.learns else None
     if state is None or checkpoint.steps_done(state) < agent.steps:
         return  # a rule, or a run that is not done: it is resumed first
     try:
-        env = make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
-    except (ValueError, OSError) as error:
+        write_missing(run, agent, state, args)
+    except ValueError as error:
         warnings.warn(f"files of {run.folder} that may be missing are not written: {error}", stacklevel=2)
-        return
-    complete(run, agent, state, env)
 
 
 def _evaluate_file(args: argparse.Namespace) -> int:
@@ -277,30 +277,6 @@ def _evaluate_file(args: argparse.Namespace) -> int:
     args.agent = str(args.evaluate)
     args.env = args.env or environment_of(args.evaluate)
     return _new(args)
-
-
-def _report(run: Any, env: Definition, args: argparse.Namespace, prefix: str = "") -> int:
-    from dsenv.evaluation.tables import gains, markdown_table
-    from dsenv.workbench.train import evaluate_run
-
-    try:
-        result = evaluate_run(
-            run, env, args.seeds, args.device, args.compare, prefix, curves=not args.no_curves
-        )
-    except KeyboardInterrupt:
-        _say(f"\ninterrupted; evaluate with: python train_agent.py --evaluate {run.folder}")
-        return int(args.stop.status)
-
-    _say(f"\nTest accuracy in percent, mean of {args.seeds} fresh seeds and half its 95 % interval\n")
-    _say(markdown_table(result))
-    gained = gains(result)
-    if gained:
-        _say(f"\n{result.agent} against all data, same seeds:\n{gained}")
-    scoring = sum(float(trace.scoring.sum()) for traces in result.traces.values() for trace in traces)
-    if scoring and not args.no_curves:
-        _say(f"\ncurves of test accuracy took {scoring:.1f} s; --no-curves leaves them out")
-    _say(f"\nwritten to {run.folder}; see it with: tensorboard --logdir {run.folder.parent}")
-    return 0
 
 
 def _agent_overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -318,8 +294,3 @@ def catalogue_text() -> str:
         width = max(len(name) for name, _ in entries)
         lines += [f"{kind}/", *(f"  {name:{width}}  {text}" for name, text in entries), ""]
     return "\n".join(lines).rstrip()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

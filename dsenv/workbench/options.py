@@ -8,6 +8,7 @@ from typing import Any
 
 DEFAULT_ENV = "dsenv/Digits-Curriculum-v0"
 DEFAULT_AGENT = "ppo"
+SEEDS = 64  # training runs of each agent in each context at evaluation
 
 DESCRIPTION = """\
 Train an agent that controls the data a model trains on, then compare it with fixed rules on fresh seeds.
@@ -25,6 +26,8 @@ examples:
   python train_agent.py --agent-set hyperparameters.gamma=0.99 --env-set context.label_noise=0.4
   python train_agent.py --env my_env.toml --agent my_agent.toml  own definitions
   python train_agent.py --resume runs/RUN --steps 300000         go on after Ctrl-C, or for longer
+  python train_agent.py --agent-seeds 5                          five agents as one study, and one table
+  python train_agent.py --resume runs/STUDY                      go on with a study
   python train_agent.py --evaluate runs/RUN                      the table again, on fresh seeds
   python train_agent.py --evaluate runs/RUN --env dsenv/FashionMNIST-Curriculum-v0
                                                                  the same policy on another data set
@@ -39,6 +42,8 @@ A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolve
 (versions, seed, command), TensorBoard events, checkpoint.safetensors (all that --resume and --evaluate
 need), the best policy by validation reward as policy.safetensors for dsenv.DataPlan(policy=...), and after
 the evaluation evaluation.json, accuracy.png, schedule.png, and noise.png and strength.png where there is any.
+A study writes runs/<time>-<env>-<agent>-seeds-<N>/: study.toml (what was asked for), a run folder for each
+agent seed, and after the last one table.md and evaluation.json, the table of all.
 --report adds report.html and changes nothing else. For users of Stable-Baselines3: evaluations.npz, and
 best_model.zip and last_model.zip, which dsenv never opens.
 
@@ -63,6 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--num-envs", type=int, help="training runs side by side (default: the agent's)")
     what.add_argument("--seed", type=int, help="seed of the run (default: 0)")
+    what.add_argument(
+        "--agent-seeds",
+        type=int,
+        metavar="N",
+        help="train N agents that differ by their seed alone, one after another: a study, in one folder, "
+        "with one table whose intervals cover agent seeds and evaluation seeds",
+    )
     for part in ("env", "agent"):
         what.add_argument(
             f"--{part}-set",
@@ -90,8 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--seeds",
         type=int,
-        default=64,
-        help="training runs of each agent in each context at evaluation (default: 64)",
+        help=f"training runs of each agent in each context at evaluation (default: {SEEDS}; a study's own)",
     )
     how.add_argument(
         "--no-curves",
@@ -109,7 +120,10 @@ def make_parser() -> argparse.ArgumentParser:
     else_ = parser.add_argument_group("instead of a new run")
     instead = else_.add_mutually_exclusive_group()
     instead.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with an interrupted run, or for more --steps"
+        "--resume",
+        type=Path,
+        metavar="RUN_OR_STUDY",
+        help="go on with an interrupted run or study, or with a run for more --steps",
     )
     instead.add_argument(
         "--evaluate",
@@ -121,9 +135,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--report",
         type=Path,
         nargs="+",
-        metavar="RUN",
-        help="write a self-contained HTML page of what is in these run folders: RUN/report.html, or for "
-        "several runs report-*.html in --out",
+        metavar="RUN_OR_STUDY",
+        help="write a self-contained HTML page of what is in these folders: RUN/report.html, "
+        "STUDY/report.html, or for several report-*.html in --out",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
 

@@ -58,12 +58,13 @@ class Found:
         return any((self.run.folder / name).exists() for name in LEARNED)
 
 
-def report(folders: Sequence[Path], out: Path) -> Path:
+def report(folders: Sequence[Path], out: Path, study: Path | None = None) -> Path:
     """Write the page; nothing else is written, and no file of a run is changed.
 
     Args:
         folders: of the runs.
         out: where the page of several runs goes; that of one run goes into its folder.
+        study: the folder of the study that the runs are; it takes the page then.
 
     Returns:
         The page.
@@ -86,7 +87,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
         notes.insert(0, Note(f"These runs are on {len(parts)} environments: a section for each. Gains and "
                              "accuracies of different environments are not compared."))  # fmt: skip
     html = render(_title(found, parts), parts, notes)
-    return files.write_text(_place([one.run.folder for one in found], out), html)
+    return files.write_text(_place([one.run.folder for one in found], out, study), html)
 
 
 # Reading
@@ -299,10 +300,10 @@ def _elsewhere(found: Sequence[Found]) -> list[Part]:
 # Writing
 
 
-def _place(folders: Sequence[Path], out: Path) -> Path:
+def _place(folders: Sequence[Path], out: Path, study: Path | None) -> Path:
     """Where the page goes: a name that is free, or that of an earlier page of the same runs."""
-    if len(folders) == 1:
-        wanted = folders[0] / PAGE
+    if study is not None or len(folders) == 1:
+        wanted = (study or folders[0]) / PAGE
     else:
         out.mkdir(parents=True, exist_ok=True)
         paths = sorted(str(folder.resolve()) for folder in folders)

@@ -8,7 +8,7 @@ import sys
 import tomllib
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,8 @@ from dsenv.catalogue import Definition
 PACKAGES = ("dsenv-rl", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "torchvision", "numpy")
 FILES = ("run.toml", "env.toml", "agent.toml")
 LAYOUT = 2  # of a run folder: 1 had SB3's zips alone, and no checkpoint
+TIME = "%Y%m%d-%H%M%S"  # at the head of the names of folders
+STUDY = "study.toml"  # lies in the folder of a study, which holds run folders
 MAY_CHANGE = ("steps", "num_envs")  # settings of an agent that a resumed run may change
 
 
@@ -39,7 +41,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, out: Path, env: Definition, agent: Definition, seed: int, device: str, threads: int = 1
+        cls,
+        out: Path,
+        env: Definition,
+        agent: Definition,
+        seed: int,
+        device: str,
+        threads: int = 1,
+        begun: Mapping[str, Any] | None = None,
     ) -> "Run":
         """Make a new folder `<time>-<env>-<agent>-<seed>` and write down what is run.
 
@@ -52,39 +61,27 @@ class Run:
             seed: of the run.
             device: where the models train.
             threads: of torch, on the CPU.
+            begun: the circumstances that it shares with other runs; None for those of now.
         """
-        started = datetime.now().astimezone()
-        name = f"{started:%Y%m%d-%H%M%S}-{env.name}-{agent.name}-{seed}"
-
         facts: dict[str, Any] = {
             "env": env.name,
             "agent": agent.name,
             "seed": seed,
-            "device": device,
-            "threads": threads,
             "layout": LAYOUT,
-            "started": started.replace(microsecond=0),
-            "command": shlex.join(["python", *sys.argv]),
-            "platform": f"{machine()}, Python {platform.python_version()}",
-            "versions": {package: _version(package) for package in PACKAGES},
+            **(begun or circumstances(device, threads)),
         }
 
-        out.mkdir(parents=True, exist_ok=True)
-        partial = out / f".{name}.{uuid.uuid4().hex}{files.PARTIAL}"
-        try:
-            partial.mkdir()
-            _write(partial / "run.toml", facts)
-            cls(partial, env, agent, seed).write_definitions()
-            folder = _renamed(partial, out / name)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        return cls(folder, env, agent, seed, facts)
+        def fill(folder: Path) -> None:
+            write_toml(folder / "run.toml", facts)
+            cls(folder, env, agent, seed).write_definitions()
+
+        name = f"{facts['started']:{TIME}}-{env.name}-{agent.name}-{seed}"
+        return cls(new_folder(out, name, fill), env, agent, seed, facts)
 
     def write_definitions(self) -> None:
         """Write the resolved environment and agent."""
-        _write(self.folder / "env.toml", self.env.as_dict())
-        _write(self.folder / "agent.toml", self.agent.as_dict())
+        write_toml(self.folder / "env.toml", self.env.as_dict())
+        write_toml(self.folder / "agent.toml", self.agent.as_dict())
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -98,8 +95,8 @@ class Run:
         if missing:
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {', '.join(missing)}")
 
-        facts = _read(folder / "run.toml", env=str, agent=str, seed=int)
-        env, agent = (_read(folder / name, entry_point=str, kwargs=dict) for name in FILES[1:])
+        facts = read_toml(folder / "run.toml", ADVICE, env=str, agent=str, seed=int)
+        env, agent = (read_toml(folder / name, ADVICE, entry_point=str, kwargs=dict) for name in FILES[1:])
         return cls(
             folder,
             Definition("envs", facts["env"], env["entry_point"], env["kwargs"]),
@@ -127,6 +124,45 @@ class Run:
             )
 
 
+def is_study(folder: Path) -> bool:
+    """Whether a folder is that of a study."""
+    return (folder / STUDY).is_file()
+
+
+def circumstances(device: str, threads: int) -> dict[str, Any]:
+    """When, where and with what something is begun: plain values for its TOML."""
+    return {
+        "device": device,
+        "threads": threads,
+        "started": datetime.now().astimezone().replace(microsecond=0),
+        "command": shlex.join(["python", *sys.argv]),
+        "platform": f"{machine()}, Python {platform.python_version()}",
+        "versions": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def new_folder(out: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Make a folder that appears with everything in it, or not at all.
+
+    Args:
+        out: folder that takes it.
+        name: of the folder; it gets a number where there is one of that name.
+        fill: writes into the folder that it is handed.
+
+    Returns:
+        The folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{name}.{uuid.uuid4().hex}{files.PARTIAL}"
+    try:
+        partial.mkdir()
+        fill(partial)
+        return _renamed(partial, out / name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def _renamed(partial: Path, wanted: Path) -> Path:
     """Give a finished folder a name that no other has."""
     folder, number = wanted, 2
@@ -144,8 +180,19 @@ def _renamed(partial: Path, wanted: Path) -> Path:
         folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
 
 
-def _read(path: Path, **wanted: type) -> dict[str, Any]:
+ADVICE = (
+    "dsenv writes it whole, when a run begins: put it right by hand, or begin a new run with the other files "
+    "of the folder (--env RUN/env.toml --agent RUN/agent.toml)"
+)
+
+
+def read_toml(path: Path, advice: str, **wanted: type) -> dict[str, Any]:
     """A TOML file with keys of these types.
+
+    Args:
+        path: the file.
+        advice: what to do where it is damaged.
+        wanted: type of each key that has to be there.
 
     Raises:
         ValueError: it is damaged.
@@ -153,25 +200,20 @@ def _read(path: Path, **wanted: type) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise ValueError(f"{path} is damaged ({error}). {advice}") from error
     for key, kind in wanted.items():
         if not isinstance(content.get(key), kind):
-            raise _damaged(path, f"{key} must be a {kind.__name__}, got {content.get(key)!r}")
+            reason = f"{key} must be a {kind.__name__}, got {content.get(key)!r}"
+            raise ValueError(f"{path} is damaged ({reason}). {advice}")
     return content
-
-
-def _damaged(path: Path, reason: object) -> ValueError:
-    return ValueError(
-        f"{path} is damaged ({reason}). dsenv writes it whole, when a run begins: put it right by hand, or "
-        "begin a new run with the other files of the folder (--env RUN/env.toml --agent RUN/agent.toml)"
-    )
 
 
 def _text(content: Mapping[str, Any]) -> str:
     return tomli_w.dumps(_plain(content))
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_toml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a TOML file without the keys that are None, which TOML cannot hold."""
     files.write_text(path, _text(content))
 
 

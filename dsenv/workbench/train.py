@@ -262,7 +262,9 @@ def evaluate_run(
     return result
 
 
-def rules_beside(own: Definition, env: Definition, device: str, compare: Sequence[str] = ()) -> dict[str, Any]:
+def rules_beside(
+    own: Definition, env: Definition, device: str, compare: Sequence[str] = ()
+) -> dict[str, Any]:
     """The agents that an agent is compared with in an environment, by name.
 
     Args:

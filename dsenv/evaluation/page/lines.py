@@ -1,13 +1,14 @@
 """Lines up the agents of several runs on one environment: each once, training seeds pooled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.page.content import Line, Note, Part, Sheet, Subject
-from dsenv.evaluation.statistics import Scores, mean, mean_difference, stratified_interval
+from dsenv.evaluation.pooled import pooled_row
+from dsenv.evaluation.statistics import Scores
 from dsenv.evaluation.tables import context_label
 from dsenv.evaluation.trace import Trace
 
@@ -173,45 +174,8 @@ def _pooled(family: str, lines: Sequence[Line], contexts: Sequence[Any]) -> Line
     rows: list[Row | None] = []
     for number, context in enumerate(contexts):
         known = [row for line in lines if (row := line.rows[number]) is not None]
-        rows.append(_pooled_row(family, context, known, stacked, number))
+        rows.append(pooled_row(family, context, known, stacked, number))
     name = f"{family} (mean of {len(lines)} training seeds)"
     evaluations = [found for line in lines for found in line.evaluations]
     none: list[Trace | None] = [None] * len(contexts)
     return Line(name, "pooled", True, rows, none, family=family, evaluations=evaluations, **stacked)
-
-
-def _pooled_row(
-    agent: str, context: Mapping[str, Any], rows: Sequence[Row], stacked: Mapping[str, Any], number: int
-) -> Row:
-    def one(name: str) -> Any:
-        return stacked[name][:, :, number : number + 1]
-
-    def gain(name: str) -> tuple[float | None, float | None, float | None]:
-        if stacked[name] is None:
-            return None, None, None
-        return _with_interval(mean_difference, one("scores"), one(name))
-
-    def average(name: str) -> float | None:
-        values = [getattr(row, name) for row in rows]
-        return None if any(value is None for value in values) else float(np.mean(values))
-
-    accuracy, low, high = _with_interval(mean, one("scores"))
-    over_data, over_random = gain("all_data"), gain("random")
-    ratio, compute, samples = (average(name) for name in ("ratio", "compute", "samples_used"))
-    assert ratio is not None and compute is not None and samples is not None
-
-    return Row(
-        agent, dict(context), ratio, compute, accuracy, low, high, samples,
-        seeds=sum(row.seeds for row in rows),
-        gain_mean=over_data[0], gain_low=over_data[1], gain_high=over_data[2],
-        diverged=sum(row.diverged for row in rows),
-        wrong_late=average("wrong_late"),
-        over_random_mean=over_random[0], over_random_low=over_random[1], over_random_high=over_random[2],
-        seconds=average("seconds"),
-    )  # fmt: skip
-
-
-def _with_interval(statistic: Callable[..., Any], *scores: Scores) -> tuple[float, float, float]:
-    """A statistic of (A, S, 1) scores, and its interval over agents and seeds."""
-    value = float(np.mean(statistic(*scores)))
-    return value, *stratified_interval(statistic, *scores)
