@@ -259,15 +259,17 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _write_missing(run: Any, agent: Any, args: argparse.Namespace) -> None:
     """Write the exports of a run that was killed before it could, where its own environment can be built."""
     from dsenv.workbench import checkpoint
-    from dsenv.workbench.work import write_missing
+    from dsenv.workbench.train import complete, make_vec_env
 
     state = checkpoint.read(run) if agent.learns else None
     if state is None or checkpoint.steps_done(state) < agent.steps:
         return  # a rule, or a run that is not done: it is resumed first
     try:
-        write_missing(run, agent, state, args)
-    except ValueError as error:
+        env = make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
+    except (ValueError, OSError) as error:
         warnings.warn(f"files of {run.folder} that may be missing are not written: {error}", stacklevel=2)
+        return
+    complete(run, agent, state, env)
 
 
 def _evaluate_file(args: argparse.Namespace) -> int:

@@ -93,7 +93,11 @@ class Run:
         """
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
-            raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {', '.join(missing)}")
+            inside = sorted(path.parent for path in folder.glob(f"*/{FILES[0]}"))
+            words = f"; the folders in it are, such as {inside[0]}" if inside else ""
+            raise FileNotFoundError(
+                f"{folder} is not the folder of a run: it has no {', '.join(missing)}{words}"
+            )
 
         facts = read_toml(folder / "run.toml", ADVICE, env=str, agent=str, seed=int)
         env, agent = (read_toml(folder / name, ADVICE, entry_point=str, kwargs=dict) for name in FILES[1:])

@@ -143,8 +143,10 @@ def evaluate(
             run, env, seeds, args.device, args.compare, prefix, curves=not args.no_curves, **further
         )
     except KeyboardInterrupt:
-        again = command("--evaluate", run.folder) if part is None else command("--resume", part.study)
-        say(f"\ninterrupted; evaluate with: {again}")
+        again = f"evaluate with: {command('--evaluate', run.folder)}"
+        if part is not None:
+            again = f"go on with: {command('--resume', part.study)}"
+        say(f"\ninterrupted; {again}")
         return int(args.stop.status)
 
     say(f"\nTest accuracy in percent, mean of {seeds} fresh seeds and half its 95 % interval\n")

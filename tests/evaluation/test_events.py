@@ -223,3 +223,9 @@ def test_classes_seen_and_pooled_are_shares(result):
             assert trace.class_pool.sum() == pytest.approx(1, abs=1e-5)
     for trace in result.traces["all_data"]:
         np.testing.assert_allclose(trace.class_seen, trace.class_pool, atol=1e-6)
+
+
+def test_agents_that_are_not_followed_have_no_sub_run(result, tmp_path):
+    write_report(result, tmp_path, step=5, followed=["random"])
+    assert {path.name for path in (tmp_path / "hparams").iterdir()} == {"random"}
+    assert {path.name for path in (tmp_path / "evaluation").iterdir() if path.is_dir()} == {"random"}

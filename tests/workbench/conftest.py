@@ -33,8 +33,8 @@ def run(finished, tmp_path):
 def no_figures(monkeypatch):
     """Few looks at the validation reward, and evaluations that draw nothing, which would take the longest."""
 
-    def save(evaluation, folder, step, prefix="", about=None):
-        storage.save(evaluation, folder / f"{prefix}evaluation.json", {"step": step})
+    def save(evaluation, folder, step, prefix="", about=None, followed=None):
+        storage.save(evaluation, folder / f"{prefix}evaluation.json", {"step": step, "trained": step})
 
     monkeypatch.setattr("dsenv.workbench.train.write_report", save)
     monkeypatch.setattr("dsenv.workbench.train.EVALUATIONS", 3)
