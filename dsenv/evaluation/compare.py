@@ -136,15 +136,13 @@ def evaluate(
         curves: score the test split after every interval too, for curves over samples seen. It changes no
             other number; the seconds it takes are in the traces.
         progress: show a progress bar.
-        known: an evaluation in the same environment on the same seeds; its agents that are not among the
-            entries are taken over as they are, and gains are measured against them.
+        known: an evaluation in the same environment on the same seeds: its other agents are taken over.
 
     Raises:
         ValueError: an agent does not fit the environment, or `known` has other contexts or seeds.
     """
     contexts, shared = contexts_of(env), _share_task(env)
-    if known is not None:
-        _check_known(known, contexts, seeds)
+    _check_known(known, contexts, seeds)
     bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
 
     runs: dict[tuple[str, int], Runs] = {}
@@ -158,7 +156,10 @@ def evaluate(
     return _evaluation(env, about, [entry.name for entry in entries], contexts, runs, known)
 
 
-def _check_known(known: Evaluation, contexts: list[dict[str, Any]], seeds: int) -> None:
+def _check_known(known: Evaluation | None, contexts: list[dict[str, Any]], seeds: int) -> None:
+    """Check that agents can be taken over from an evaluation, where one is given."""
+    if known is None:
+        return
     found = {len(trace.accuracy) for traces in known.traces.values() for trace in traces}
     if known.contexts != contexts or found != {seeds}:
         raise ValueError(

@@ -18,16 +18,13 @@ def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
 
     Use::
 
-        import dsenv
-        from dsenv.catalogue import definition
-        from dsenv.evaluation import Entry, evaluate
+        from pathlib import Path
         from dsenv.evaluation.pooled import pooled
+        from dsenv.evaluation.storage import load
         from dsenv.evaluation.tables import markdown_table
 
-        entries = [Entry(name, dsenv.load("agents", name)) for name in ("small_loss", "all_data")]
-        env = definition("envs", "Tiny-Curriculum-v0")
-        found = evaluate(env, entries, "small_loss", seeds=2, device="cpu", progress=False)
-        print(markdown_table(pooled([found, found])))  # as if of two agent seeds
+        paths = sorted(Path("runs/STUDY").glob("*/evaluation.json"))
+        print(markdown_table(pooled([load(path)[0] for path in paths])))
 
     Args:
         evaluations: one an agent, on the same seeds in the same contexts; the rules are those of the first.
@@ -87,25 +84,21 @@ def pooled_row(
         agent: name of the row.
         context: of the row.
         rows: of the single agents in this context.
-        stacked: accuracies (A, S, M) of the agents ("scores") and of what they are compared with ("all_data",
-            "random"); None where that was not run.
+        stacked: accuracies (A, S, M) of the agents, "scores", and of "all_data" and "random"; None: not run.
         number: of the context, in [0, M).
     """
 
-    def one(name: str) -> Any:
-        scores = stacked[name]
-        return None if scores is None else scores[:, :, number : number + 1]
-
     def gain(name: str) -> tuple[float | None, float | None, float | None]:
-        if stacked[name] is None:
-            return None, None, None
-        return _with_interval(mean_difference, one("scores"), one(name))
+        return (None, None, None) if one[name] is None else _with_interval(mean_difference, own, one[name])
 
     def average(name: str) -> float | None:
         values = [getattr(row, name) for row in rows]
         return None if any(value is None for value in values) else float(np.mean(values))
 
-    accuracy, low, high = _with_interval(mean, one("scores"))
+    one: dict[str, Any] = {name: None if found is None else found[:, :, number : number + 1]
+                           for name, found in stacked.items()}  # fmt: skip
+    own = one["scores"]
+    accuracy, low, high = _with_interval(mean, own)
     over_data, over_random = gain("all_data"), gain("random")
     ratio, compute, samples = (average(name) for name in ("ratio", "compute", "samples_used"))
     assert ratio is not None and compute is not None and samples is not None

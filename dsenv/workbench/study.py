@@ -17,6 +17,7 @@ from dsenv.agents.base import build_agent
 from dsenv.catalogue import Definition
 from dsenv.evaluation import storage
 from dsenv.evaluation.compare import Evaluation, contexts_of
+from dsenv.evaluation.page.check import check
 from dsenv.workbench import checkpoint, facts
 from dsenv.workbench.lock import locked
 from dsenv.workbench.options import SEEDS
@@ -275,6 +276,7 @@ def _reason_to_evaluate(
         return "not evaluated yet"
     try:
         found, about = storage.load(path)
+        check(found)
     except (ValueError, OSError) as error:
         return f"evaluated again, because its evaluation cannot be read: {error}"
 
