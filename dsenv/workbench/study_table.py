@@ -35,7 +35,7 @@ def study_table(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> str:
         items = "\n".join(f"- {line}" for line in gained.splitlines())
         lines += ["", f"{agent} against all data, same evaluation seeds, with 95 % intervals:", "", items]
     if count > 1:
-        lines += ["", f"How far the agent seeds lie apart, each the mean of {runs} training runs:", ""]
+        lines += ["", f"How far agent seeds lie apart, each the mean of {runs} runs, before rounding:", ""]
         lines.append(_spread_table(spread(seeds, evaluations)))
     return "\n".join(lines) + "\n"
 
