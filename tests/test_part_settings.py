@@ -54,7 +54,7 @@ NUMBERS: dict[str, Any] = {  # each setting of a number, at a value that is allo
     "size": 10, "features": 4, "target": 0.5, "swing": 0.25, "low": 0.25, "high": 0.75, "high_length": 2.0,
     "warmup": 2, "tail": 0.25, "stages": 4, "strength": 0.25, "ramp_epochs": 2, "ops_per_sample": 3,
     "warm_up": 5, "epochs": 5, "learning_rate": 0.5, "window": 5, "ema": 0.5, "clip": 0.25, "classes": 3,
-    "rate": 0.25, "confident": 0.25,
+    "rate": 0.25, "confident": 0.25, "least": 0.25,
 }  # fmt: skip
 CONFIG: dict[str, Any] = {
     "hidden": 8, "lr": 0.5, "weight_decay": 0.25, "clip": 0.5, "passes": 2, "rollout": 3, "entropy": 0.5,

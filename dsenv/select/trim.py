@@ -73,14 +73,19 @@ class Trim(Selector):
     Args:
         rate: share of wrong labels, [0, 1); None to estimate it.
         confident: margin of the probabilities from which a sample counts in the estimate, (0, 1).
+        least: an estimated share below this one counts as none, [0, 1): models are confidently wrong about a
+            few right labels too, and to leave these out costs accuracy on clean data.
         visits: mean visits of a sample before any is left out, >= 0.
     """
 
     needs_logits = True
 
-    def __init__(self, rate: float | None = None, confident: float = 0.5, visits: float = 1.5) -> None:
+    def __init__(
+        self, rate: float | None = None, confident: float = 0.5, least: float = 0.08, visits: float = 1.5
+    ) -> None:
         self.rate = None if rate is None else check_number("rate", rate, 0, 1, open_high=True)
         self.confident = check_number("confident", confident, 0, 1, open_low=True, open_high=True)
+        self.least = check_number("least", least, 0, 1, open_high=True)
         self.visits = check_number("visits", visits, 0)
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
@@ -88,6 +93,7 @@ class Trim(Selector):
         count, seen = check_choice(count, signals.size), signals.seen
         if self.rate is None:
             share = estimated_noise_rate(signals.margin, seen, self.confident)
+            share = torch.where(share < self.least, 0.0, share)
         else:
             share = torch.tensor(self.rate, device=signals.device)
 

@@ -63,6 +63,19 @@ def test_nothing_is_left_out_before_samples_were_visited_often_enough():
     assert Trim(rate=0.0).select(signals, 100, generator()).index.unique().numel() == 100
 
 
+def test_a_small_estimate_counts_as_none():
+    signals, index = SampleSignals(100, 4), torch.arange(100)
+    logits = torch.zeros(100, 4).scatter_(1, torch.ones(100, 1, dtype=torch.int64), 9.0)
+    labels = torch.where(index < 94, 1, 2)
+    for visit in range(2):
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        signals.update(index, losses, logits, labels, step=visit)
+    assert float(estimated_noise_rate(signals.margin, signals.seen)) == pytest.approx(6 / 110)
+    for least, left_out in ((0.08, 0), (0.05, 5)):
+        chosen = Trim(least=least).select(signals, 94, generator()).index
+        assert int((chosen >= 94).sum()) in ((1,) if left_out else (4, 5, 6))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -70,6 +83,7 @@ def test_nothing_is_left_out_before_samples_were_visited_often_enough():
         ({"rate": -0.1}, "rate"),
         ({"confident": 0}, "confident"),
         ({"visits": -1}, "visits"),
+        ({"least": 1}, "least"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
