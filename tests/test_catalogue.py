@@ -15,7 +15,7 @@ CLASSES = {
     "selectors": (
         SELECTORS,
         "random UniformRandom, fixed_random FixedRandom, infobatch InfoBatch, ucb UCB, "
-        "epsilon_greedy EpsilonGreedy, ranked Ranked, small_loss SmallLoss, order_dp OrderDP, "
+        "epsilon_greedy EpsilonGreedy, ranked Ranked, small_loss SmallLoss, trim Trim, order_dp OrderDP, "
         "rho_loss RhoLoss, data_agent DataAgent, el2n EL2N, forgetting Forgetting, grand GraNd, ccs CCS, "
         "moderate Moderate, herding Herding, k_center KCenter, glister Glister, divbs DivBS",
     ),

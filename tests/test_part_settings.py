@@ -36,13 +36,25 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 PARTS = [(kind, name) for kind, (registry, _) in KINDS.items() for name in registry]
 WRONG = (True, "text", float("nan"), float("inf"), -1, 1j, [1], {}, torch.zeros(2), np.zeros(2), object())
-NONE_ALLOWED = ("size", "features", "share", "swing", "low", "high", "high_length", "warm_up", "planned")
+NONE_ALLOWED = (
+    "size",
+    "features",
+    "share",
+    "swing",
+    "low",
+    "high",
+    "high_length",
+    "warm_up",
+    "planned",
+    "rate",
+)
 NUMBERS: dict[str, Any] = {  # each setting of a number, at a value that is allowed and not its default
     "beta": 0.5, "strata": 7, "batch": 9, "together": 3, "epsilon": 0.25, "alpha": 0.5, "budget": 0.5,
     "group": 2, "eta": 0.5, "keep": 0.25, "max_prune": 0.5, "share": 0.5, "visits": 3, "c": 2.0, "seed": 3,
     "size": 10, "features": 4, "target": 0.5, "swing": 0.25, "low": 0.25, "high": 0.75, "high_length": 2.0,
     "warmup": 2, "tail": 0.25, "stages": 4, "strength": 0.25, "ramp_epochs": 2, "ops_per_sample": 3,
     "warm_up": 5, "epochs": 5, "learning_rate": 0.5, "window": 5, "ema": 0.5, "clip": 0.25, "classes": 3,
+    "rate": 0.25, "confident": 0.25, "least": 0.25,
 }  # fmt: skip
 CONFIG: dict[str, Any] = {
     "hidden": 8, "lr": 0.5, "weight_decay": 0.25, "clip": 0.5, "passes": 2, "rollout": 3, "entropy": 0.5,

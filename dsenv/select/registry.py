@@ -8,6 +8,7 @@ SELECTORS: dict[str, str] = {
     "epsilon_greedy": "dsenv.select.epsilon_greedy:EpsilonGreedy",
     "ranked": "dsenv.select.ranked:Ranked",
     "small_loss": "dsenv.select.small_loss:SmallLoss",
+    "trim": "dsenv.select.trim:Trim",
     "order_dp": "dsenv.select.order_dp:OrderDP",
     "rho_loss": "dsenv.select.rho_loss:RhoLoss",
     "data_agent": "dsenv.select.data_agent:DataAgent",
