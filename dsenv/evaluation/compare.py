@@ -15,6 +15,7 @@ from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.config import EnvConfig
+from dsenv.evaluation.labels import context_label
 from dsenv.evaluation.runs import Floats, Runs, run_episodes
 from dsenv.evaluation.statistics import interval
 from dsenv.evaluation.trace import Trace
@@ -137,9 +138,11 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        ValueError: an agent does not fit the environment.
+        ValueError: an agent does not fit the environment, two have one name, none is called `about`, or two
+            contexts differ by too little to be told apart in tables.
     """
     contexts, shared = _contexts(env), _share_task(env)
+    _check_names([entry.name for entry in entries], about)
     bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
 
     runs: dict[tuple[str, int], Runs] = {}
@@ -205,7 +208,28 @@ def _share_task(env: Definition) -> Definition:
 def _contexts(env: Definition) -> list[dict[str, Any]]:
     known = {field.name for field in fields(EnvConfig)}
     settings = {name: value for name, value in env.kwargs.items() if name in known}
-    return EnvConfig(**settings).evaluation()
+    found: list[dict[str, Any]] = []
+    for context in EnvConfig(**settings).evaluation():
+        if context not in found:  # one that is listed twice has the same runs
+            found.append(context)
+
+    labels = [context_label(context) for context in found]
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            raise ValueError(
+                f"evaluation_contexts {found[labels.index(label)]} and {found[number]} are both called "
+                f"{label!r} in tables and charts: leave one out, or let them differ in seven digits"
+            )
+    return found
+
+
+def _check_names(names: Sequence[str], about: str) -> None:
+    """Every agent must have a name of its own."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two agents are called {twice!r}: give each Entry a name of its own")
+    if about not in names:
+        raise ValueError(f"about must be the name of one of the agents, {', '.join(names)}; got {about!r}")
 
 
 def _wrong_late(found: Runs) -> float | None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
-from dsenv.evaluation.tables import by_context, context_label, wrong_share
+from dsenv.evaluation.labels import context_label
+from dsenv.evaluation.tables import between, by_context, shown_name, wrong_share
 from dsenv.tracking.pictures import bin_colors, new_figure
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
             place + (number - len(table) / 2) * 0.03,
             mean,
             yerr=[mean - low, high - mean],
-            label=f"{agent} ({rows[labels[0]].ratio:.0%} of the data)",
+            label=f"{shown_name(agent)} ({between(row.ratio for row in rows.values())} of the data)",
             marker="o",
             capsize=2,
             linewidth=2.5 if is_subject else 1,
@@ -44,7 +45,8 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
     best = max(100 * row.accuracy_high for row in evaluation.rows)
     worst = sorted(min(100 * row.accuracy_low for row in rows.values()) for rows in table.values())
     floor = worst[min(1, len(worst) - 1)] - 2  # one bad agent may leave the figure, the others need the room
-    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {evaluation.agent} against fixed rules")
+    subject = shown_name(evaluation.agent)
+    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {subject} against fixed rules")
     axis.set_ylim(floor, min(100.0, best + 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -72,7 +74,7 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
     _label_axes(figure, axes, "share of the selected samples")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="loss rank\n(0: smallest)")
-    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} selects")
+    figure.suptitle(f"{evaluation.env}: what {shown_name(evaluation.agent)} selects")
     return figure
 
 
@@ -102,7 +104,7 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
 
     _label_axes(figure, axes, "chance of being trained on")
     axes[-1].legend(fontsize=8)
-    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} makes of wrong labels")
+    figure.suptitle(f"{evaluation.env}: what {shown_name(evaluation.agent)} makes of wrong labels")
     return figure
 
 
@@ -125,7 +127,7 @@ def strength_figure(evaluation: Evaluation) -> "Figure | None":
     _label_axes(figure, axes, "augmentation strength")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="stability\n(0: steadiest)")
-    figure.suptitle(f"{evaluation.env}: how strongly {evaluation.agent} augments")
+    figure.suptitle(f"{evaluation.env}: how strongly {shown_name(evaluation.agent)} augments")
     return figure
 
 
@@ -167,7 +169,7 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
     for agent in agents:
         rows = [table[agent][label] for label in labels]
         texts, faces = zip(*(_gain_cell(row, largest) for row in rows), strict=True)
-        cells.append([_agent_name(agent), f"{rows[0].compute:.0%}", *texts])
+        cells.append([_agent_name(agent), between(row.compute for row in rows), *texts])
         colors.append(["white", "white", *faces])
     over = [_over_random(table[evaluation.agent][label]) for label in labels]
     cells += [[""] * (2 + len(labels)), [f"{_agent_name(evaluation.agent)}, over random", "", *over]]
@@ -203,11 +205,12 @@ def _style(grid: "Table", bold: list[int]) -> None:
         cell.get_text().set_fontweight("bold" if not line or line in bold else "normal")
         if column == 0:
             cell.get_text().set_horizontalalignment("left")
+        cell.get_text().set_parse_math(False)  # `pixels` finds no text in cells
 
 
 def _agent_name(agent: str) -> str:
     """An agent as the first column names it."""
-    words = agent.replace("_", " ").replace(" plus ", " + ")
+    words = shown_name(agent).replace("_", " ").replace(" plus ", " + ")
     return f"{words} (reference)" if agent in REFERENCES else words
 
 
@@ -246,7 +249,7 @@ def _verdict(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]], lab
         row = table[evaluation.agent][label]
         found.setdefault(_sign(row.gain_low, row.gain_high), []).append(label)
     parts = [f"{sign} at {', '.join(names)}" for sign, names in found.items() if sign]
-    return f"{evaluation.agent}: " + ("\n".join(parts) if parts else "test accuracy")
+    return f"{shown_name(evaluation.agent)}: " + ("\n".join(parts) if parts else "test accuracy")
 
 
 def _in_order(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]]) -> list[str]:
