@@ -68,8 +68,13 @@ class EnvScalars(BaseCallback):
         self._changing = Changing()
         self._pictures = Pictures(check_count("pictures", pictures, 0))
         self._layout_first = tuple(layout_first)
+        self._reached = 0  # environment steps of the agent, at the last step
 
     def _on_training_start(self) -> None:
+        if self.num_timesteps < self._reached:  # another training, whose log begins at 0
+            self.finals.clear()
+            self._changing = Changing()
+            self._pictures = Pictures(self._pictures.number)
         writer = self._writer()
         if writer is not None:
             writer.add_custom_scalars(training_layout(self._layout_first))
@@ -81,6 +86,9 @@ class EnvScalars(BaseCallback):
 
     def _on_step(self) -> bool:
         infos: list[dict[str, Any]] = self.locals["infos"]
+        if self._reached == 0:
+            _check_infos(infos)
+        self._reached = self.num_timesteps
         writer = self._writer()
 
         # Curves
@@ -92,7 +100,9 @@ class EnvScalars(BaseCallback):
             values = [float(info[name]) for info in infos if name in info]
             if values:
                 self._record_where_it_changes(tag, float(np.mean(values)), writer)
-        self.finals.extend(float(i["val_accuracy"]) for i in infos if "terminal_observation" in i)
+        self.finals.extend(
+            float(i["val_accuracy"]) for i in infos if {"terminal_observation", "val_accuracy"} <= i.keys()
+        )
         if self.finals:
             self.logger.record(names.FINAL_ACCURACY, float(np.mean(self.finals)))
 
@@ -130,3 +140,13 @@ class EnvScalars(BaseCallback):
         if "changing" in state:
             self._changing.load_state_dict(state["changing"])
             self._pictures.load_state_dict(state["pictures"])
+
+
+def _check_infos(infos: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse environments that say nothing of a training run."""
+    if not any("val_accuracy" in info for info in infos):
+        known = ", ".join(sorted({key for info in infos for key in info})) or "nothing"
+        raise ValueError(
+            f"EnvScalars logs the training runs of dsenv's environments, and the infos of these hold "
+            f"{known}, no val_accuracy: leave the callback out, or let the wrappers pass the infos on"
+        )
