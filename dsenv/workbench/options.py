@@ -102,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--compare",
         metavar="AGENT",
         nargs="+",
+        action="extend",
         default=[],
         help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
     )
@@ -121,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--report",
         type=Path,
         nargs="+",
+        action="extend",
         metavar="RUN",
         help="write a self-contained HTML page of what is in these run folders: RUN/report.html, or for "
         "several runs report-*.html in --out",
