@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from dsenv.agents.pictures import Pictures
 from dsenv.errors import check_count
 from dsenv.tracking import names
-from dsenv.tracking.constant import Changing
+from dsenv.tracking.constant import NORMAL, Changing
 from dsenv.tracking.layout import training_layout
 
 ALWAYS = {"val_accuracy": names.VALIDATION_ACCURACY, "train_accuracy": names.TRAIN_ACCURACY}
@@ -39,8 +39,9 @@ class EnvScalars(BaseCallback):
     | `chosen/augmentation strength` | mean over the samples chosen |
     | `chosen/training runs that diverged` | share of the steps |
 
-    TensorBoard does not get a curve of `chosen/` that never changes. Beside the curves it gets, `pictures`
-    times in the agent's training: `chosen/share from each loss bin` over the agent's steps and by interval,
+    TensorBoard does not get a curve of `chosen/` that never changes (of runs that diverged: that stays 0).
+    Beside the curves it gets, `pictures` times in the agent's training: `chosen/share from each loss bin`
+    over the agent's steps and by interval,
     `chosen/images chosen and left out` (where samples are images), histograms of the `pool/` of samples
     (losses, confidences) and of the `policy/` (its actions, in the units of their meaning) in the first, the
     middle and the last but one interval; and a layout of the tab "Custom Scalars". Pictures of samples need
@@ -115,7 +116,7 @@ class EnvScalars(BaseCallback):
 
     def _record_where_it_changes(self, tag: str, value: float, writer: Any) -> None:
         """Log a value; TensorBoard gets the series once it has changed, and its constant past then."""
-        points = self._changing.points(tag, self.num_timesteps, value)
+        points = self._changing.points(tag, self.num_timesteps, value, NORMAL.get(tag))
         self.logger.record_mean(tag, value, exclude=None if points else "tensorboard")
         if writer is not None:
             for step, past in points[:-1]:

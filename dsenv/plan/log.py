@@ -16,6 +16,7 @@ from dsenv.plan.data import ArrayPair, split_sample
 from dsenv.plan.metrics import BINS, EpochNote, PlanMetrics, Series
 from dsenv.plan.source import Source
 from dsenv.tracking import names
+from dsenv.tracking.constant import NORMAL
 from dsenv.tracking.layout import plan_layout
 from dsenv.tracking.pictures import MOST_IMAGES, as_pixels, bins_picture, sheet
 
@@ -113,7 +114,7 @@ class PlanLog:
 
         # Curves
         for name, value in found.items():
-            for step, number in series.changing.points(name, note.epoch, value):
+            for step, number in series.changing.points(name, note.epoch, value, NORMAL.get(name)):
                 self.writer.add_scalar(name, number, step)
         if names.loss_bin(0) in found:
             series.bins[note.epoch] = [found[names.loss_bin(b)] for b in range(BINS)]

@@ -181,3 +181,10 @@ def test_environments_that_are_not_dsenvs_are_named(tmp_path):
         ValueError, match=r"hold TimeLimit.truncated, .*no val_accuracy: leave the callback out"
     ):
         model.learn(8, callback=EnvScalars())
+
+
+def test_pictures_do_not_wait_for_runs_that_all_diverge(tmp_path):
+    events = trained(stacked(context={"lr": 1e20}), tmp_path)
+    diverged = events.Scalars(names.DIVERGED)
+    assert diverged[0].step == 32 and {event.value for event in diverged} == {1}  # constant, and said
+    assert len(events.Images(BINS)) >= 2

@@ -760,3 +760,13 @@ def test_a_writer_whose_curves_would_run_back_is_warned_of(tmp_path: Path) -> No
             else:
                 with pytest.warns(UserWarning, match="has epoch 1 of a plan and gets epoch 0 now"):
                     run.run()
+
+
+def test_samples_that_are_never_finite_are_said_though_their_number_never_changes(tmp_path: Path) -> None:
+    run = Run(selector="random", volume="constant", ratio=1.0)
+    run.spoiled = (3, 7)
+    with SummaryWriter(tmp_path) as writer, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.plan.log_to(writer, pictures=0)
+        run.run()
+    assert curves(tmp_path)[names.NOT_FINITE] == [(epoch, 2.0) for epoch in STEPS]
