@@ -1,6 +1,7 @@
 """Figures of an evaluation."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
             place + (number - len(table) / 2) * 0.03,
             mean,
             yerr=[mean - low, high - mean],
-            label=f"{shown_name(agent)} ({between(row.ratio for row in rows.values())} of the data)",
+            label=f"{_in_legend(agent)} ({between(row.ratio for row in rows.values())} of the data)",
             marker="o",
             capsize=2,
             linewidth=2.5 if is_subject else 1,
@@ -51,6 +52,11 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
+
+
+def _in_legend(agent: str) -> str:
+    """An agent's name in a legend, which leaves out those that begin with "_"."""
+    return f" {shown_name(agent)}" if agent.startswith("_") else shown_name(agent)
 
 
 def schedule_figure(evaluation: Evaluation) -> "Figure":
@@ -175,16 +181,20 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
     cells += [[""] * (2 + len(labels)), [f"{_agent_name(evaluation.agent)}, over random", "", *over]]
     colors += [["white"] * (2 + len(labels))] * 2
 
-    figure = new_figure(2.4 + 0.85 * (len(labels) + 1), 1.3 + 0.3 * len(cells))
+    heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
+    tall = max(1, 0.62 * max(head.count("\n") + 1 for head in heads))  # of the heads, in rows
+    width = 2.4 + 0.85 * (len(labels) + 1.5)
+    verdict = _wrapped(_verdict(evaluation, table, labels), width)
+    height = 1.1 + 0.2 * (verdict.count("\n") + 1) + 0.3 * (len(cells) + tall - 1)
+    figure = new_figure(width, height)
     axis = figure.subplots()
     axis.set_axis_off()
-    heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
     grid = axis.table(
         cells, colors, cellLoc="center", colLabels=heads, loc="center", bbox=Bbox.unit(),
-        colWidths=[2.6, 0.8, *[1.0] * len(labels)],
+        colWidths=[2.6, 1.2, *[1.0] * len(labels)],
     )  # fmt: skip
-    _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent])
-    figure.suptitle(_verdict(evaluation, table, labels), fontsize=11)
+    _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent], tall)
+    figure.suptitle(verdict, fontsize=11)
     figure.supxlabel(CAPTION.format(evaluation.rows[0].seeds), fontsize=9)
     return figure
 
@@ -196,12 +206,18 @@ HELPED, HARMED, EQUAL, UNKNOWN = (0.40, 0.73, 0.42), (0.90, 0.45, 0.45), "#e0e0e
 REFERENCES = (REFERENCE, CHANCE)
 
 
-def _style(grid: "Table", bold: list[int]) -> None:
-    """Fonts and edges of a table; lines `bold` and the heads are bold."""
+def _wrapped(text: str, width: float) -> str:
+    """Text of size 11 in lines that fit a figure of `width` inches."""
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, int(11 * width)))
+
+
+def _style(grid: "Table", bold: list[int], tall: float) -> None:
+    """Fonts and edges of a table; lines `bold` and the heads are bold, and the heads `tall` rows high."""
     grid.auto_set_font_size(False)
     grid.set_fontsize(11)
     for (line, column), cell in grid.get_celld().items():
         cell.set_edgecolor("white")
+        cell.set_height(cell.get_height() * (1 if line else tall))
         cell.get_text().set_fontweight("bold" if not line or line in bold else "normal")
         if column == 0:
             cell.get_text().set_horizontalalignment("left")
@@ -210,7 +226,7 @@ def _style(grid: "Table", bold: list[int]) -> None:
 
 def _agent_name(agent: str) -> str:
     """An agent as the first column names it."""
-    words = shown_name(agent).replace("_", " ").replace(" plus ", " + ")
+    words = shown_name(agent, 22).replace("_", " ").replace(" plus ", " + ")
     return f"{words} (reference)" if agent in REFERENCES else words
 
 

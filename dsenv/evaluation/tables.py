@@ -23,9 +23,10 @@ def by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
     return table
 
 
-def shown_name(agent: str) -> str:
-    """An agent's name in pictures: of a long one, both ends."""
-    return agent if len(agent) <= 40 else f"{agent[:24]}…{agent[-15:]}"
+def shown_name(agent: str, letters: int = 40) -> str:
+    """An agent's name in pictures, in so many letters: of a longer one, both ends."""
+    half = (letters - 1) // 2
+    return agent if len(agent) <= letters else f"{agent[:half]}…{agent[-half:]}"
 
 
 def between(shares: Iterable[float]) -> str:

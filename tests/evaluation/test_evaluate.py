@@ -15,6 +15,7 @@ from dsenv.evaluation.figures import (
 )
 from dsenv.evaluation.statistics import interval
 from dsenv.evaluation.tables import gains, wrong_label_table
+from dsenv.tracking.pictures import pixels
 
 ENV = definition("envs", "Tiny-Curriculum-v0")
 
@@ -168,3 +169,19 @@ def test_costs_that_differ_between_contexts_are_both_said(result):
     assert "random (30 to 50% of the data)" in [text.get_text() for text in legend]
     (table,) = gain_figure(varied).axes[0].tables
     assert table[1, 1].get_text().get_text() == "30 to 50%"
+
+
+def test_pictures_keep_odd_agents_and_many_contexts():
+    contexts = [{"label_noise": number / 20, "lr": 0.5} for number in range(8)]
+    env = ENV.with_overrides({"intervals": 2, "evaluation_contexts": contexts})
+    agents = [Entry("_mine", dsenv.load("agents", "random")), *entries("all_data")]
+    found = evaluate(env, agents, "_mine", seeds=1, progress=False)
+    assert len(accuracy_figure(found).axes[0].get_legend().get_texts()) == 2
+
+    figure = gain_figure(found)
+    pixels(figure)
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    (table,) = figure.axes[0].tables
+    head = table[0, 2]
+    assert head.get_text().get_window_extent().height <= head.get_window_extent().height
