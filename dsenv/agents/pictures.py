@@ -18,6 +18,7 @@ Rows = NDArray[np.int64]
 
 MOST_POINTS = 64  # of the picture over time; more are joined in pairs
 MOST_ACTIONS = 1024  # of each moment, in a histogram
+PATIENCE = 3  # training runs, from the first moment of pictures to the last
 MOST_RUNS = 8  # training runs whose samples make a histogram
 BINS = {"log_weight": "loss bin", "strength": "stability bin"}
 """What the components of an answer are for."""
@@ -119,6 +120,10 @@ class Pictures:
                 self._waiting.pop(0)
                 if not self._waiting:
                     self._write_rest(writer, step, now, intervals)
+        if self._waiting and step - self._last >= PATIENCE * intervals * env.num_envs:
+            self._waiting = []  # no run gets so far: they diverge before
+            self._write_actions(writer, step, parts[0][0].control, intervals)
+            self._write_bins(writer, step)
 
     def _write_rest(self, writer: Any, step: int, now: list[tuple[Session, Rows]], intervals: int) -> None:
         """All but the pool, once the last moment was seen."""

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from dsenv.agents.pictures import Pictures
 from dsenv.errors import check_count
 from dsenv.tracking import names
-from dsenv.tracking.constant import Changing
+from dsenv.tracking.constant import NORMAL, Changing
 from dsenv.tracking.layout import training_layout
 
 ALWAYS = {"val_accuracy": names.VALIDATION_ACCURACY, "train_accuracy": names.TRAIN_ACCURACY}
@@ -39,8 +39,9 @@ class EnvScalars(BaseCallback):
     | `chosen/augmentation strength` | mean over the samples chosen |
     | `chosen/training runs that diverged` | share of the steps |
 
-    TensorBoard does not get a curve of `chosen/` that never changes. Beside the curves it gets, `pictures`
-    times in the agent's training: `chosen/share from each loss bin` over the agent's steps and by interval,
+    TensorBoard does not get a curve of `chosen/` that never changes (of runs that diverged: that stays 0).
+    Beside the curves it gets, `pictures` times in the agent's training: `chosen/share from each loss bin`
+    over the agent's steps and by interval,
     `chosen/images chosen and left out` (where samples are images), histograms of the `pool/` of samples
     (losses, confidences) and of the `policy/` (its actions, in the units of their meaning) in the first, the
     middle and the last but one interval; and a layout of the tab "Custom Scalars". Pictures of samples need
@@ -68,8 +69,13 @@ class EnvScalars(BaseCallback):
         self._changing = Changing()
         self._pictures = Pictures(check_count("pictures", pictures, 0))
         self._layout_first = tuple(layout_first)
+        self._reached = 0  # environment steps of the agent, at the last step
 
     def _on_training_start(self) -> None:
+        if self.num_timesteps < self._reached:  # another training, whose log begins at 0
+            self.finals.clear()
+            self._changing = Changing()
+            self._pictures = Pictures(self._pictures.number)
         writer = self._writer()
         if writer is not None:
             writer.add_custom_scalars(training_layout(self._layout_first))
@@ -81,6 +87,9 @@ class EnvScalars(BaseCallback):
 
     def _on_step(self) -> bool:
         infos: list[dict[str, Any]] = self.locals["infos"]
+        if self._reached == 0:
+            _check_infos(infos)
+        self._reached = self.num_timesteps
         writer = self._writer()
 
         # Curves
@@ -92,7 +101,9 @@ class EnvScalars(BaseCallback):
             values = [float(info[name]) for info in infos if name in info]
             if values:
                 self._record_where_it_changes(tag, float(np.mean(values)), writer)
-        self.finals.extend(float(i["val_accuracy"]) for i in infos if "terminal_observation" in i)
+        self.finals.extend(
+            float(i["val_accuracy"]) for i in infos if {"terminal_observation", "val_accuracy"} <= i.keys()
+        )
         if self.finals:
             self.logger.record(names.FINAL_ACCURACY, float(np.mean(self.finals)))
 
@@ -105,7 +116,7 @@ class EnvScalars(BaseCallback):
 
     def _record_where_it_changes(self, tag: str, value: float, writer: Any) -> None:
         """Log a value; TensorBoard gets the series once it has changed, and its constant past then."""
-        points = self._changing.points(tag, self.num_timesteps, value)
+        points = self._changing.points(tag, self.num_timesteps, value, NORMAL.get(tag))
         self.logger.record_mean(tag, value, exclude=None if points else "tensorboard")
         if writer is not None:
             for step, past in points[:-1]:
@@ -130,3 +141,13 @@ class EnvScalars(BaseCallback):
         if "changing" in state:
             self._changing.load_state_dict(state["changing"])
             self._pictures.load_state_dict(state["pictures"])
+
+
+def _check_infos(infos: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse environments that say nothing of a training run."""
+    if not any("val_accuracy" in info for info in infos):
+        known = ", ".join(sorted({key for info in infos for key in info})) or "nothing"
+        raise ValueError(
+            f"EnvScalars logs the training runs of dsenv's environments, and the infos of these hold "
+            f"{known}, no val_accuracy: leave the callback out, or let the wrappers pass the infos on"
+        )

@@ -15,6 +15,7 @@ from dsenv.agents.base import Agent
 from dsenv.catalogue import NAMESPACE, Definition
 from dsenv.catalogue import names as names_of
 from dsenv.env.config import EnvConfig
+from dsenv.evaluation.labels import context_label
 from dsenv.evaluation.runs import Floats, Runs, run_episodes
 from dsenv.evaluation.statistics import interval
 from dsenv.evaluation.trace import Trace
@@ -139,9 +140,12 @@ def evaluate(
         known: an evaluation in the same environment on the same seeds: its other agents are taken over.
 
     Raises:
-        ValueError: an agent does not fit the environment, or `known` has other contexts or seeds.
+        ValueError: an agent does not fit the environment, two have one name, none is called `about`, two
+            contexts differ by too little to be told apart in tables, or `known` has other contexts or seeds.
     """
     contexts, shared = contexts_of(env), _share_task(env)
+    taken_over = [] if known is None else list(known.traces)
+    _check_names([entry.name for entry in entries], about, taken_over)
     _check_known(known, contexts, seeds)
     bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
 
@@ -232,7 +236,28 @@ def contexts_of(env: Definition) -> list[dict[str, Any]]:
     """The contexts in which agents are evaluated in an environment."""
     known = {field.name for field in fields(EnvConfig)}
     settings = {name: value for name, value in env.kwargs.items() if name in known}
-    return EnvConfig(**settings).evaluation()
+    found: list[dict[str, Any]] = []
+    for context in EnvConfig(**settings).evaluation():
+        if context not in found:  # one that is listed twice has the same runs
+            found.append(context)
+
+    labels = [context_label(context) for context in found]
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            raise ValueError(
+                f"evaluation_contexts {found[labels.index(label)]} and {found[number]} are both called "
+                f"{label!r} in tables and charts: leave one out, or let them differ in seven digits"
+            )
+    return found
+
+
+def _check_names(names: Sequence[str], about: str, taken_over: Sequence[str] = ()) -> None:
+    """Every agent must have a name of its own; `about` may be one that is taken over."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two agents are called {twice!r}: give each Entry a name of its own")
+    if about not in (*names, *taken_over):
+        raise ValueError(f"about must be the name of one of the agents, {', '.join(names)}; got {about!r}")
 
 
 def _wrong_late(found: Runs) -> float | None:

@@ -8,7 +8,7 @@ sub-runs.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from dsenv import files
 from dsenv.evaluation.compare import Evaluation
+from dsenv.evaluation.labels import context_label
 from dsenv.evaluation.statistics import band
-from dsenv.evaluation.tables import context_label, markdown_table, overall_table, wrong_label_table
+from dsenv.evaluation.tables import markdown_table, overall_table, wrong_label_table
 from dsenv.evaluation.trace import Trace
 from dsenv.tracking.layout import evaluation_layout
 from dsenv.tracking.pictures import Pixels
@@ -50,6 +51,7 @@ COSTS = {
 """The same of columns that are one for all contexts: means."""
 
 CONSTANT = 1e-6
+LONGEST = 60  # letters of a folder's name, of up to 4 bytes each; a file system takes 255
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,18 @@ class Place:
         return self.folder / f"{self.prefix}evaluation{again}"
 
 
-def file_name(text: str) -> str:
-    """Text as the name of a folder."""
-    return re.sub(r"[^\w.=+%-]+", "_", text)
+def folder_names(names: Iterable[str]) -> dict[str, str]:
+    """A folder for each name; no two share one, on systems that ignore the case of letters too."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        safe = re.sub(r"[^\w.=+%-]+", "_", name).lstrip(".")[:LONGEST] or "_"
+        folder, number = safe, 2
+        while folder.casefold() in taken:
+            folder, number = f"{safe}-{number}", number + 1
+        taken.add(folder.casefold())
+        found[name] = folder
+    return found
 
 
 def write_events(
@@ -106,12 +117,15 @@ def write_events(
     Raises:
         OSError: an event file cannot be written.
     """
+    with files.naming(str(place.curves)):
+        place.curves.mkdir(parents=True, exist_ok=True)  # first: it tells the next one that this one began
     _write_pictures(evaluation, place, pictures)
+    names = folder_names(evaluation.traces)
     for agent, traces in evaluation.traces.items():
         if followed is not None and agent not in followed:
             continue
-        _write_curves(evaluation, traces, place.curves / file_name(agent))
-        _write_row(evaluation, agent, place)
+        _write_curves(evaluation, traces, place.curves / names[agent])
+        _write_row(evaluation, agent, names[agent], place)
 
 
 def _writer(folder: Path) -> Any:
@@ -131,9 +145,10 @@ def _write_pictures(evaluation: Evaluation, place: Place, pictures: Mapping[str,
         if wrong:
             writer.add_text(f"{RESULT}/wrong labels among the chosen, late in training", wrong, step)
 
-        labels = [context_label(context) for context in evaluation.contexts]
-        charts = [(label, f"{CURVE}/{label}", f"{LOW}/{label}", f"{HIGH}/{label}") for label in labels]
-        writer.add_custom_scalars(evaluation_layout(charts))
+        if any(trace.has_curve for traces in evaluation.traces.values() for trace in traces):
+            labels = [context_label(context) for context in evaluation.contexts]
+            charts = [(label, f"{CURVE}/{label}", f"{LOW}/{label}", f"{HIGH}/{label}") for label in labels]
+            writer.add_custom_scalars(evaluation_layout(charts))
 
 
 def _write_curves(evaluation: Evaluation, traces: list[Trace], folder: Path) -> None:
@@ -168,7 +183,7 @@ def _says_something(evaluation: Evaluation, number: int, what: str) -> bool:
     return what != "ratio" or any(value.size and np.ptp(value) > CONSTANT for value in known)
 
 
-def _write_row(evaluation: Evaluation, agent: str, place: Place) -> None:
+def _write_row(evaluation: Evaluation, agent: str, name: str, place: Place) -> None:
     """A row of the tab HParams: an agent, with what it reached in each context and what it cost."""
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
@@ -176,7 +191,6 @@ def _write_row(evaluation: Evaluation, agent: str, place: Place) -> None:
     about = {**place.about, "environment": evaluation.env, "agent": agent}
     plain = {key: value if isinstance(value, str) else float(value) for key, value in about.items()}
 
-    name = file_name(agent)
     folder = place.rows / name
     with files.naming(f"the event file in {folder}"), _writer(folder) as writer:
         trial = f"{place.folder.name}/{place.prefix}{name}"

@@ -1,12 +1,14 @@
 """Figures of an evaluation."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
-from dsenv.evaluation.tables import by_context, context_label, wrong_share
+from dsenv.evaluation.labels import context_label
+from dsenv.evaluation.tables import between, by_context, shown_name, wrong_share
 from dsenv.tracking.pictures import bin_colors, new_figure
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
             place + (number - len(table) / 2) * 0.03,
             mean,
             yerr=[mean - low, high - mean],
-            label=f"{agent} ({rows[labels[0]].ratio:.0%} of the data)",
+            label=f"{_in_legend(agent)} ({between(row.ratio for row in rows.values())} of the data)",
             marker="o",
             capsize=2,
             linewidth=2.5 if is_subject else 1,
@@ -44,11 +46,17 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
     best = max(100 * row.accuracy_high for row in evaluation.rows)
     worst = sorted(min(100 * row.accuracy_low for row in rows.values()) for rows in table.values())
     floor = worst[min(1, len(worst) - 1)] - 2  # one bad agent may leave the figure, the others need the room
-    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {evaluation.agent} against fixed rules")
+    subject = shown_name(evaluation.agent)
+    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {subject} against fixed rules")
     axis.set_ylim(floor, min(100.0, best + 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
+
+
+def _in_legend(agent: str) -> str:
+    """An agent's name in a legend, which leaves out those that begin with "_"."""
+    return f" {shown_name(agent)}" if agent.startswith("_") else shown_name(agent)
 
 
 def schedule_figure(evaluation: Evaluation) -> "Figure":
@@ -72,7 +80,7 @@ def schedule_figure(evaluation: Evaluation) -> "Figure":
     _label_axes(figure, axes, "share of the selected samples")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="loss rank\n(0: smallest)")
-    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} selects")
+    figure.suptitle(f"{evaluation.env}: what {shown_name(evaluation.agent)} selects")
     return figure
 
 
@@ -102,7 +110,7 @@ def noise_figure(evaluation: Evaluation) -> "Figure | None":
 
     _label_axes(figure, axes, "chance of being trained on")
     axes[-1].legend(fontsize=8)
-    figure.suptitle(f"{evaluation.env}: what {evaluation.agent} makes of wrong labels")
+    figure.suptitle(f"{evaluation.env}: what {shown_name(evaluation.agent)} makes of wrong labels")
     return figure
 
 
@@ -125,7 +133,7 @@ def strength_figure(evaluation: Evaluation) -> "Figure | None":
     _label_axes(figure, axes, "augmentation strength")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, title="stability\n(0: steadiest)")
-    figure.suptitle(f"{evaluation.env}: how strongly {evaluation.agent} augments")
+    figure.suptitle(f"{evaluation.env}: how strongly {shown_name(evaluation.agent)} augments")
     return figure
 
 
@@ -167,22 +175,26 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
     for agent in agents:
         rows = [table[agent][label] for label in labels]
         texts, faces = zip(*(_gain_cell(row, largest) for row in rows), strict=True)
-        cells.append([_agent_name(agent), f"{rows[0].compute:.0%}", *texts])
+        cells.append([_agent_name(agent), between(row.compute for row in rows), *texts])
         colors.append(["white", "white", *faces])
     over = [_over_random(table[evaluation.agent][label]) for label in labels]
     cells += [[""] * (2 + len(labels)), [f"{_agent_name(evaluation.agent)}, over random", "", *over]]
     colors += [["white"] * (2 + len(labels))] * 2
 
-    figure = new_figure(2.4 + 0.85 * (len(labels) + 1), 1.3 + 0.3 * len(cells))
+    heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
+    tall = max(1, 0.62 * max(head.count("\n") + 1 for head in heads))  # of the heads, in rows
+    width = 2.4 + 0.85 * (len(labels) + 1.5)
+    verdict = _wrapped(_verdict(evaluation, table, labels), width)
+    height = 1.1 + 0.2 * (verdict.count("\n") + 1) + 0.3 * (len(cells) + tall - 1)
+    figure = new_figure(width, height)
     axis = figure.subplots()
     axis.set_axis_off()
-    heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
     grid = axis.table(
         cells, colors, cellLoc="center", colLabels=heads, loc="center", bbox=Bbox.unit(),
-        colWidths=[2.6, 0.8, *[1.0] * len(labels)],
+        colWidths=[2.6, 1.2, *[1.0] * len(labels)],
     )  # fmt: skip
-    _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent])
-    figure.suptitle(_verdict(evaluation, table, labels), fontsize=11)
+    _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent], tall)
+    figure.suptitle(verdict, fontsize=11)
     figure.supxlabel(CAPTION.format(evaluation.rows[0].seeds), fontsize=9)
     return figure
 
@@ -194,20 +206,27 @@ HELPED, HARMED, EQUAL, UNKNOWN = (0.40, 0.73, 0.42), (0.90, 0.45, 0.45), "#e0e0e
 REFERENCES = (REFERENCE, CHANCE)
 
 
-def _style(grid: "Table", bold: list[int]) -> None:
-    """Fonts and edges of a table; lines `bold` and the heads are bold."""
+def _wrapped(text: str, width: float) -> str:
+    """Text of size 11 in lines that fit a figure of `width` inches."""
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, int(11 * width)))
+
+
+def _style(grid: "Table", bold: list[int], tall: float) -> None:
+    """Fonts and edges of a table; lines `bold` and the heads are bold, and the heads `tall` rows high."""
     grid.auto_set_font_size(False)
     grid.set_fontsize(11)
     for (line, column), cell in grid.get_celld().items():
         cell.set_edgecolor("white")
+        cell.set_height(cell.get_height() * (1 if line else tall))
         cell.get_text().set_fontweight("bold" if not line or line in bold else "normal")
         if column == 0:
             cell.get_text().set_horizontalalignment("left")
+        cell.get_text().set_parse_math(False)  # `pixels` finds no text in cells
 
 
 def _agent_name(agent: str) -> str:
     """An agent as the first column names it."""
-    words = agent.replace("_", " ").replace(" plus ", " + ")
+    words = shown_name(agent, 22).replace("_", " ").replace(" plus ", " + ")
     return f"{words} (reference)" if agent in REFERENCES else words
 
 
@@ -246,7 +265,7 @@ def _verdict(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]], lab
         row = table[evaluation.agent][label]
         found.setdefault(_sign(row.gain_low, row.gain_high), []).append(label)
     parts = [f"{sign} at {', '.join(names)}" for sign, names in found.items() if sign]
-    return f"{evaluation.agent}: " + ("\n".join(parts) if parts else "test accuracy")
+    return f"{shown_name(evaluation.agent)}: " + ("\n".join(parts) if parts else "test accuracy")
 
 
 def _in_order(evaluation: Evaluation, table: Mapping[str, Mapping[str, Row]]) -> list[str]:

@@ -11,7 +11,8 @@ from dsenv import files
 from dsenv.evaluation import figures, storage
 from dsenv.evaluation.compare import Evaluation
 from dsenv.evaluation.events import Place, write_events
-from dsenv.evaluation.tables import context_label, gains, markdown_table
+from dsenv.evaluation.labels import context_label
+from dsenv.evaluation.tables import gains, markdown_table
 from dsenv.tracking.pictures import Pixels, pixels
 
 __all__ = ["context_label", "gains", "markdown_table", "write_report"]
@@ -97,9 +98,9 @@ def _place(folder: Path, prefix: str, step: int, path: Path, about: Mapping[str,
         number = int(facts.get("number", 1)) + 1
         step = max(step, int(facts.get("step", step)) + 1)
 
-    # One that was killed before its JSON left events
+    # One that was killed before its JSON left events, of this step or of one of the next
     while Place(folder, prefix, number, step, about).curves.exists():
-        number += 1
+        number, step = number + 1, step + 1
     return Place(folder, prefix, number, step, about)
 
 

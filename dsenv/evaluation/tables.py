@@ -1,11 +1,12 @@
 """Tables of an evaluation, as text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
+from dsenv.evaluation.labels import context_label as context_label
 from dsenv.evaluation.statistics import (
     at_cost,
     interquartile_mean,
@@ -14,23 +15,30 @@ from dsenv.evaluation.statistics import (
 )
 
 
-def context_label(context: Mapping[str, Any]) -> str:
-    """A context in words: "wine, label noise 40%, lr x 0.5"."""
-    return ", ".join(_value_label(name, value) for name, value in context.items()) or "as drawn"
-
-
-def _value_label(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"lr x {value:g}" if name == "lr" else f"{name.replace('_', ' ')} {100 * value:.4g}%"
-
-
 def by_context(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
     """Rows by agent, then by context."""
     table: dict[str, dict[str, Row]] = {}
     for row in evaluation.rows:
         table.setdefault(row.agent, {})[context_label(row.context)] = row
     return table
+
+
+def shown_name(agent: str, letters: int = 40) -> str:
+    """An agent's name in pictures, in so many letters: of a longer one, both ends."""
+    half = (letters - 1) // 2
+    return agent if len(agent) <= letters else f"{agent[:half]}…{agent[-half:]}"
+
+
+def between(shares: Iterable[float]) -> str:
+    """Shares of all contexts in percent: "50%" where they are one, else "34 to 52%"."""
+    known = [f"{100 * share:.0f}" for share in sorted(shares)]
+    return f"{known[0]}%" if known[0] == known[-1] else f"{known[0]} to {known[-1]}%"
+
+
+def _in_markdown(agent: str, evaluation: Evaluation) -> str:
+    """An agent as a cell: bold where the evaluation is about it."""
+    plain = " ".join(agent.split()).replace("|", "\\|")
+    return f"**{plain}**" if agent == evaluation.agent else plain
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -42,10 +50,10 @@ def markdown_table(evaluation: Evaluation) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
 
     for agent, rows in table.items():
-        first = rows[labels[0]]
-        spent = [f"{first.ratio:.0%}", *([f"{first.compute:.0%}"] if costs else [])]
-        name = f"**{agent}**" if agent == evaluation.agent else agent
-        lines.append(f"| {' | '.join([name, *spent, *(_cell(rows[label]) for label in labels)])} |")
+        spent = [between(row.ratio for row in rows.values())]
+        spent += [between(row.compute for row in rows.values())] if costs else []
+        cells = [_in_markdown(agent, evaluation), *spent, *(_cell(rows[label]) for label in labels)]
+        lines.append(f"| {' | '.join(cells)} |")
 
     return "\n".join(lines)
 
@@ -83,8 +91,7 @@ def wrong_label_table(evaluation: Evaluation) -> str:
     for agent, rows in by_context(evaluation).items():
         late = [rows[label].wrong_late for label in labels]
         cells = ["-" if share is None else f"{100 * share:.1f}" for share in late]
-        name = f"**{agent}**" if agent == evaluation.agent else agent
-        lines.append(f"| {' | '.join([name, *cells])} |")
+        lines.append(f"| {' | '.join([_in_markdown(agent, evaluation), *cells])} |")
 
     return "\n".join(lines)
 
@@ -112,8 +119,7 @@ def overall_table(evaluation: Evaluation) -> str:
             cells.append("-" if is_same else _with_interval(probability_of_improvement, own, scores[other]))
         if equal:
             cells.append(f"{100 * equal[name]:.1f}")
-        shown = f"**{name}**" if name == evaluation.agent else name
-        lines.append(f"| {shown} | {' | '.join(cells)} |")
+        lines.append(f"| {_in_markdown(name, evaluation)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from dsenv.plan.data import ArrayPair, split_sample
 from dsenv.plan.metrics import BINS, EpochNote, PlanMetrics, Series
 from dsenv.plan.source import Source
 from dsenv.tracking import names
+from dsenv.tracking.constant import NORMAL
 from dsenv.tracking.layout import plan_layout
 from dsenv.tracking.pictures import MOST_IMAGES, as_pixels, bins_picture, sheet
 
 METHODS = ("add_scalar", "add_histogram", "add_image", "add_custom_scalars")  # of a writer
 CHANNELS = (1, 2, 3, 4)  # that an image may have
+_LAST: "WeakKeyDictionary[Any, int]" = WeakKeyDictionary()  # writer -> epoch that it got last from any plan
 
 
 def check_writer(writer: Any) -> None:
@@ -35,6 +38,22 @@ def check_writer(writer: Any) -> None:
         raise ValueError(
             f"writer must have the methods {', '.join(METHODS)}, got {what}: {lacks}; give "
             "torch.utils.tensorboard.SummaryWriter(folder), or log plan.metrics() yourself"
+        )
+
+
+def _note_step(writer: Any, epoch: int) -> None:
+    """Warn where a writer gets an epoch that it has: its curves would run back."""
+    try:
+        last = _LAST.get(writer)
+        _LAST[writer] = epoch
+    except TypeError:  # a writer that has no weak references or no hash
+        return
+    if last is not None and last >= epoch:
+        warnings.warn(
+            f"this writer has epoch {last} of a plan and gets epoch {epoch} now: its curves run back; give "
+            "each plan a SummaryWriter(folder) of its own, and one that was resumed a "
+            "SummaryWriter(folder, purge_step=plan.epoch)",
+            stacklevel=4,
         )
 
 
@@ -89,12 +108,13 @@ class PlanLog:
         if note is None or note.epoch == self.metrics.written:
             return
         self.metrics.written = note.epoch
+        _note_step(self.writer, note.epoch)
         found, series = self.metrics.read(), self.metrics.series
         assert series is not None
 
         # Curves
         for name, value in found.items():
-            for step, number in series.changing.points(name, note.epoch, value):
+            for step, number in series.changing.points(name, note.epoch, value, NORMAL.get(name)):
                 self.writer.add_scalar(name, number, step)
         if names.loss_bin(0) in found:
             series.bins[note.epoch] = [found[names.loss_bin(b)] for b in range(BINS)]

@@ -4,7 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dsenv.tracking import names
+
 CLOSE = 1e-6  # relative; sums of equal values differ in their last bits
+NORMAL = {names.DIVERGED: 0.0, names.NOT_FINITE: 0.0}
+"""Series whose constant says something unless it is this one: all runs may diverge, from the first on."""
 
 
 class Changing:
@@ -23,14 +27,25 @@ class Changing:
         self._held: dict[str, tuple[float, int, int]] = {}  # value, first step, last step
         self._changed: set[str] = set()
 
-    def points(self, name: str, step: int, value: float) -> list[tuple[int, float]]:
+    def points(
+        self, name: str, step: int, value: float, normal: float | None = None
+    ) -> list[tuple[int, float]]:
         """What to write of a series now that it has a value at a step.
+
+        Args:
+            name: of the series.
+            step: of the value.
+            value: now.
+            normal: the only constant that says nothing, where not any does: another one is written at once.
 
         Returns:
             Nothing while it is constant; its first and last constant point and the new one when it changes;
             from then on each new one.
         """
         if name in self._changed:
+            return [(step, value)]
+        if name not in self._held and normal is not None and value != normal:
+            self._changed.add(name)
             return [(step, value)]
         if name not in self._held:
             self._held[name] = (value, step, step)

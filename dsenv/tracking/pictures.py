@@ -34,8 +34,12 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def pixels(figure: "Figure") -> Pixels:
-    """A figure as (H, W, 3); it is drawn once."""
+    """A figure as (H, W, 3); it is drawn once. Names of the user's own may hold a $: nothing is a formula."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """The command line of `train_agent.py`."""
 
 import argparse
+import hashlib
 import re
 import sys
 import warnings
@@ -15,6 +16,8 @@ from dsenv.workbench.options import DEFAULT_AGENT, DEFAULT_ENV, make_parser, par
 from dsenv.workbench.run import MAY_CHANGE, STUDY, is_study
 from dsenv.workbench.stop import Stop
 from dsenv.workbench.words import say
+
+LONGEST = 150  # bytes before the names of files; a file system takes 255 in all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,9 +247,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     run = Run.open(args.evaluate)
     env = run.env if args.env is None else definition("envs", args.env)
 
-    elsewhere = [] if env.name == run.env.name else [env.name]
-    words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*elsewhere, *args.env_set)]
-    prefix = "".join(f"{word}-" for word in words)  # the result elsewhere must not replace the run's own
+    prefix = _prefix([] if env == run.env else [env.name], args.env_set)
     env = env.with_overrides(parse_overrides(args.env_set))
 
     _use_machine(args)
@@ -254,6 +255,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     with locked(run.folder):
         _write_missing(run, agent, args)
         return evaluate(run, env, args, prefix)
+
+
+def _prefix(env: Sequence[str], overrides: Sequence[str]) -> str:
+    """Before the names of what an evaluation elsewhere writes: it must not replace the run's own result."""
+    words = [re.sub(r"[^\w.=+-]+", "_", word) for word in (*env, *overrides)]
+    prefix = "".join(f"{word}-" for word in words)
+    if len(prefix.encode()) <= LONGEST:
+        return prefix
+    digest = hashlib.sha256("\n".join((*env, *overrides)).encode()).hexdigest()[:12]
+    kept = prefix.encode()[: LONGEST - 20].decode(errors="ignore")
+    return f"{kept}-{digest}-"
 
 
 def _write_missing(run: Any, agent: Any, args: argparse.Namespace) -> None:

@@ -113,6 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--compare",
         metavar="AGENT",
         nargs="+",
+        action="extend",
         default=[],
         help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
     )
@@ -135,6 +136,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--report",
         type=Path,
         nargs="+",
+        action="extend",
         metavar="RUN_OR_STUDY",
         help="write a self-contained HTML page of what is in these folders: RUN/report.html, "
         "STUDY/report.html, or for several report-*.html in --out",

@@ -160,3 +160,31 @@ def test_many_points_over_time_are_joined_and_keep_their_mean():
     points = pictures.state_dict()["points"]
     assert len(points) <= MOST_POINTS + 1 and sum(count for _, _, count in points) == 1000
     assert sum(shares[0] for _, shares, _ in points) == pytest.approx(499.5)
+
+
+def test_a_training_from_the_start_has_a_log_of_its_own(tmp_path):
+    scalars = EnvScalars(pictures=2)
+    model = PPO("MlpPolicy", stacked(), n_steps=8, batch_size=8, n_epochs=1, tensorboard_log=str(tmp_path))
+    for _ in range(2):
+        model.learn(64, callback=scalars, tb_log_name="run")
+    first, second = (EventAccumulator(str(tmp_path / f"run_{n}"), {"images": 0}).Reload() for n in (1, 2))
+    for events in (first, second):
+        assert [image.step for image in events.Images(BINS)] == [44]
+        steps = [event.step for event in events.Scalars(names.WRONG)]
+        assert steps == sorted(steps) and steps[0] == 4
+    assert first.Tags()["histograms"] == second.Tags()["histograms"]
+
+
+def test_environments_that_are_not_dsenvs_are_named(tmp_path):
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"hold TimeLimit.truncated, .*no val_accuracy: leave the callback out"
+    ):
+        model.learn(8, callback=EnvScalars())
+
+
+def test_pictures_do_not_wait_for_runs_that_all_diverge(tmp_path):
+    events = trained(stacked(context={"lr": 1e20}), tmp_path)
+    diverged = events.Scalars(names.DIVERGED)
+    assert diverged[0].step == 32 and {event.value for event in diverged} == {1}  # constant, and said
+    assert len(events.Images(BINS)) >= 2

@@ -9,7 +9,7 @@ from dsenv.catalogue import load_vector
 from dsenv.env.context import Context, realise
 from dsenv.env.context_space import ContextSpace
 from dsenv.evaluation.compare import _contexts
-from dsenv.evaluation.tables import context_label
+from dsenv.evaluation.labels import context_label
 from tests.sessions import only
 
 ENV = "Tiny-Curriculum-v0"

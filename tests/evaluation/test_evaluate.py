@@ -1,12 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dsenv
 from dsenv.catalogue import definition
 from dsenv.evaluation import Entry, evaluate, markdown_table
-from dsenv.evaluation.figures import accuracy_figure, noise_figure, schedule_figure, strength_figure
+from dsenv.evaluation.figures import (
+    accuracy_figure,
+    gain_figure,
+    noise_figure,
+    schedule_figure,
+    strength_figure,
+)
 from dsenv.evaluation.statistics import interval
 from dsenv.evaluation.tables import gains, wrong_label_table
+from dsenv.tracking.pictures import pixels
 
 ENV = definition("envs", "Tiny-Curriculum-v0")
 
@@ -126,3 +135,53 @@ def test_strengths_are_drawn_over_several_data_sets():
     assert len(axes) == 2 and all(len(axis.lines) == 5 for axis in axes)
     late = [row.wrong_late for row in found.rows if row.agent == "strength_40"]
     assert late[0] == 0 and late[1] == pytest.approx(0.4, abs=0.1)
+
+
+def test_contexts_that_differ_have_labels_that_differ_or_are_refused():
+    def found(*values):
+        env = ENV.with_overrides(
+            {"intervals": 2, "evaluation_contexts": [{"label_noise": v} for v in values]}
+        )
+        return evaluate(env, entries("random"), "random", seeds=1, progress=False)
+
+    assert "| label noise 40.0001% | label noise 40.0002% |" in markdown_table(found(0.400001, 0.400002))
+    assert found(0.4, 0.4).contexts == [{"label_noise": 0.4}]  # the same runs: once is enough
+    with pytest.raises(ValueError, match="are both called 'label noise 40%' in tables and charts"):
+        found(0.4, 0.4 + 1e-12)
+
+
+@pytest.mark.fast
+def test_agents_need_names_of_their_own():
+    with pytest.raises(ValueError, match="two agents are called 'random'"):
+        evaluate(ENV, entries("random", "all_data", "random"), "random", seeds=1)
+    with pytest.raises(ValueError, match=r"about must be .* random, all_data; got 'ppo'"):
+        evaluate(ENV, entries("random", "all_data"), "ppo", seeds=1)
+
+
+@pytest.mark.fast
+def test_costs_that_differ_between_contexts_are_both_said(result):
+    rows = [
+        replace(row, ratio=0.3, compute=0.3) if row.context["label_noise"] else row for row in result.rows
+    ]
+    varied = replace(result, rows=rows)
+    assert "| **random** | 30 to 50% |" in markdown_table(varied)
+    legend = accuracy_figure(varied).axes[0].get_legend().get_texts()
+    assert "random (30 to 50% of the data)" in [text.get_text() for text in legend]
+    (table,) = gain_figure(varied).axes[0].tables
+    assert table[1, 1].get_text().get_text() == "30 to 50%"
+
+
+def test_pictures_keep_odd_agents_and_many_contexts():
+    contexts = [{"label_noise": number / 20, "lr": 0.5} for number in range(8)]
+    env = ENV.with_overrides({"intervals": 2, "evaluation_contexts": contexts})
+    agents = [Entry("_mine", dsenv.load("agents", "random")), *entries("all_data")]
+    found = evaluate(env, agents, "_mine", seeds=1, progress=False)
+    assert len(accuracy_figure(found).axes[0].get_legend().get_texts()) == 2
+
+    figure = gain_figure(found)
+    pixels(figure)
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    (table,) = figure.axes[0].tables
+    head = table[0, 2]
+    assert head.get_text().get_window_extent().height <= head.get_window_extent().height

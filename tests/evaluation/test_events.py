@@ -165,6 +165,8 @@ def test_what_a_killed_evaluation_left_is_not_mixed_with_the_next(result, tmp_pa
     write_report(result, tmp_path, step=5)
     assert len(found_in(tmp_path / "evaluation" / "random").Scalars(CURVE)) == 4
     assert len(found_in(tmp_path / "evaluation-2" / "random").Scalars(CURVE)) == 4
+    images = found_in(tmp_path / "evaluation").Images("1 result/gain over all data, and cost")
+    assert [image.step for image in images] == [5, 6]
 
 
 def test_elsewhere_has_folders_of_its_own(result, tmp_path):
@@ -229,3 +231,30 @@ def test_agents_that_are_not_followed_have_no_sub_run(result, tmp_path):
     write_report(result, tmp_path, step=5, followed=["random"])
     assert {path.name for path in (tmp_path / "hparams").iterdir()} == {"random"}
     assert {path.name for path in (tmp_path / "evaluation").iterdir() if path.is_dir()} == {"random"}
+
+
+ODD = ("a b/c", "a_b_c", "A_b_c", "..", ".", "x" * 300, "ü $x_{$ | **")
+
+
+def test_odd_names_of_agents_have_folders_of_their_own(tmp_path):
+    env = ENV.with_overrides({"intervals": 2, "evaluation_contexts": [{"label_noise": 0.4}]})
+    agents = [Entry(name, dsenv.load("agents", "random")) for name in ODD]
+    found = evaluate(env, agents, ODD[-1], seeds=1, progress=False)
+    write_report(found, tmp_path / "run", step=5)
+
+    assert not list(tmp_path.glob("*events*")) and not list((tmp_path / "run").glob("events*"))
+    for part in ("evaluation", "hparams"):
+        folders = [path for path in (tmp_path / "run" / part).iterdir() if path.is_dir()]
+        assert len({path.name.casefold() for path in folders}) == len(ODD)
+        assert all(len(list(path.glob("events*"))) == 1 for path in folders)
+    (table,) = found_in(tmp_path / "run" / "evaluation").Tensors("1 result/table/text_summary")
+    last = table.tensor_proto.string_val[0].decode().splitlines()[-1]
+    assert last.startswith("| **ü $x_{$ \\| **** | 50% |")
+
+
+def test_without_curves_there_is_no_layout_of_empty_charts(tmp_path):
+    env = ENV.with_overrides({"intervals": 2})
+    write_report(
+        evaluate(env, entries("random"), "random", seeds=1, curves=False, progress=False), tmp_path, 1
+    )
+    assert "custom_scalars__config__" not in found_in(tmp_path / "evaluation").Tags()["tensors"]

@@ -746,3 +746,27 @@ def test_the_page_has_every_name() -> None:
     for name in Run(augment="trivial").run()[-1]:
         if name not in [names.loss_bin(b) for b in range(1, 5)]:  # "`chosen/from loss bin 0` to `4`"
             assert f"`{name}`" in page, name
+
+
+def test_a_writer_whose_curves_would_run_back_is_warned_of(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for number in range(2):
+            run = Run(epochs=2)
+            run.plan.log_to(writer, pictures=0)
+            if number == 0:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    run.run()
+            else:
+                with pytest.warns(UserWarning, match="has epoch 1 of a plan and gets epoch 0 now"):
+                    run.run()
+
+
+def test_samples_that_are_never_finite_are_said_though_their_number_never_changes(tmp_path: Path) -> None:
+    run = Run(selector="random", volume="constant", ratio=1.0)
+    run.spoiled = (3, 7)
+    with SummaryWriter(tmp_path) as writer, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.plan.log_to(writer, pictures=0)
+        run.run()
+    assert curves(tmp_path)[names.NOT_FINITE] == [(epoch, 2.0) for epoch in STEPS]

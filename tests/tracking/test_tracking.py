@@ -22,6 +22,14 @@ def test_a_series_is_withheld_until_it_changes():
     assert changing.points("b", 20, 0.2) == [(10, 0.1), (20, 0.2)]
 
 
+def test_a_constant_that_is_not_the_normal_one_is_written():
+    changing = Changing()
+    assert changing.points("a", 0, 0.0, normal=0.0) == changing.points("a", 1, 0.0, normal=0.0) == []
+    assert changing.points("a", 2, 1.0, normal=0.0) == [(0, 0.0), (1, 0.0), (2, 1.0)]
+    assert changing.points("b", 0, 1.0, normal=0.0) == [(0, 1.0)]
+    assert changing.points("b", 1, 1.0, normal=0.0) == [(1, 1.0)]
+
+
 def test_nan_is_one_value():
     changing = Changing()
     assert changing.points("a", 0, float("nan")) == changing.points("a", 1, float("nan")) == []

@@ -271,3 +271,32 @@ def test_an_agent_that_does_not_fit_leaves_no_folder(tmp_path, capsys):
     assert main(["--env", "Tiny-Curriculum-v0", "--agent", "ppo_set", "--out", str(tmp_path)]) == 2
     assert "SetPolicy acts on candidates" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("few_rules")
+def test_another_environment_of_the_same_name_does_not_replace_the_runs_own_result(run, tmp_path):
+    before = (run / "evaluation.json").read_text()
+    path = tmp_path / "Tiny-Curriculum-v0.toml"
+    text = (run / "env.toml").read_text()
+    assert "intervals = 4" in text
+    path.write_text(text.replace("intervals = 4", "intervals = 2"))
+    assert main(["--evaluate", str(run), "--seeds", "1", "--device", "cpu", "--env", str(path)]) == 0
+    assert (run / "evaluation.json").read_text() == before
+    assert (run / "Tiny-Curriculum-v0-evaluation.json").is_file()
+
+
+@pytest.mark.usefixtures("few_rules")
+def test_long_settings_have_a_short_name(run):
+    contexts = ",".join(f"{{label_noise=0.{n}}}" for n in range(10, 30))
+    setting = f"evaluation_contexts=[{contexts}]"
+    settings = ["--env-set", setting, "--env-set", "intervals=2"]
+    assert main(["--evaluate", str(run), "--seeds", "1", "--device", "cpu", *settings]) == 0
+    (path,) = run.glob("evaluation_contexts=*-evaluation.json")
+    assert len(path.name) < 200
+
+
+@pytest.mark.fast
+def test_options_of_several_values_may_be_repeated():
+    args = make_parser().parse_args(["--compare", "pods", "--compare", "infobatch", "sada"])
+    assert args.compare == ["pods", "infobatch", "sada"]
+    assert make_parser().parse_args([]).compare == []
