@@ -178,14 +178,14 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
         cells.append([_agent_name(agent), between(row.compute for row in rows), *texts])
         colors.append(["white", "white", *faces])
     over = [_over_random(table[evaluation.agent][label]) for label in labels]
-    cells += [[""] * (2 + len(labels)), [f"{_agent_name(evaluation.agent)}, over random", "", *over]]
-    colors += [["white"] * (2 + len(labels))] * 2
+    cells.append([f"{_agent_name(evaluation.agent)}, over random", "", *over])
+    colors.append(["white"] * (2 + len(labels)))
 
     heads = ["agent", "cost", *(_in_lines(label) for label in labels)]
-    tall = max(1, 0.62 * max(head.count("\n") + 1 for head in heads))  # of the heads, in rows
+    tall = max(1, 0.72 * max(head.count("\n") + 1 for head in heads))  # of the heads, in rows
     width = 2.4 + 0.85 * (len(labels) + 1.5)
     verdict = _wrapped(_verdict(evaluation, table, labels), width)
-    height = 1.1 + 0.2 * (verdict.count("\n") + 1) + 0.3 * (len(cells) + tall - 1)
+    height = 0.8 + 0.2 * (verdict.count("\n") + 1) + 0.27 * (len(cells) + tall - 1)
     figure = new_figure(width, height)
     axis = figure.subplots()
     axis.set_axis_off()
@@ -195,13 +195,12 @@ def gain_figure(evaluation: Evaluation) -> "Figure":
     )  # fmt: skip
     _style(grid, [line for line, agent in enumerate(agents, 1) if agent == evaluation.agent], tall)
     figure.suptitle(verdict, fontsize=11)
-    figure.supxlabel(CAPTION.format(evaluation.rows[0].seeds), fontsize=9)
+    figure.supxlabel(CAPTION.format(evaluation.rows[0].seeds), fontsize=8.5)
     return figure
 
 
-CAPTION = """points of test accuracy over all data, means of {} runs
-green helped, red harmed, grey no clear difference (95% interval)
-cost: samples trained on, and a third for each scored; all data 100%"""
+CAPTION = """points of test accuracy over all data, means of {} runs; green helped, red harmed, grey no
+clear difference (95% interval); cost: samples trained on, and a third for each scored"""
 HELPED, HARMED, EQUAL, UNKNOWN = (0.40, 0.73, 0.42), (0.90, 0.45, 0.45), "#e0e0e0", "#ffffff"
 REFERENCES = (REFERENCE, CHANCE)
 
@@ -226,7 +225,7 @@ def _style(grid: "Table", bold: list[int], tall: float) -> None:
 
 def _agent_name(agent: str) -> str:
     """An agent as the first column names it."""
-    words = shown_name(agent, 22).replace("_", " ").replace(" plus ", " + ")
+    words = shown_name(agent.replace("_plus_", "_+_"), 22).replace("_", " ")
     return f"{words} (reference)" if agent in REFERENCES else words
 
 

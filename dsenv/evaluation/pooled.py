@@ -98,13 +98,12 @@ def pooled_row(
     one: dict[str, Any] = {name: None if found is None else found[:, :, number : number + 1]
                            for name, found in stacked.items()}  # fmt: skip
     own = one["scores"]
-    accuracy, low, high = _with_interval(mean, own)
     over_data, over_random = gain("all_data"), gain("random")
     ratio, compute, samples = (average(name) for name in ("ratio", "compute", "samples_used"))
     assert ratio is not None and compute is not None and samples is not None
 
     return Row(
-        agent, dict(context), ratio, compute, accuracy, low, high, samples,
+        agent, dict(context), ratio, compute, *_with_interval(mean, own), samples,
         seeds=sum(row.seeds for row in rows),
         gain_mean=over_data[0], gain_low=over_data[1], gain_high=over_data[2],
         diverged=sum(row.diverged for row in rows),

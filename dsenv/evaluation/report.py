@@ -56,10 +56,14 @@ def write_report(
     # Last: whoever finds it knows that everything is there
     if path.is_file():
         _keep(path, place.number - 1)
-    now = datetime.now().astimezone().replace(microsecond=0).isoformat()
-    facts: dict[str, Any] = {"number": place.number, "step": place.step, "trained": step, "made": now}
-    storage.save(evaluation, path, facts)
+    storage.save(evaluation, path, _facts(place, step))
     return [path, *written]
+
+
+def _facts(place: Place, trained: int) -> dict[str, Any]:
+    """What stands beside an evaluation in its JSON."""
+    now = datetime.now().astimezone().replace(microsecond=0).isoformat()
+    return {"number": place.number, "step": place.step, "trained": trained, "made": now}
 
 
 NAMES = {
