@@ -134,8 +134,7 @@ def evaluate(
         about: name of the agent that the evaluation is about.
         seeds: training runs of each agent in each context.
         device: where the training runs.
-        curves: score the test split after every interval too, for curves over samples seen. It changes no
-            other number; the seconds it takes are in the traces.
+        curves: score the test split after every interval too; no other number changes.
         progress: show a progress bar.
         known: an evaluation in the same environment on the same seeds: its other agents are taken over.
 
@@ -144,11 +143,11 @@ def evaluate(
             contexts differ by too little to be told apart in tables, or `known` has other contexts or seeds.
     """
     contexts, shared = contexts_of(env), _share_task(env)
-    taken_over = [] if known is None else list(known.traces)
-    _check_names([entry.name for entry in entries], about, taken_over)
     _check_known(known, contexts, seeds)
-    bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
+    names = [entry.name for entry in entries]
+    _check_names(names, about, [] if known is None else list(known.traces))
 
+    bar = tqdm(total=len(entries) * len(contexts) * seeds, unit="run", disable=not progress)
     runs: dict[tuple[str, int], Runs] = {}
     for entry in entries:
         bar.set_description(f"evaluating {entry.name}")
@@ -156,8 +155,7 @@ def evaluate(
         for number, found in enumerate(_runs_of(entry, settings, contexts, seeds, device, curves, bar)):
             runs[entry.name, number] = found
     bar.close()
-
-    return _evaluation(env, about, [entry.name for entry in entries], contexts, runs, known)
+    return _evaluation(env, about, names, contexts, runs, known)
 
 
 def _check_known(known: Evaluation | None, contexts: list[dict[str, Any]], seeds: int) -> None:

@@ -89,25 +89,24 @@ def pooled_row(
     """
 
     def gain(name: str) -> tuple[float | None, float | None, float | None]:
-        return (None, None, None) if one[name] is None else _with_interval(mean_difference, own, one[name])
+        other = one[name]
+        return (None, None, None) if other is None else _with_interval(mean_difference, own, other)
 
     def average(name: str) -> float | None:
         values = [getattr(row, name) for row in rows]
         return None if any(value is None for value in values) else float(np.mean(values))
 
-    one: dict[str, Any] = {name: None if found is None else found[:, :, number : number + 1]
-                           for name, found in stacked.items()}  # fmt: skip
-    own = one["scores"]
+    one = {name: None if found is None else found[:, :, [number]] for name, found in stacked.items()}
+    own: Any = one["scores"]
     over_data, over_random = gain("all_data"), gain("random")
+
     ratio, compute, samples = (average(name) for name in ("ratio", "compute", "samples_used"))
     assert ratio is not None and compute is not None and samples is not None
-
     return Row(
         agent, dict(context), ratio, compute, *_with_interval(mean, own), samples,
         seeds=sum(row.seeds for row in rows),
         gain_mean=over_data[0], gain_low=over_data[1], gain_high=over_data[2],
-        diverged=sum(row.diverged for row in rows),
-        wrong_late=average("wrong_late"),
+        diverged=sum(row.diverged for row in rows), wrong_late=average("wrong_late"),
         over_random_mean=over_random[0], over_random_low=over_random[1], over_random_high=over_random[2],
         seconds=average("seconds"),
     )  # fmt: skip

@@ -49,9 +49,7 @@ def write_report(
     named = {NAMES[name]: picture for name, picture in pictures.items()}
     gain = {"gain over all data, and cost": pixels(figures.gain_figure(evaluation))}
     write_events(evaluation, place, gain | named, followed)
-    written = [
-        files.write(folder / f"{prefix}{name}.png", _png(picture)) for name, picture in pictures.items()
-    ]
+    written = [files.write(folder / f"{prefix}{name}.png", _png(found)) for name, found in pictures.items()]
 
     # Last: whoever finds it knows that everything is there
     if path.is_file():
