@@ -8,7 +8,7 @@ import dsenv
 from dsenv.catalogue import load_vector
 from dsenv.env.context import Context, realise
 from dsenv.env.context_space import ContextSpace
-from dsenv.evaluation.compare import _contexts
+from dsenv.evaluation.compare import contexts_of
 from dsenv.evaluation.labels import context_label
 from tests.sessions import only
 
@@ -88,7 +88,7 @@ def test_evaluation_contexts_expand():
 
 def test_evaluation_goes_through_the_expanded_contexts():
     env = dsenv.catalogue.definition("envs", "Tiny-Datasets-v0")
-    contexts = _contexts(env)
+    contexts = contexts_of(env)
     assert len(contexts) == 7 and contexts[0] == {"label_noise": 0.0, "dataset": "digits"}
 
 
