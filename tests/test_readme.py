@@ -66,7 +66,7 @@ def test_there_are_blocks_of_each_kind():
 def test_commands_run_in_small(line, run_folder, tmp_path, monkeypatch):
     """As written, but on tiny environments, for few steps, next to one rule and without figures."""
     small(monkeypatch)
-    words = shlex.split(line)[2:]
+    words = shlex.split(line, comments=True)[2:]
     words = [str(run_folder) if word == "runs/RUN" else word for word in words]
     words = [re.sub(r"(Digits|FashionMNIST)-", "Tiny-", word) for word in words]
     if not {"--list", "--report"} & set(words):
