@@ -28,7 +28,7 @@ def commands():
 FEW = ["--num-envs", "4", "--steps", "48"]
 
 
-def only_json(evaluation, folder, step, prefix="", about=None):
+def only_json(evaluation, folder, step, prefix="", about=None, **_):
     storage.save(evaluation, folder / f"{prefix}evaluation.json", {"step": step})
 
 
