@@ -46,6 +46,12 @@ SELECTOR_TABLES: Mapping[str, Table] = {
     "epsilon_greedy": {"epsilon": ZERO_SHARE, "alpha": SHARE},
     "ranked": {"by": one_of("loss", "entropy", "margin", "label_margin"), "keep": KEEP},
     "small_loss": {"by": one_of("loss", "loss_ema")},
+    "trim": {
+        "rate": or_none(number(0.0, 0.9, [1, 1.0, -0.1])),
+        "confident": number(0.1, 0.9, [0, 1, -0.1]),
+        "least": number(0.0, 0.9, [1, 1.0, -0.1]),
+        "visits": number(0.0, 5.0, [-1, -0.1]),
+    },
     "order_dp": {"share": SHARE},
     "rho_loss": {
         "irreducible": (
