@@ -15,6 +15,7 @@ from dsenv.env.session import Session
 from dsenv.tracking import names, pictures
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 MOST_POINTS = 64  # of the picture over time; more are joined in pairs
 MOST_ACTIONS = 1024  # of each moment, in a histogram
@@ -25,21 +26,16 @@ BINS = {"log_weight": "loss bin", "strength": "stability bin"}
 MOST_PARTS = 8  # components of an action with a histogram each; more share one
 
 
-def sessions_of(env: VecEnv) -> list[tuple[Session, Rows]]:
-    """Sessions of this process behind a VecEnv, and which of its environments each runs; none elsewhere."""
+def sessions_of(env: VecEnv) -> list[Session]:
+    """Sessions of this process behind a VecEnv; none where its environments are elsewhere."""
     while isinstance(env, VecEnvWrapper):
         env = env.venv
     if isinstance(env, StackedVecEnv):
-        return env.env.episodes.parts()
+        return [session for session, _ in env.env.episodes.parts()]
     if not isinstance(env, DummyVecEnv):
         return []
-    singles = [(k, getattr(single.unwrapped, "episodes", None)) for k, single in enumerate(env.envs)]
-    return [
-        (session, rows + k)
-        for k, episodes in singles
-        if episodes is not None
-        for session, rows in episodes.parts()
-    ]
+    each = [getattr(single.unwrapped, "episodes", None) for single in env.envs]
+    return [session for episodes in each if episodes is not None for session, _ in episodes.parts()]
 
 
 def moments(intervals: int) -> list[int]:
@@ -64,7 +60,7 @@ class Pictures:
         self._points: list[tuple[int, list[float], int]] = []  # step, summed shares, how many
         self._now: tuple[list[float], int] = ([], 0)
         self._by_interval: dict[int, tuple[list[float], int]] = {}
-        self._actions: dict[int, deque[list[float]]] = {}
+        self._actions: dict[int, deque[Floats]] = {}
 
     def collect(self, infos: list[dict[str, Any]]) -> None:
         """Take in what one step of all environments chose."""
@@ -97,11 +93,11 @@ class Pictures:
             step: environment steps of the agent so far.
             total: of its whole training.
         """
-        parts = sessions_of(env)
-        intervals = parts[0][0].config.intervals if parts else 0
+        sessions = sessions_of(env)
+        intervals = sessions[0].config.intervals if sessions else 0
         lead = 0 if self._last else 2 * intervals * env.num_envs  # until all moments were seen
         is_due = step - self._last >= total / self.number - lead
-        if not parts:
+        if not sessions:
             if is_due:
                 self._last = step
                 self._write_bins(writer, step)
@@ -111,7 +107,7 @@ class Pictures:
             self._last = step
             self._waiting = moments(intervals)
         for interval in moments(intervals):
-            now = list(_at(parts, interval))
+            now = list(_at(sessions, interval))
             if not now:
                 continue
             self._keep_actions(now, interval)
@@ -122,7 +118,7 @@ class Pictures:
                     self._write_rest(writer, step, now, intervals)
         if self._waiting and step - self._last >= PATIENCE * intervals * env.num_envs:
             self._waiting = []  # no run gets so far: they diverge before
-            self._write_actions(writer, step, parts[0][0].control, intervals)
+            self._write_actions(writer, step, sessions[0].control, intervals)
             self._write_bins(writer, step)
 
     def _write_rest(self, writer: Any, step: int, now: list[tuple[Session, Rows]], intervals: int) -> None:
@@ -134,7 +130,7 @@ class Pictures:
     def _keep_actions(self, now: list[tuple[Session, Rows]], interval: int) -> None:
         kept = self._actions.setdefault(interval, deque(maxlen=MOST_ACTIONS))
         for session, rows in now:
-            kept.extend(session.history.actions[rows, interval - 1].tolist())
+            kept.extend(session.history.actions[rows, interval - 1])
 
     def _write_pool(
         self, writer: Any, step: int, now: list[tuple[Session, Rows]], interval: int, of: int
@@ -152,7 +148,7 @@ class Pictures:
 
     def _write_actions(self, writer: Any, step: int, control: Control, of: int) -> None:
         for interval, kept in sorted(self._actions.items()):
-            for part, values in _parts(control, np.array(list(kept), np.float32)):
+            for part, values in _parts(control, np.stack(kept)):
                 writer.add_histogram(names.action(part, names.interval(interval, of)), values, step)
         self._actions = {}
 
@@ -182,7 +178,7 @@ class Pictures:
             "points": [list(point) for point in self._points],
             "now": list(self._now),
             "by_interval": {str(number): list(values) for number, values in self._by_interval.items()},
-            "actions": {str(number): list(rows) for number, rows in self._actions.items()},
+            "actions": {str(number): np.stack(rows) for number, rows in self._actions.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,7 +190,7 @@ class Pictures:
             int(number): (list(shares), count) for number, (shares, count) in state["by_interval"].items()
         }
         self._actions = {
-            int(number): deque((list(row) for row in rows), maxlen=MOST_ACTIONS)
+            int(number): deque(np.asarray(rows), maxlen=MOST_ACTIONS)
             for number, rows in state["actions"].items()
         }
 
@@ -207,15 +203,15 @@ def _added(
     return total.tolist(), before[1] + count
 
 
-def _at(parts: list[tuple[Session, Rows]], interval: int) -> Iterator[tuple[Session, Rows]]:
+def _at(sessions: list[Session], interval: int) -> Iterator[tuple[Session, Rows]]:
     """Sessions with training runs that have just done `interval` intervals, and their rows there."""
-    for session, _ in parts:
+    for session in sessions:
         rows = np.flatnonzero((session.state.interval == interval) & ~session.finished)
         if rows.size:
             yield session, rows
 
 
-def _parts(control: Control, actions: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _parts(control: Control, actions: Floats) -> Iterator[tuple[str, Floats]]:
     """Components of actions (n, A) by name, in the units of their meaning; long answers as one."""
     for answer, values in control.decode(actions).items():
         name = answer.replace("_", " ")

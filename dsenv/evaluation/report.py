@@ -11,11 +11,7 @@ from dsenv import files
 from dsenv.evaluation import figures, storage
 from dsenv.evaluation.compare import Evaluation
 from dsenv.evaluation.events import Place, write_events
-from dsenv.evaluation.labels import context_label
-from dsenv.evaluation.tables import gains, markdown_table
 from dsenv.tracking.pictures import Pixels, pixels
-
-__all__ = ["context_label", "gains", "markdown_table", "write_report"]
 
 
 def write_report(

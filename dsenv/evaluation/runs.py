@@ -17,9 +17,9 @@ from dsenv.env.vector_env import TrainingVectorEnv
 Floats = NDArray[np.float32]
 
 
-@dataclass
-class Runs:
-    """What one agent did in one context: S seeds, T intervals, C classes; NaN where nothing happened."""
+@dataclass(frozen=True)
+class PerSeed:
+    """What is kept of every training run: S seeds, T intervals."""
 
     accuracy: NDArray[np.float64]
     """(S,) test accuracy after the last interval; that of a guess where the training run diverged."""
@@ -35,6 +35,14 @@ class Runs:
     """(S, T) test accuracy after each interval; all NaN where curves were turned off."""
     samples: NDArray[np.int64]
     """(S, T) samples seen up to the end of each interval."""
+    scoring: Floats
+    """(S,) seconds that scoring the test split for the curve took."""
+
+
+@dataclass(frozen=True)
+class Runs(PerSeed):
+    """What one agent did in one context: S seeds, T intervals, C classes; NaN where nothing happened."""
+
     seconds: Floats
     """(S, T) seconds up to there: of the runs side by side, divided by their number; without any scoring
     of the test split."""
@@ -54,8 +62,6 @@ class Runs:
     """(S, C) share of each true class in the training data."""
     class_accuracy: Floats
     """(S, C) test accuracy of each class after the last interval; NaN where the run diverged."""
-    scoring: Floats
-    """(S,) seconds that scoring the test split for the curve took."""
 
     @classmethod
     def joined(cls, parts: Sequence["Runs"]) -> "Runs":
@@ -135,7 +141,8 @@ class Watch:
         session, rows = self._parts[number]
         history, classes = session.history, session.task.dataset.classes
         diverged = self.ended[rows] >= 0
-        score = session.trainer.evaluate("test").accuracy.double().cpu().numpy()
+        hits, size = self._hits_at_end(number)
+        score = (hits.sum(1) / size.sum()).double().cpu().numpy()
 
         return Runs(
             accuracy=np.where(diverged, 1 / classes, score),
@@ -153,7 +160,7 @@ class Watch:
             strengths=history.strengths(session.control),
             class_seen=_shares(self._seen[number]),
             class_pool=_shares(_counted(session, session.state.pool)),
-            class_accuracy=self._class_accuracy(number),
+            class_accuracy=_class_accuracy(hits, size, diverged),
             scoring=np.full(len(rows), self._scoring / len(self.ended), np.float32),
         )
 
@@ -171,15 +178,16 @@ class Watch:
         found[is_guess] = 1 / session.task.dataset.classes
         return found
 
-    def _class_accuracy(self, number: int) -> Floats:
-        """Test accuracy (k, C) of each class; NaN where there is no such sample or the run diverged."""
-        session, rows = self._parts[number]
-        last = self._class_hits.get(number) or session.trainer.class_hits("test")
-        hits, size = (tensor.cpu().numpy() for tensor in last)
-        found = np.full(hits.shape, np.nan, np.float32)
-        np.divide(hits, size, out=found, where=size > 0)
-        found[self.ended[rows] >= 0] = np.nan
-        return found
+    def _hits_at_end(self, number: int) -> tuple[Tensor, Tensor]:
+        """Right predictions of each class (k, C) in the test split, and its samples (C,), at the end."""
+        return self._class_hits.get(number) or self._parts[number][0].trainer.class_hits("test")
+
+
+def _class_accuracy(hits: Tensor, size: Tensor, diverged: NDArray[np.bool_]) -> Floats:
+    """Test accuracy (k, C) of each class; NaN where there is no such sample or the run diverged."""
+    found: Floats = (hits / size).cpu().numpy()  # NaN for 0 / 0
+    found[diverged] = np.nan
+    return found
 
 
 def _no_classes(session: Session) -> Tensor:

@@ -7,37 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsenv.evaluation.runs import Floats, Runs
-
-MEANS = (
-    "seconds", "selected", "ratio", "wrong", "strength", "strengths", "class_seen", "class_pool",
-    "class_accuracy",
-)  # fmt: skip
-"""Fields that are means over seeds."""
+from dsenv.evaluation.runs import Floats, PerSeed, Runs
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(PerSeed):
     """Runs of one agent in one context: S seeds, T intervals, B loss-rank bins, C classes.
 
-    NaN stands for what did not happen: no run got that far, the agent decides no strength, curves were
-    turned off. What each field is, `Runs` says.
+    Beside what is kept of every seed, means over seeds of what `Runs` has for each. NaN stands for what did
+    not happen: no run got that far, the agent decides no strength, curves were turned off.
     """
 
-    accuracy: NDArray[np.float64]
-    """(S,) in [0, 1]."""
-    samples_used: NDArray[np.int64]
-    """(S,)."""
-    full: NDArray[np.int64]
-    """(S,)."""
-    extra_forwards: NDArray[np.int64]
-    """(S,)."""
-    diverged: NDArray[np.bool_]
-    """(S,)."""
-    curve: Floats
-    """(S, T) in [0, 1]."""
-    samples: NDArray[np.int64]
-    """(S, T)."""
     seconds: Floats
     """(T,)."""
     selected: Floats
@@ -56,14 +36,15 @@ class Trace:
     """(C,) in [0, 1]."""
     class_accuracy: Floats
     """(C,) in [0, 1]."""
-    scoring: Floats
-    """(S,) seconds."""
 
     @classmethod
     def of(cls, runs: Runs) -> "Trace":
         """Means over seeds of what is followed over time, and the rest as it is."""
-        found = {field.name: getattr(runs, field.name) for field in fields(cls)}
-        return cls(**found | {name: _mean(found[name]) for name in MEANS})
+        kept = {field.name for field in fields(PerSeed)}
+        found: dict[str, Any] = {field.name: getattr(runs, field.name) for field in fields(cls)}
+        for name in found.keys() - kept:
+            found[name] = _mean(found[name])
+        return cls(**found)
 
     @property
     def has_curve(self) -> bool:

@@ -79,7 +79,7 @@ def test_the_pool_is_that_of_the_training_runs(tmp_path):
 
     class Kept(EnvScalars):
         def _on_step(self):
-            ((session, _),) = sessions_of(self.training_env)
+            (session,) = sessions_of(self.training_env)
             if not kept and (session.state.interval == 1).all():
                 signals = session.trainer.signals
                 kept["losses"] = signals.loss[signals.times_trained > 0]
