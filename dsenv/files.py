@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,8 @@ from torch import Tensor
 from dsenv.plain import TAG, decoded, encoded
 
 VERSION = 2  # of the form that save_state writes
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+"""Types that old versions of safetensors do not know, and those of equal width that they are stored as."""
 STATE, DIGEST = "dsenv.state", "dsenv.sha256"  # keys of the file's metadata
 BLANK = "0" * 64
 PARTIAL = ".partial"
@@ -189,9 +191,12 @@ def state_bytes(state: Any) -> bytes:
 
     def stored(tensor: Tensor) -> dict[str, str]:
         """The place of a tensor among `tensors`."""
-        name = str(len(tensors))
-        tensors[name] = tensor
-        return {TAG: "tensor", "name": name}
+        place = {TAG: "tensor", "name": str(len(tensors))}
+        if tensor.dtype in SIGNED:
+            place["dtype"] = str(tensor.dtype)
+            tensor = tensor.view(SIGNED[tensor.dtype])
+        tensors[place["name"]] = tensor
+        return place
 
     text = json.dumps({"version": VERSION, "state": encoded(state)}, allow_nan=False, default=stored)
     content = _ordered(save(tensors, {STATE: text, DIGEST: BLANK}))
@@ -229,7 +234,7 @@ def load_state(path: Path) -> Any:
         length = int.from_bytes(content[:8], "little")
         text = json.loads(content[8 : 8 + length])["__metadata__"][STATE]
         outer = json.loads(
-            text, object_hook=lambda held: tensors[held["name"]] if held.get(TAG) == "tensor" else held
+            text, object_hook=lambda held: _placed(held, tensors) if held.get(TAG) == "tensor" else held
         )
         if outer["version"] == VERSION:
             return decoded(outer["state"], torch.device("cpu"))
@@ -239,6 +244,13 @@ def load_state(path: Path) -> Any:
         f"{path} has the form {outer['version']!r}, this version of dsenv reads {VERSION}: use the version "
         "that wrote it"
     )
+
+
+def _placed(place: dict[str, str], tensors: Mapping[str, Tensor]) -> Tensor:
+    """The tensor that `place` stands for."""
+    tensor = tensors[place["name"]]
+    unsigned = {str(dtype): dtype for dtype in SIGNED}
+    return tensor.view(unsigned[place["dtype"]]) if "dtype" in place else tensor
 
 
 def _ordered(content: bytes) -> bytearray:

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from dsenv import files
 from dsenv.files import DamagedFileError, load_state, save_state, write
@@ -23,6 +24,7 @@ STATE = {
     "plain": (None, True, False, "text \u20ac \"dsenv.sha256\":\"" + "0" * 64 + '"', ("a",), [], {}),
     7: {"tensor": torch.arange(6, dtype=torch.int64).reshape(2, 3).T, "empty": torch.zeros(0, 3)},
     "kinds": [torch.tensor(True), torch.tensor(1.5, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.uint8)],
+    "unsigned": [np.full(2, 2**63 + 5, "u8"), np.full((2, 2), 2**31 + 3, "u4"), np.uint16(65535)],
     "arrays": [np.arange(3, dtype=">u4"), np.zeros((0, 2), bool), np.array(2.5, np.float16)],
     "scalars": [np.float32(0.1), np.uint64(2**64 - 1), np.float64(0.1)],
 }  # fmt: skip
@@ -181,3 +183,10 @@ def test_damaged_files_are_set_aside_side_by_side(tmp_path):
         with pytest.warns(UserWarning, match=f"file is damaged and was set aside as {name}: cut"):
             files.set_aside(tmp_path / "file", "cut")
         assert (tmp_path / name).read_text() == name
+
+
+def test_a_file_holds_no_type_that_an_old_safetensors_does_not_know(tmp_path):
+    path = save_state(tmp_path / "state.safetensors", STATE)
+    with safe_open(path, "pt") as held:
+        kinds = {held.get_slice(name).get_dtype() for name in held.keys()}  # noqa: SIM118
+    assert kinds and not kinds & {"U16", "U32", "U64"}
