@@ -21,6 +21,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,18 @@ class Twin(VecEnvWrapper):
         return observation[::2], paid.astype(np.float32), done[::2], own
 
 
-def trained(form: str, seed: int, steps: int) -> tuple[dict[str, Any], float]:
+def trained(
+    form: str,
+    seed: int,
+    steps: int,
+    agent_changes: Mapping[str, Any] | None = None,
+    env_changes: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], float]:
     """Test accuracies by context of the best policy, and the processor seconds of its training."""
-    agent = build_agent(definition("agents", "ppo").with_overrides({"steps": steps}))
-    settings = definition("envs", ENV)
-    if form == "log_error":
-        settings = settings.with_overrides({"reward": {"name": "validation", "measure": "log_error"}})
+    agent = build_agent(definition("agents", "ppo").with_overrides({"steps": steps, **(agent_changes or {})}))
+    measure = "log_error" if form == "log_error" else "accuracy"
+    reward = {"reward": {"name": "validation", "measure": measure}}
+    settings = definition("envs", ENV).with_overrides({**reward, **(env_changes or {})})
 
     began = time.process_time()
     env: VecEnv = make_vec_env(settings, agent.num_envs * (2 if form == "twin" else 1), "cpu")

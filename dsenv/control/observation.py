@@ -19,9 +19,11 @@ from torch import Tensor
 from dsenv import kernels
 from dsenv.control.base import Control
 from dsenv.control.state import Candidates, TrainingState
+from dsenv.control.trimming import mean_visits, trimmed
+from dsenv.select.trim import estimated_noise_rate
 from dsenv.signals import SampleSignals
 
-VERSION = 1
+VERSION = 2
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -38,6 +40,11 @@ def masked_quantiles(values: Tensor, mask: Tensor) -> Tensor:
     share = torch.tensor(QUANTILES, device=values.device)
     position = (share * (count - 1)).long().clamp(min=0)
     return torch.where(count > 0, ordered.gather(1, position), 0.0)
+
+
+def share_of(which: Tensor, mask: Tensor) -> Tensor:
+    """Share (K,) of the masked entries of each row of (K, N) bool that are true; 0 where there are none."""
+    return (which & mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def standardised(values: Tensor, known: Tensor) -> Tensor:
@@ -162,6 +169,11 @@ FEATURES: dict[str, Feature] = {
     "confidence of the seen samples, {quantile} % quantile": lambda r: masked_quantiles(
         r.signals.confidence, r.seen
     ),
+    "estimated share of wrong labels": lambda r: estimated_noise_rate(r.signals.margin, r.seen),
+    "share of the seen samples with a margin beyond 0.5": lambda r: share_of(
+        r.signals.margin.abs() > 0.5, r.seen
+    ),
+    "mean visits of a sample, v / (v + 4)": lambda r: saturating(mean_visits(r.state), 4),
     **_features_of("bin"),
     "share of the last selection from bin {bin}": lambda r: r.state.selected,
     **_features_of("stability bin"),
@@ -220,7 +232,10 @@ def observe(state: TrainingState, control: Control) -> Tensor:
     if not control.candidates:
         return found
     last_bin = state.selected.shape[1] - 1
-    shown = describe(state.candidates, state.signals, state.bins, last_bin, reading.interval, state.intervals)
+    left_out = trimmed(state) >= 0
+    shown = describe(
+        state.candidates, state.signals, state.bins, left_out, last_bin, reading.interval, state.intervals
+    )
     return torch.cat([found, shown.flatten(1)], 1)
 
 
@@ -247,6 +262,7 @@ class Shown:
         candidates: which samples, and what the model says of them now.
         signals: of K training runs.
         bins: (K, N) loss-rank bin of each sample.
+        left_out: (K, N) bool, whether the rule `trim` leaves the sample out.
         last_bin: number of the last bin.
         interval: (K,) intervals done.
         intervals: of the whole training run.
@@ -257,6 +273,7 @@ class Shown:
         candidates: Candidates,
         signals: SampleSignals,
         bins: Tensor,
+        left_out: Tensor,
         last_bin: int,
         interval: Tensor,
         intervals: int,
@@ -272,7 +289,9 @@ class Shown:
         self.unseen = (self.of["times_trained"] == 0).float()
         self.known = self.exists if scores is not None else self.exists * (1 - self.unseen)
         """Whose loss is known."""
-        self.bin = bins.gather(1, index.clamp(max=signals.size - 1)) / last_bin
+        own = index.clamp(max=signals.size - 1)
+        self.bin = bins.gather(1, own) / last_bin
+        self.left_out = left_out.gather(1, own).float()
         self.age = (interval[:, None] - 1 - self.of["last_step"]) / intervals
 
 
@@ -281,6 +300,7 @@ CANDIDATE_FEATURES: dict[str, Callable[[Shown], Tensor]] = {
     "never trained on": lambda s: s.unseen,
     "loss rank at its last visit": lambda s: s.of["loss_rank"],
     "loss-rank bin, of all samples": lambda s: s.bin,
+    "left out by the rule trim": lambda s: s.left_out,
     "loss, l / (l + log C)": lambda s: squash(s.of["loss"], s.classes),
     "loss, standardised among the candidates, over 3": lambda s: standardised(s.of["loss"], s.known) / 3,
     "mean loss over visits, l / (l + log C)": lambda s: squash(s.of["loss_ema"], s.classes),
@@ -324,21 +344,26 @@ def describe(
     candidates: Candidates,
     signals: SampleSignals,
     bins: Tensor,
+    left_out: Tensor,
     last_bin: int,
     interval: Tensor,
     intervals: int,
 ) -> Tensor:
-    """Features of the candidates, (K, M, F) in [-1, 1]; all 0 for padding. F is 16, or 16 + D.
+    """Features of the candidates, (K, M, F) in [-1, 1]; all 0 for padding. F is 17, or 17 + D.
 
     Args:
         candidates: which samples, and what the model says of them now.
         signals: of K training runs.
         bins: (K, N) loss-rank bin of each sample.
+        left_out: (K, N) bool, whether the rule `trim` leaves the sample out.
         last_bin: number of the last bin.
         interval: (K,) intervals done.
         intervals: of the whole training run.
     """
-    shown, scores = Shown(candidates, signals, bins, last_bin, interval, intervals), candidates.scores
+    shown, scores = (
+        Shown(candidates, signals, bins, left_out, last_bin, interval, intervals),
+        candidates.scores,
+    )
     features = torch.stack([feature(shown) for feature in CANDIDATE_FEATURES.values()], -1)
     if scores is not None and scores.embedding is not None:
         scaled = standardised(scores.embedding.transpose(1, 2), shown.exists[:, None]).transpose(1, 2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from dsenv.control.base import Actions, Decision
 from dsenv.control.observation import describe, observe, observe_training, training_names
 from dsenv.control.state import MEASURED, Candidates, TrainingState
+from dsenv.control.trimming import trimmed
 from dsenv.errors import check_share
 from dsenv.policy.policy import Policy
 from dsenv.signals import SampleSignals
@@ -240,6 +241,7 @@ class PolicyRunner:
             Candidates(own.masked_fill(index >= self.size, number)),
             signals.grouped(index),
             state.bins[0, where],
+            (trimmed(state) >= 0)[0, where],
             self.policy.card.bins - 1,
             state.intervals_done().expand(groups),
             self.intervals,

@@ -9,23 +9,27 @@ from dsenv.select.ranking import check_choice, equally_weighted, random_order, t
 from dsenv.signals import SampleSignals
 
 PRIOR = 10  # confident samples that are taken to agree before any was seen
+LEAST = 0.08
+"""An estimated share of wrong labels below this one counts as none."""
+VISITS = 1.5
+"""Mean visits of a sample before any is left out."""
 
 
 def estimated_noise_rate(margin: Tensor, seen: Tensor, confident: float = 0.5) -> Tensor:
-    """Share of labels that look wrong, a number on the device, [0, 1).
+    """Share of labels that look wrong, () or (K,) on the device, [0, 1).
 
     Of the samples on which the model is confident, for the label or for another class, the share on which it
     is so for another one. Samples that it cannot tell yet count for neither side, so that an early or weak
     model does not take its own errors for wrong labels.
 
     Args:
-        margin: (N,) probability of the label less the largest other, [-1, 1], as of the last visit.
-        seen: (N,) bool, the samples that were visited.
+        margin: (N,) or (K, N) probability of the label less the largest other, [-1, 1], as of the last visit.
+        seen: (N,) or (K, N) bool, the samples that were visited.
         confident: smallest size of a margin that counts, (0, 1).
     """
     sure = seen & (margin.abs() > confident)
-    against = (sure & (margin < 0)).sum()
-    return against / (sure.sum() + PRIOR)
+    against = (sure & (margin < 0)).sum(-1)
+    return against / (sure.sum(-1) + PRIOR)
 
 
 def trimmed(loss: Tensor, seen: Tensor, count: int, share: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,7 +85,7 @@ class Trim(Selector):
     needs_logits = True
 
     def __init__(
-        self, rate: float | None = None, confident: float = 0.5, least: float = 0.08, visits: float = 1.5
+        self, rate: float | None = None, confident: float = 0.5, least: float = LEAST, visits: float = VISITS
     ) -> None:
         self.rate = None if rate is None else check_number("rate", rate, 0, 1, open_high=True)
         self.confident = check_number("confident", confident, 0, 1, open_low=True, open_high=True)
