@@ -1,6 +1,7 @@
-"""Rewards that make every context count alike, compared on the default environment.
+"""What the default agent's training depends on: forms of the reward, steps, rate, bins, trimming.
 
-    python benchmarks/fair_reward.py --agent-seeds 5 --steps 50000 --json fair_reward.jsonl
+    python benchmarks/fair_reward.py --agent-seeds 3 --steps 24000 --json fair_reward.jsonl
+    python benchmarks/fair_reward.py --agent-seeds 3 --steps 36000 --forms accuracy log_error cell --jobs 16
 
 Contexts with many wrong labels have about ten times the stakes of clean ones, so an agent learns for them.
 Forms:
@@ -12,9 +13,9 @@ Forms:
 - `twin`: the gain in accuracy less that of a twin that selects at random, from the same seed in the same
   context, over the running deviation of that difference in the cell. A step then costs two training runs.
 
-Each trains PPO as `agents/ppo.toml` says, but for the steps, and evaluates the policy with the best
-validation reward (in its own form; `cell` and `twin`: accuracy) on 64 fresh seeds. One line of JSON for each
-form and agent seed; those that are there are not run again.
+`--variants` are changes of `agents/ppo.toml` or of the environment, see `VARIANTS`. Each form, variant and
+agent seed trains PPO and evaluates the policy with the best validation reward (in its own form; `cell` and
+`twin`: accuracy) on 64 fresh seeds. One line of JSON each; those that are there are not run again.
 """
 
 import argparse
@@ -22,6 +23,8 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,20 @@ from dsenv.evaluation import Entry, evaluate
 from dsenv.workbench.train import EVAL_SEED, EVALUATIONS, make_vec_env
 
 ENV = "dsenv/Digits-Curriculum-v0"
+Key = tuple[str, str, int, int]
+KEY = ("form", "variant", "seed", "steps")
 FORMS = ("accuracy", "log_error", "cell", "twin")
+NETWORK = {"net_arch": [64, 64], "log_std_init": -1.0}
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "rate 7e-4": ({"hyperparameters": {"learning_rate": "lin_7e-4"}}, {}),
+    "less noise": ({"hyperparameters": {"policy_kwargs": NETWORK}}, {}),
+    "short rollouts": ({"hyperparameters": {"n_steps": 12}}, {}),
+    "20 passes": ({"hyperparameters": {"n_epochs": 20}}, {}),
+    "8 bins": ({}, {"bins": 8}),
+    "no trimming": ({}, {"control": {"name": "curriculum", "trim": False}}),
+}
+"""Name -> changes of the agent and of the environment."""
 CELLS = 4
 NOISE = 0.6  # the largest label noise of the environment
 MEMORY = 0.99  # weight of the past in running moments, for each finished run
@@ -161,38 +177,49 @@ def trained(
     return accuracy, spent
 
 
+def run(key: Key) -> dict[str, Any]:
+    """One line of the file."""
+    torch.set_num_threads(1)
+    form, variant, seed, steps = key
+    accuracy, spent = trained(form, seed, steps, *VARIANTS[variant])
+    row = dict(zip(KEY, key, strict=True)) | {"cpu_seconds": round(spent, 1), "accuracy": accuracy}
+    return {**row, "machine": facts(torch.device("cpu"))}
+
+
+def summary(rows: list[dict[str, Any]]) -> None:
+    """Mean over agent seeds and standard deviation, for each form, variant and number of steps."""
+    print("\n| reward | variant | steps | agent seeds | CPU s | " + " | ".join(rows[0]["accuracy"]) + " |")
+    for kind in dict.fromkeys((row["form"], row["variant"], row["steps"]) for row in rows):
+        own = [row for row in rows if (row["form"], row["variant"], row["steps"]) == kind]
+        table = 100 * np.array([list(row["accuracy"].values()) for row in own])
+        spent = np.mean([row["cpu_seconds"] for row in own])
+        cells = [f"{mean:.1f} ± {off:.1f}" for mean, off in zip(table.mean(0), table.std(0), strict=True)]
+        print("| " + " | ".join([*map(str, kind), str(len(own)), f"{spent:.0f}", *cells]) + " |")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["log_error"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["as it is"])
     parser.add_argument("--agent-seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--steps", type=int, default=24_000)
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--json", type=Path, default=Path("fair_reward.jsonl"))
     args = parser.parse_args()
 
-    torch.set_num_threads(1)
     lines = args.json.read_text().splitlines() if args.json.is_file() else []
     rows = [json.loads(line) for line in lines]
-    done = {(row["form"], row["seed"], row["steps"]) for row in rows}
-    for seed in range(args.agent_seeds):
-        for form in args.forms:
-            if (form, seed, args.steps) in done:
-                continue
-            accuracy, spent = trained(form, seed, args.steps)
-            row = {"form": form, "seed": seed, "steps": args.steps, "cpu_seconds": round(spent, 1)}
-            rows.append({**row, "accuracy": accuracy, "machine": facts(torch.device("cpu"))})
+    done = {tuple(row[name] for name in KEY) for row in rows}
+    wanted = product(args.forms, args.variants, range(args.agent_seeds), [args.steps])
+    left = [key for key in wanted if key not in done]
+    with get_context("spawn").Pool(args.jobs) as pool:
+        for row in pool.imap_unordered(run, left):
+            rows.append(row)
             with args.json.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(row, {noise: f"{100 * value:.2f}" for noise, value in accuracy.items()}, flush=True)
-
-    print("\n| form | agent seeds | CPU s | " + " | ".join(rows[0]["accuracy"]) + " |")
-    for form in args.forms:
-        own = [row for row in rows if row["form"] == form and row["steps"] == args.steps]
-        table = 100 * np.array([list(row["accuracy"].values()) for row in own])
-        spent = np.mean([row["cpu_seconds"] for row in own])
-        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in zip(table.mean(0), table.std(0), strict=True)]
-        print(f"| {form} | {len(own)} | {spent:.0f} | " + " | ".join(cells) + " |")
+                file.write(json.dumps(row) + "\n")
+            print({name: row[name] for name in (*KEY, "cpu_seconds", "accuracy")}, flush=True)
+    summary(rows)
 
 
 if __name__ == "__main__":
