@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dsenv.catalogue import Definition, definition
 from dsenv.errors import check_keywords, pick
 from dsenv.workbench.stop import Stop
+from dsenv.workbench.wide import wide_datasets
 
 if TYPE_CHECKING:
     from dsenv.workbench.run import Run
@@ -37,6 +38,8 @@ class Recipe:
     """Entry point and kwargs of the training environment, with wide contexts."""
     agent: Mapping[str, Any]
     """Entry point and kwargs of the agent."""
+    wide: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `wide_datasets`, which makes the environment's `datasets`; empty for none."""
     evaluate: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Further environments: `env`, a name or path, and `set`, settings laid over it."""
     compare: Sequence[str] = ()
@@ -59,7 +62,11 @@ class Recipe:
     @property
     def env_definition(self) -> Definition:
         """The training environment."""
-        return Definition("envs", self.name, self.env["entry_point"], self.env.get("kwargs", {}))
+        kwargs = dict(self.env.get("kwargs", {}))
+        if self.wide:
+            check_keywords("wide", wide_datasets, self.wide)
+            kwargs["datasets"] = wide_datasets(**self.wide)
+        return Definition("envs", self.name, self.env["entry_point"], kwargs)
 
     @property
     def agent_definition(self) -> Definition:
