@@ -84,7 +84,7 @@ def make(row: Row, seed: int) -> Trial:
     inputs, labels, human, test = _samples(row.data)
     order = torch.randperm(len(inputs), generator=draw)
     if test is None:  # a split of its own
-        test_size = min(MOST_TEST, len(inputs) - 2000)
+        test_size = min(MOST_TEST, len(inputs) // 3)
         test, order = (inputs[order[:test_size]], labels[order[:test_size]]), order[test_size:]
     test_inputs, test_labels = test
 

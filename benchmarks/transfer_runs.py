@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ from dsenv.policy.actors import build_actor
 from dsenv.tasks.models import mlp, small_cnn
 
 EPOCHS = 12
+GUARD_SHARE = "guard/share of the policy"
 CNN_WIDTH = 8
 
 RULES = ("random", "small_loss", "trim", "trim_oracle", "infobatch", "data_agent", "all_data")
 LEARNED = ("policy", "policy_guarded", "bad", "bad_guarded")
 """The policy without and with its guard; and one that is bad on purpose: largest losses."""
 AGENTS = RULES + LEARNED
+TAKEN_BACK = 0.4  # a guarded policy begins with half of an epoch; below this share the guard has acted
 HAS_GUARD = "guard" in inspect.signature(DataPlan).parameters
 
 
@@ -83,7 +86,8 @@ def run_row(row: Row, seed: int, agents: tuple[str, ...], policy: str | None) ->
         began = time.process_time()
         figures = train(row, trial, seed, parts(agent, row, trial, policy))
         found[agent] = {**figures, "seconds": round(time.process_time() - began, 3)}
-    return {"wrong": float(trial.wrong.float().mean()), "samples": len(trial.given), "agents": found}
+    wrong = round(float(trial.wrong.float().mean()), 4)
+    return {"wrong": wrong, "samples": len(trial.given), "agents": found}
 
 
 def build_model(row: Row, trial: Trial, seed: int) -> nn.Module:
@@ -113,6 +117,7 @@ def train(row: Row, trial: Trial, seed: int, chosen: Mapping[str, Any]) -> dict[
         optimizer = torch.optim.AdamW(model.parameters(), lr=row.lr)
     shapes = {"constant": lambda progress: 1.0, "cosine": lambda p: (1 + math.cos(math.pi * p)) / 2}
     schedule = plan.lr_scheduler(optimizer, shapes[row.schedule])
+    shares: list[float] = []  # of the policy, epoch by epoch, where it is guarded
     forward = FeatureForward(model, model[-1]) if plan.selector.needs_features else None
 
     for _ in plan.epochs_left():
@@ -124,7 +129,22 @@ def train(row: Row, trial: Trial, seed: int, chosen: Mapping[str, Any]) -> dict[
             loss.backward()
             optimizer.step()
             schedule.step()
-    return {**score(model, trial), "trained": plan.cost.trained / (EPOCHS * len(trial.given))}
+        if chosen.get("guard"):
+            shares.append(plan.metrics()[GUARD_SHARE])
+    trained = plan.cost.trained / (EPOCHS * len(trial.given))
+    return {**score(model, trial), **guarded(shares), "trained": round(trained, 4)}
+
+
+def guarded(shares: list[float]) -> dict[str, float]:
+    """Mean share of the policy, and share of the epochs in which the guard had taken it back.
+
+    A guard raises and lowers the policy's share in turn, so an epoch counts with the one before.
+    """
+    if not shares:
+        return {}
+    pairs = [(a + b) / 2 for a, b in pairwise(shares)]
+    taken_back = sum(share < TAKEN_BACK for share in pairs) / max(len(pairs), 1)
+    return {"share": sum(shares) / len(shares), "acted": taken_back}
 
 
 @torch.no_grad()
@@ -134,8 +154,9 @@ def score(model: nn.Module, trial: Trial) -> dict[str, float]:
     predicted = torch.cat([model(part).argmax(1) for part in trial.test_inputs.split(500)])
     is_right: Tensor = (predicted == trial.test_labels).float()
     if trial.rare is None:
-        return {"accuracy": 100 * float(is_right.mean())}
+        return {"accuracy": round(100 * float(is_right.mean()), 3)}
     size = torch.bincount(trial.test_labels, minlength=trial.classes)
     right = torch.bincount(trial.test_labels, weights=is_right, minlength=trial.classes)
     recall = 100 * right / size
-    return {"accuracy": float(recall.mean()), "rare": float(recall[trial.rare].mean())}
+    means = {"accuracy": recall.mean(), "rare": recall[trial.rare].mean()}
+    return {name: round(float(mean), 3) for name, mean in means.items()}
