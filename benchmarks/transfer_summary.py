@@ -95,20 +95,25 @@ def summary(lines: Sequence[Line], rows: Sequence[Row]) -> str:
     about = [agent for agent in ("policy", "policy_guarded") if agent in agents] or [
         agent for agent in ("trim",) if agent in agents
     ]
-    parts = [_head(lines, results), _by_kind(results, agents), _helps(results, agents)]
+    parts = [_head(lines, results, len(rows)), _by_kind(results, agents), _helps(results, agents)]
     parts += [_worst(results, agent) for agent in about]
     return "\n\n".join([*parts, _verdicts(results)])
 
 
-def _head(lines: Sequence[Line], results: Results) -> str:
+def _head(lines: Sequence[Line], results: Results, wanted: int) -> str:
     counts = sorted({len(results.figures[row.name]) for row in results.rows})
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     digests = sorted({line["policy"][:12] for line in lines if line.get("policy")})
     cpus = sorted({line["machine"]["cpu"] for line in lines})
     versions = sorted({f"torch {line['machine']['torch']}" for line in lines})
-    words = [f"{len(results.rows)} rows, {seeds} each", *(f"policy {digest}" for digest in digests)]
+    words = [
+        f"{len(results.rows)} of {wanted} rows, {seeds} each",
+        *(f"policy {digest}" for digest in digests),
+    ]
     quick = ["QUICK: figures mean nothing"] if any(line.get("quick") for line in lines) else []
-    return "; ".join([*words, *cpus, *versions, *quick])
+    few = any(len(results.figures[row.name]) < row.seeds for row in results.rows)
+    fewer = ["FEWER SEEDS than the bar asks for, so verdicts are weak"] if few else []
+    return "; ".join([*words, *cpus, *versions, *quick, *fewer])
 
 
 def _by_kind(results: Results, agents: Sequence[str]) -> str:
@@ -229,7 +234,9 @@ def _oracle_share(results: Results, agent: str) -> Interval | None:
             ]
             mine.append(np.array(gains[0]))
             oracle.append(np.array(gains[1]))
-    return share_of(mine, oracle) if mine else None
+    if not mine or sum(map(np.mean, oracle)) <= 0:  # there is nothing to take a share of
+        return None
+    return share_of(mine, oracle)
 
 
 def _against_trim(results: Results) -> tuple[str, bool | None, str]:
