@@ -130,7 +130,7 @@ def train(row: Row, trial: Trial, seed: int, chosen: Mapping[str, Any]) -> dict[
             optimizer.step()
             schedule.step()
         if chosen.get("guard"):
-            shares.append(plan.metrics()[GUARD_SHARE])
+            shares += [value for name, value in plan.metrics().items() if name == GUARD_SHARE]
     trained = plan.cost.trained / (EPOCHS * len(trial.given))
     return {**score(model, trial), **guarded(shares), "trained": round(trained, 4)}
 

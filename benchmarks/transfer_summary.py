@@ -259,6 +259,8 @@ def _verdicts(results: Results) -> str:
     lines = [[words[is_met], title, figures] for title, is_met, figures in verdicts(results)]
     for agent in ("policy_guarded", "bad_guarded"):
         acted, share = results.values(agent, "acted"), results.values(agent, "share")
+        if agent in results.agents() and not acted:
+            lines.append(["", f"the guard of {COLUMNS[agent]}", "does not say the policy's share"])
         if acted:
             figures = f"{np.mean(acted):.0%} of epochs; mean share of the policy {np.mean(share):.0%}"
             lines.append(["", f"the guard took {COLUMNS[agent]} back in", figures])
