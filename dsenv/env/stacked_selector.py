@@ -12,7 +12,7 @@ from dsenv.augment import CONTROLLERS, AugmentationController
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.control.base import Decision
 from dsenv.env.state import state_of
-from dsenv.errors import check_count, check_seed
+from dsenv.errors import check_count, check_seed, check_share
 from dsenv.rng import Streams
 from dsenv.select.base import Selection, Selector, StackedSelection, checked
 from dsenv.select.gumbel import gumbel_top_k, shuffled
@@ -40,9 +40,9 @@ class StackedSelector(ABC):
         del trainer
         return 0.0
 
-    def restart(self, replica: int, seed: int, pool: Tensor) -> None:
-        """Begin a new episode on the samples of `pool`, (N,) bool."""
-        del replica, seed, pool
+    def restart(self, replica: int, seed: int, pool: Tensor, noise_rate: float) -> None:
+        """Begin a new episode on the samples of `pool`, (N,) bool, of which a share has wrong labels."""
+        del replica, seed, pool, noise_rate
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on choosing."""
@@ -82,7 +82,8 @@ class ReplicaSelectors(StackedSelector):
     """Leaves the choice to a selector of `dsenv.select`, one for each episode.
 
     A selector that needs a pass over the training set gets it after the first interval, from the model as
-    it is then, over the validation split too; the budget pays for both.
+    it is then, over the validation split too; the budget pays for both. A selector whose constructor takes
+    `noise_rate` is told the true share of wrong labels: a reference, which no other one sees.
 
     Args:
         choice: name or table of the selector.
@@ -94,13 +95,14 @@ class ReplicaSelectors(StackedSelector):
     def __init__(self, choice: Choice | Selector, replicas: int, classes: int, device: torch.device) -> None:
         super().__init__(replicas)
         self._choice, self._classes, self._device = choice, classes, device
-        self.selectors: list[Selector] = [self._build(0) for _ in range(replicas)]
+        self.selectors: list[Selector] = [self._build(0, 0.0) for _ in range(replicas)]
         self.positions: list[Tensor] = [torch.zeros(0, dtype=torch.int64, device=device)] * replicas
         self._intervals = [0] * replicas
         self._seeds = [0] * replicas
+        self._noise_rates = [0.0] * replicas
 
-    def _build(self, seed: int) -> Selector:
-        given = {"seed": seed, "classes": self._classes, "device": self._device}
+    def _build(self, seed: int, noise_rate: float) -> Selector:
+        given = {"seed": seed, "noise_rate": noise_rate, "classes": self._classes, "device": self._device}
         selector: Selector = build_part("selector", SELECTORS, self._choice, given, Selector, fresh=True)
         return selector
 
@@ -109,9 +111,9 @@ class ReplicaSelectors(StackedSelector):
             return 0.0
         return 1 + len(trainer.task.dataset.validation) / trainer.size
 
-    def restart(self, replica: int, seed: int, pool: Tensor) -> None:
-        self._seeds[replica] = seed
-        self.selectors[replica] = self._build(seed)
+    def restart(self, replica: int, seed: int, pool: Tensor, noise_rate: float) -> None:
+        self._seeds[replica], self._noise_rates[replica] = seed, noise_rate
+        self.selectors[replica] = self._build(seed, noise_rate)
         self.positions[replica] = pool.nonzero().squeeze(1)
         self.extra_forwards[replica] = self._intervals[replica] = 0
 
@@ -121,19 +123,24 @@ class ReplicaSelectors(StackedSelector):
         Raises:
             ValueError: a selector remembers more than its `state_dict` says.
         """
-        pairs = zip(self.selectors, self._seeds, strict=True)
-        states = [state_of(selector, partial(self._build, seed)) for selector, seed in pairs]
-        own = {"selectors": states, "seeds": list(self._seeds), "intervals": list(self._intervals)}
+        known = zip(self.selectors, self._seeds, self._noise_rates, strict=True)
+        own = {
+            "selectors": [state_of(part, partial(self._build, seed, rate)) for part, seed, rate in known],
+            "seeds": list(self._seeds),
+            "noise_rates": list(self._noise_rates),
+            "intervals": list(self._intervals),
+        }
         return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any], pool: Tensor) -> None:
         super().load_state_dict(state, pool)
-        names = ("selectors", "seeds", "intervals")
-        states, seeds, intervals = (listed(name, state[name], len(self._seeds)) for name in names)
+        names = ("selectors", "seeds", "noise_rates", "intervals")
+        states, seeds, rates, intervals = (listed(name, state[name], len(self._seeds)) for name in names)
         self._seeds = [check_seed("a seed", seed) for seed in seeds]
+        self._noise_rates = [check_share("a noise rate", rate, zero=True) for rate in rates]
         self._intervals = [check_count("intervals", count, 0) for count in intervals]
         self.positions = [members.nonzero().squeeze(1) for members in pool]
-        self.selectors = [self._build(seed) for seed in self._seeds]
+        self.selectors = list(map(self._build, self._seeds, self._noise_rates))
         for selector, saved in zip(self.selectors, states, strict=True):
             selector.load_state_dict(saved)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsenv.errors import check_number
+from dsenv.errors import check_number, check_share
 from dsenv.select.base import Selection, Selector
 from dsenv.select.ranking import check_choice, equally_weighted, random_order, top_by
 from dsenv.signals import SampleSignals
@@ -104,3 +104,19 @@ class Trim(Selector):
         is_young = signals.times_trained.sum() < self.visits * signals.size
         share = torch.where(is_young, 0.0, share)
         return equally_weighted(trimmed(signals.loss, seen, count, share, generator))
+
+
+class TrimOracle(Trim):
+    """Trim with the true share of wrong labels, which no training run of one's own knows: a reference.
+
+    In an environment it is told the share of wrong labels of each episode's samples. It shows what an exact
+    estimate would be worth to `Trim`.
+
+    Args:
+        noise_rate: share of wrong labels, [0, 1]; an environment gives it.
+        visits: as for `Trim`.
+    """
+
+    def __init__(self, noise_rate: float, visits: float = 1.5) -> None:
+        super().__init__(visits=visits)
+        self.noise_rate = self.rate = check_share("noise_rate", noise_rate, zero=True)

@@ -46,6 +46,26 @@ def test_every_selector_runs_an_episode_within_its_budget(name):
     assert all(np.isfinite(info["train_loss"]) for info in infos)
 
 
+@pytest.mark.fast
+def test_a_selector_that_takes_the_noise_rate_is_told_the_true_one_of_each_episode():
+    settings = {"control": "rule", "selector": "dsenv.select.trim:TrimOracle"}
+    env = dsenv.load("envs", ENV, **settings)
+    for noise, flips, wrong in ((0.3, 0.1, 56), (0.0, 0.0, 0), (1.0, 0.0, 140)):  # of 140 samples
+        context = {"subset": 0.7, "label_noise": noise, "pair_flip": flips}
+        env.reset(seed=3, options={"context": context})
+        session = only(env)
+        selector = session.stacked_selector.selectors[0]
+        given, clean = session.trainer.labels[0, :200], session.trainer.split("train").labels[:200]
+        assert int((given != clean)[session.state.pool[0, :200]].sum()) == wrong
+        assert selector.noise_rate == selector.rate == pytest.approx(wrong / 140)
+
+    env.reset(seed=3, options={"context": {"label_noise": 0.3}})
+    other = dsenv.load("envs", ENV, **settings)
+    other.load_state_dict(env.state_dict())
+    assert only(other).stacked_selector.selectors[0].noise_rate == pytest.approx(0.3)
+    assert dsenv.load("agents", "trim_oracle").env["selector"] == {"name": settings["selector"]}
+
+
 @pytest.mark.parametrize("name", ["ucb", "data_agent", "moderate", "infobatch"])
 def test_a_selector_in_a_batch_equals_the_same_alone(name):
     settings = {"control": "rule", "selector": name}

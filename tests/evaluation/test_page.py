@@ -255,6 +255,16 @@ def test_policies_that_were_trained_are_no_rules(result, monkeypatch):
     assert rules_of(line) == ["small_loss", "random"]
 
 
+def test_a_rule_that_is_told_what_no_training_run_knows_is_a_reference_and_no_rival(result):
+    own = learned(result, *AGENTS)
+    renamed = {"hard_first": "trim_oracle"}
+    rows = [replace(row, agent=renamed.get(row.agent, row.agent)) for row in own.rows]
+    traces = {renamed.get(name, name): found for name, found in own.traces.items()}
+    shown = sheet(learned_part(replace(own, rows=rows, traces=traces)))
+    assert rules_of(shown.lines[0]) == ["small_loss", "random"]
+    assert [line.name for line in shown.lines if line.kind == "reference"][-1] == "trim_oracle"
+
+
 def test_a_pooled_agent_is_paired_with_the_rule_seed_by_seed(result):
     first = learned(result, "all_data", "small_loss")
     shown = sheet(learned_part(first, shifted(first, 0.02)))

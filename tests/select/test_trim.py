@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsenv import DataPlan, SampleSignals
-from dsenv.select.trim import PRIOR, Trim, estimated_noise_rate, trimmed
+from dsenv.select.trim import PRIOR, Trim, TrimOracle, estimated_noise_rate, trimmed
 
 pytestmark = pytest.mark.fast
 
@@ -74,6 +74,28 @@ def test_a_small_estimate_counts_as_none():
     for least, left_out in ((0.08, 0), (0.05, 5)):
         chosen = Trim(least=least).select(signals, 94, generator()).index
         assert int((chosen >= 94).sum()) in ((1,) if left_out else (4, 5, 6))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
+def test_the_oracle_trims_the_rate_that_it_is_told(rate):
+    signals, index = SampleSignals(100, 4), torch.arange(100)
+    logits, labels = torch.randn(100, 4, generator=generator(1)), index % 4
+    for visit in range(2):
+        signals.update(index, torch.arange(100.0), logits, labels, step=visit)
+    oracle = TrimOracle(noise_rate=rate)
+    assert oracle.settings() == {"noise_rate": rate, "visits": 1.5}
+    chosen = oracle.select(signals, 50, generator()).index
+    if rate < 1:
+        assert torch.equal(chosen, Trim(rate=rate).select(signals, 50, generator()).index)
+    assert int(chosen.max()) < max(50, 100 * (1 - rate))
+
+
+def test_the_oracle_must_be_told():
+    data = torch.rand(20, 3), torch.arange(20) % 2
+    with pytest.raises(ValueError, match="needs the setting 'noise_rate'"):
+        DataPlan(data, epochs=1, batch_size=5, selector=TrimOracle)
+    with pytest.raises(ValueError, match="noise_rate"):
+        TrimOracle(noise_rate=1.5)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ REFERENCE_DASHES = {
     "all_data": "-",
     "random": (0, (4, 2)),
     "all_data_plus_validation": (0, (1, 1.5)),
+    "trim_oracle": (0, (5, 1.5, 1, 1.5)),
 }
 
 

@@ -11,7 +11,7 @@ from dsenv.evaluation.statistics import Scores
 from dsenv.evaluation.trace import Trace
 
 LOUD = 10  # colours of agents
-QUIET = {"all_data": 10, "random": 11, "all_data_plus_validation": 12}
+QUIET = {"all_data": 10, "random": 11, "all_data_plus_validation": 12, "trim_oracle": 12}
 """Colours of the references, after those of the agents."""
 NONE = 13  # of pooled agents, which no chart shows
 

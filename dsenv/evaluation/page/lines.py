@@ -16,6 +16,7 @@ REFERENCES = {
     REFERENCE: "trains on every sample in every training interval",
     CHANCE: "on a random subset",
     "all_data_plus_validation": "on the trusted validation labels too, which no other agent trains on",
+    "trim_oracle": "leaves out as many large losses as labels are wrong, which no other agent is told",
 }
 """Rules that an agent is measured by, and what they do."""
 SAME = ("accuracy_mean", "accuracy_low", "accuracy_high", "samples_used", "seeds", "diverged")
