@@ -10,6 +10,8 @@ While something is `watching`, `WaitError` is raised for what waits until a GPU'
 number, a result whose size depends on numbers, and a copy to the other side, unless it is from pinned memory
 and does not block. Which operations these are is written down here, as torch's CUDA code has it; nothing is
 measured.
+
+With `true_gpu` the same code is watched on a GPU that is there: torch itself then refuses what waits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ TAKES_BOTH = {*INDEXING, "copy_", "_to_copy"}  # operations on tensors of two de
 PINNED = "is_pinned_here"  # attribute of plain tensors
 
 _watched: list[str] = []  # what is watched at present, by all threads
+_on_true_gpu: list[torch.device] = []  # the GPU that is watched in place of the stand-in
 
 
 class WaitError(RuntimeError):
@@ -230,11 +233,18 @@ def note_wait(what: str) -> None:
 def watching(what: str | None) -> Iterator[None]:
     """Let nothing in this block wait, `what` by name; None lets it wait, inside of a block that may not."""
     before = list(_watched)
-    _watched[:] = [] if what is None else [*before, what]
+    _watch([] if what is None else [*before, what])
     try:
         yield
     finally:
-        _watched[:] = before
+        _watch(before)
+
+
+def _watch(names: Sequence[str]) -> None:
+    """Watch for these; on a true GPU torch does."""
+    _watched[:] = names
+    if _on_true_gpu:
+        torch.cuda.set_sync_debug_mode("error" if names else "default")
 
 
 def within(function: Callable[..., Any], what: str | None) -> Callable[..., Any]:
@@ -251,6 +261,17 @@ def _pinned(tensor: Tensor) -> Tensor:
     copied = tensor.clone()
     setattr(copied, PINNED, True)
     return copied
+
+
+@contextmanager
+def true_gpu() -> Iterator[torch.device]:
+    """Work on the first GPU; while something is `watching`, torch raises RuntimeError for most that waits."""
+    _on_true_gpu.append(DEVICE)
+    try:
+        yield DEVICE
+    finally:
+        _on_true_gpu.clear()
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @contextmanager
