@@ -218,7 +218,8 @@ def _index_waits(name: str, args: Sequence[Any]) -> str | None:
     if any(not isinstance(index, Resident) for index in given):
         return "positions are copied to the device"
     if all(index.dtype not in (torch.bool, torch.uint8) for index in given):
-        return None
+        is_number = name != "index" and not isinstance(args[2], Resident)
+        return "a scalar tensor is copied to the device" if is_number else None
     is_fill = name != "index" and args[2].numel() == 1 and not isinstance(args[2], Resident)
     return None if is_fill and len(given) == 1 else "the size of a masked part is a number on the device"
 
