@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
+from dsenv.training import graphs
+
 DEVICE = torch.device("cuda:0")
 READS = {  # operations for which the host needs a number, or the size of what they return
     *("_local_scalar_dense", "equal", "allclose", "is_nonzero", "_assert_scalar", "item"),
@@ -295,6 +297,7 @@ def stand_in() -> Iterator[torch.device]:
             (torch, "Generator", Stream),
             (torch, "tensor", tensor),
             (Tensor, "pin_memory", _pinned),
+            (graphs, "EAGER_STEPS", float("inf")),  # nothing can be captured
         ):
             stack.enter_context(patch.object(owner, name, new))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
