@@ -125,9 +125,9 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
     envs = load_vector(ENV, count, autoreset_mode=AutoresetMode.DISABLED, **settings, trainer=trainer)
     singles = [dsenv.load("envs", ENV, **settings) for _ in range(min(count, args.loop_cap))]
     workers = min(count, args.workers)
-    processes = (
-        SubprocVecEnv([Worker(settings)] * workers, start_method=args.start_method) if workers else None
-    )
+    processes = None
+    if workers:
+        processes = SubprocVecEnv([Worker(settings)] * workers, start_method=args.start_method)
     try:
         envs.reset(seed=0)
         for number, env in enumerate(singles):
@@ -207,7 +207,8 @@ def main() -> None:
     args = parser.parse_args()
     args.overrides = {}
     if args.quick:
-        args.replicas, args.workers, args.repeats, args.window = [2], 1, 1, 0.1
+        args.replicas, args.repeats, args.window = [2], 1, 0.1
+        args.workers = min(args.workers, 1)
         args.overrides = {"intervals": 2}
     device = common.choose_device(args.device)
     rivals = ["loop", "SubprocVecEnv"][: 2 if args.workers else 1]

@@ -8,12 +8,14 @@ run. `dsenv.training.replicas.choose_form` follows this table.
 
 import argparse
 import json
-import platform
+import shlex
 import statistics
+import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import common
 import torch
 
 from dsenv.tasks import Recipe, Task, from_tensors
@@ -88,13 +90,9 @@ def main():
             ratios = "".join(f" {rate[form] / rate['loop']:.1f}x |" for form in FORMS)
             print(f"| {name} | {count} |{ratios} {rate['loop'] / 1e3:.0f} k |", flush=True)
     if args.json:
-        facts = {
-            "device": args.device,
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        args.json.write_text(json.dumps(facts, indent=1))
+        command = shlex.join(["python", *sys.argv])
+        found = {"command": command, "facts": common.facts(device), "rows": rows}
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
