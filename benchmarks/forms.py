@@ -20,6 +20,7 @@ import torch
 
 from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.tasks.models import mlp, small_cnn
+from dsenv.training.graphs import EAGER_STEPS
 from dsenv.training.replicas import make_replicas
 
 MODELS = {
@@ -82,6 +83,7 @@ def main():
         for count in args.replicas:
             made = {form: make_replicas(task, count, device, **settings) for form, settings in FORMS.items()}
             times = {form: [] for form in FORMS}
+            seconds(made["stacked"], shape, args.batch, device, EAGER_STEPS)  # until steps are captured
             for _ in range(args.rounds):
                 for form, replicas in made.items():
                     times[form].append(seconds(replicas, shape, args.batch, device, args.steps))
