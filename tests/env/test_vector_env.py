@@ -177,7 +177,7 @@ def test_stacked_environment_on_a_gpu():
     envs = vector(device="cuda")
     observation, _ = envs.reset(seed=0)
     for _ in range(4):
-        observation, reward, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
+        observation, reward, terminated, _, _ = envs.step(np.zeros(envs.action_space.shape, np.float32))
     assert terminated.all() and np.isfinite(observation).all() and np.isfinite(reward).all()
 
 
