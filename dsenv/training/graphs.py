@@ -29,7 +29,9 @@ class StepGraphs:
 
     def forget(self) -> None:
         """Capture anew: tensors that the step changes are others now."""
-        self.__init__()  # type: ignore[misc]
+        self._called.clear()
+        self._captured.clear()
+        self._pool = None
 
     def call(self, kind: Hashable, step: Callable[..., Outputs], inputs: Sequence[Tensor]) -> Outputs:
         """Outputs of the step on these inputs.
