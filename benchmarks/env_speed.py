@@ -125,30 +125,32 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
     envs = load_vector(ENV, count, autoreset_mode=AutoresetMode.DISABLED, **settings, trainer=trainer)
     singles = [dsenv.load("envs", ENV, **settings) for _ in range(min(count, args.loop_cap))]
     workers = min(count, args.workers)
-    processes = SubprocVecEnv([Worker(settings)] * workers, start_method=args.start_method)
+    processes = None
+    if workers:
+        processes = SubprocVecEnv([Worker(settings)] * workers, start_method=args.start_method)
     try:
-        processes.seed(0)
-        processes.reset()
         envs.reset(seed=0)
         for number, env in enumerate(singles):
             env.reset(seed=number)
         steps = envs.config.intervals
-        calls = {
-            "stacked": stacked_episode(envs),
-            "loop": loop_episode(singles),
-            "processes": processes_episode(processes, steps),
-        }
+        calls = {"stacked": stacked_episode(envs), "loop": loop_episode(singles)}
+        if processes is not None:
+            processes.seed(0)
+            processes.reset()
+            calls["processes"] = processes_episode(processes, steps)
         if (epochs := dacbench_epochs(singles[0].episodes.sessions()[0], device)) is not None:
             calls["dacbench"] = epochs
         times = common.interleaved(calls, args.repeats if count <= 64 else min(args.repeats, 3), device)
     finally:
-        processes.close()
+        if processes is not None:
+            processes.close()
     # Steps of one call of each; beyond the cap processes are given the rate that they would have with K.
     cores = os.cpu_count() or 1
-    grown = workers * min(count, cores) / min(workers, cores)
+    grown = workers * min(count, cores) / max(min(workers, cores), 1)
     done = {"stacked": count, "loop": len(singles), "processes": grown, "dacbench": 1}
     figures = {
         "model": name,
+        "form": envs.episodes.sessions()[0].trainer.replicas.form,
         "replicas": count,
         "workers": workers,
         "loop_envs": len(singles),
@@ -158,7 +160,7 @@ def measure(name: str, count: int, args: argparse.Namespace, device: torch.devic
         "benchmark_step": performance.benchmark_step(singles[0], args.window, seed=0),
         "seconds": times,
     }
-    return finished(figures, times, {key: envs_done * steps for key, envs_done in done.items()})
+    return finished(figures, times, {key: done[key] * steps for key in times})
 
 
 def finished(figures: dict[str, Any], times: common.Times, done: dict[str, float]) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def finished(figures: dict[str, Any], times: common.Times, done: dict[str, float
         f"{steps:,.0f}",
         f"{steps / figures['intervals'] * 3600:,.0f}",
         f"{steps * figures['samples_a_step'] / 1e3:,.0f} k",
-        *(f"{'~' * capped[key]}{rate[key].median:,.0f}" for key in capped),
+        *(f"{'~' * capped[key]}{rate[key].median:,.0f}" for key in capped if key in rate),
         *(value.text(".1f", "x") for value in over.values()),
         f"{figures['benchmark_vector_step']:,.0f} / {figures['benchmark_step']:,.0f}",
     ]
@@ -196,7 +198,7 @@ def main() -> None:
     parser = common.parser(__doc__, repeats=5)
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 8, 32, 64, 256], metavar="K")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--workers", type=int, default=8, help="most processes of SubprocVecEnv (default 8)")
+    parser.add_argument("--workers", type=int, default=8, help="most processes, 0 for none (default 8)")
     parser.add_argument("--loop-cap", type=int, default=32, help="most environments of the loop (default 32)")
     parser.add_argument("--cnn-cap", type=int, default=32, help="largest K of the CNN on a CPU (default 32)")
     parser.add_argument("--start-method", default="forkserver", choices=["fork", "forkserver", "spawn"])
@@ -205,11 +207,13 @@ def main() -> None:
     args = parser.parse_args()
     args.overrides = {}
     if args.quick:
-        args.replicas, args.workers, args.repeats, args.window = [2], 1, 1, 0.1
+        args.replicas, args.repeats, args.window = [2], 1, 0.1
+        args.workers = min(args.workers, 1)
         args.overrides = {"intervals": 2}
     device = common.choose_device(args.device)
-    heads = ["model", "K", "steps/s", "episodes/h", "samples/s", "loop", "SubprocVecEnv"]
-    heads += ["over loop", "over SubprocVecEnv", "Gymnasium vector / single"]
+    rivals = ["loop", "SubprocVecEnv"][: 2 if args.workers else 1]
+    heads = ["model", "K", "steps/s", "episodes/h", "samples/s", *rivals]
+    heads += [*(f"over {rival}" for rival in rivals), "Gymnasium vector / single"]
     if importlib.util.find_spec("dacbench"):
         heads.insert(-1, "over DACBench")
     else:

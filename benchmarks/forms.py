@@ -8,16 +8,19 @@ run. `dsenv.training.replicas.choose_form` follows this table.
 
 import argparse
 import json
-import platform
+import shlex
 import statistics
+import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import common
 import torch
 
 from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.tasks.models import mlp, small_cnn
+from dsenv.training.graphs import EAGER_STEPS
 from dsenv.training.replicas import make_replicas
 
 MODELS = {
@@ -80,6 +83,7 @@ def main():
         for count in args.replicas:
             made = {form: make_replicas(task, count, device, **settings) for form, settings in FORMS.items()}
             times = {form: [] for form in FORMS}
+            seconds(made["stacked"], shape, args.batch, device, EAGER_STEPS)  # until steps are captured
             for _ in range(args.rounds):
                 for form, replicas in made.items():
                     times[form].append(seconds(replicas, shape, args.batch, device, args.steps))
@@ -88,13 +92,9 @@ def main():
             ratios = "".join(f" {rate[form] / rate['loop']:.1f}x |" for form in FORMS)
             print(f"| {name} | {count} |{ratios} {rate['loop'] / 1e3:.0f} k |", flush=True)
     if args.json:
-        facts = {
-            "device": args.device,
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        args.json.write_text(json.dumps(facts, indent=1))
+        command = shlex.join(["python", *sys.argv])
+        found = {"command": command, "facts": common.facts(device), "rows": rows}
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

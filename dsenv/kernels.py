@@ -190,6 +190,30 @@ def rank_bins(values: Tensor, members: Tensor, bins: int) -> Tensor:
     return (rank * bins // members).clamp_(max=bins - 1)
 
 
+def sums_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Sums (K, R, G) of values (K, R, N) over the members of each group; the same bits in every call.
+
+    On a GPU `scatter_add_` adds floats in any order, and two equal calls differ in their last bits.
+
+    Args:
+        values: R values of each of N samples, in K rows.
+        group: (K, N) int64 group of each sample, 0..G-1.
+        groups: G.
+    """
+    if values.device.type == "cpu":
+        sums = values.new_zeros(*values.shape[:2], groups)
+        return sums.scatter_add_(2, group[:, None].expand_as(values), values)
+    parts = [torch.where((group == number)[:, None], values, 0.0).sum(2) for number in range(groups)]
+    return torch.stack(parts, 2)
+
+
+def add_rows(target: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Add rows (B, D) to `target` (C, D) at positions (B,), in place; the same bits in every call."""
+    if target.device.type == "cpu":
+        return target.index_add_(0, index, rows)
+    return target.index_put_((index,), rows, accumulate=True)  # sorted first: `index_add_` adds in any order
+
+
 def positions(mask: Tensor, count: int) -> Tensor:
     """Positions (count,) int64 at which a mask (N,) holds, `count` times in all; no wait for the device."""
     if mask.device.type != "cpu":

@@ -46,6 +46,15 @@ class Streams:
         return {"generators": [g.get_state() for g in self._generators]}
 
     def load_state_dict(self, state: dict[str, Sequence[Tensor]]) -> None:
-        """Continue from `state_dict()`."""
+        """Continue from `state_dict()`.
+
+        Raises:
+            ValueError: the state was saved on another kind of device, whose random numbers are others.
+        """
         for generator, saved in zip(self._generators, state["generators"], strict=True):
+            if saved.shape != generator.get_state().shape:
+                raise ValueError(
+                    f"the random streams of the state are not those of {self.device.type!r}: what was saved "
+                    "on a GPU goes on on a GPU, and what was saved on a CPU on a CPU; set device to that"
+                )
             generator.set_state(saved.cpu())

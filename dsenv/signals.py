@@ -154,12 +154,11 @@ class SampleSignals:
 
     def reset(self, replicas: Iterable[int] | None = None) -> None:
         """Forget everything, or everything of the named replicas."""
-        rows = None if replicas is None else torch.tensor(list(replicas), device=self.device)
+        rows = None if replicas is None else list(replicas)
         for name, value in self._initial.items():
-            if rows is None:
-                self._store[name].fill_(value)
-            else:
-                self._store[name][rows] = value
+            store = self._store[name]
+            for part in [store] if rows is None else [store[row] for row in rows]:
+                part.fill_(value)
 
     def update(
         self,

@@ -1,8 +1,11 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.nn import functional
 
 from dsenv import kernels, scan
+from tests.waits import stand_in, true_gpu
 
 
 @pytest.mark.fast
@@ -111,6 +114,40 @@ def test_long_rows_of_float32_count_as_large(monkeypatch):
 def test_positions_of_a_mask():
     mask = torch.rand(99, generator=stream()) < 0.3
     assert torch.equal(kernels.positions(mask, int(mask.sum())), mask.nonzero().squeeze(1))
+
+
+@pytest.fixture(params=["cpu", "stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """The CPU, the stand-in for a GPU, and a GPU where there is one."""
+    with {"cpu": cpu, "stand_in": stand_in, "gpu": true_gpu}[request.param]() as device:
+        yield device
+
+
+@contextmanager
+def cpu():
+    yield torch.device("cpu")
+
+
+@pytest.mark.fast
+def test_sums_by_group_are_those_of_each_group_and_the_same_in_every_call(device):
+    values, group = torch.randn(3, 2, 500, generator=stream()), torch.randint(7, (3, 500), generator=stream())
+    wanted = torch.stack([(values * (group == number)[:, None]).sum(2) for number in range(9)], 2)
+    given = values.to(device), group.to(device)
+    found = [kernels.sums_by_group(*given, 9).cpu() for _ in range(3)]
+    torch.testing.assert_close(found[0], wanted)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.fast
+def test_rows_are_added_where_they_belong_and_the_same_in_every_call(device):
+    rows, index = torch.randn(500, 6, generator=stream()), torch.randint(7, (500,), generator=stream())
+    wanted = torch.stack([rows[index == number].sum(0) for number in range(9)])
+    found = [
+        kernels.add_rows(torch.zeros(9, 6, device=device), index.to(device), rows.to(device)).cpu()
+        for _ in range(3)
+    ]
+    torch.testing.assert_close(found[0], wanted)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @pytest.mark.fast

@@ -1,5 +1,7 @@
 """Nothing that runs from step to step waits for a GPU; `tests.waits` says how a CPU can tell.
 
+Where there is a GPU, the same is tried on it.
+
 In the environments all of `Trainer.train` is watched, in plans the making of every batch and every step.
 What runs between intervals or epochs (decisions, selections, evaluations, the transfer of results) may
 wait. `ALLOWED` names what may wait within them.
@@ -30,7 +32,7 @@ from dsenv.tasks import Recipe, Task, from_tensors
 from dsenv.training.trainer import Trainer
 from dsenv.volume.registry import SCHEDULES
 from tests.policy.policies import new_policy
-from tests.waits import WaitError, stand_in, watching, within
+from tests.waits import WaitError, stand_in, true_gpu, watching, within
 
 ALLOWED: dict[str, tuple[type, str]] = {
     # All rates of an interval in one copy, before its first step.
@@ -79,6 +81,13 @@ def device() -> Iterator[torch.device]:
         yield device
 
 
+@pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def either(request) -> Iterator[torch.device]:
+    """The stand-in, and a GPU where there is one."""
+    with stand_in() if request.param == "stand_in" else true_gpu() as device:
+        yield device
+
+
 @contextmanager
 def watched_training(forbidden: str = "") -> Iterator[None]:
     """Watch `Trainer.train`; signals take in every batch by itself, so that this is watched too."""
@@ -107,26 +116,26 @@ def train(device: torch.device, subset: float = 0.45, optimizer: str = "sgd", **
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_no_control_waits_within_a_training(device, name):
-    train(device, control=part(name))
+def test_no_control_waits_within_a_training(either, name):
+    train(either, control=part(name))
 
 
 @pytest.mark.parametrize("name", all_of(SELECTORS))
-def test_no_selector_waits_within_a_training(device, name):
+def test_no_selector_waits_within_a_training(either, name):
     subset = 1.0 if name == "rho_loss" else 0.45  # its losses are those of all samples
-    train(device, subset, control="rule", selector=part(name))
+    train(either, subset, control="rule", selector=part(name))
 
 
 # "given" is what the controls "strength" and "joint" use; "ada_augment" is for plans alone.
 @pytest.mark.parametrize("name", all_of(CONTROLLERS, "given", "ada_augment"))
-def test_no_controller_waits_within_a_training(device, name):
-    train(device, control="rule", augment=part(name))
+def test_no_controller_waits_within_a_training(either, name):
+    train(either, control="rule", augment=part(name))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("form", ["loop", "stacked", "vmap"])
-def test_no_form_of_replicas_waits_within_a_training(device, form, optimizer):
-    train(device, control="rule", optimizer=optimizer, trainer={"form": form})
+def test_no_form_of_replicas_waits_within_a_training(either, form, optimizer):
+    train(either, control="rule", optimizer=optimizer, trainer={"form": form})
 
 
 class Loop:
@@ -185,28 +194,28 @@ def follow(device: torch.device, forbidden: str = "", **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("name", all_of(SELECTORS))
-def test_no_selector_of_a_plan_waits(device, name):
-    follow(device, selector=part(name), uniform_epochs=1)  # some have to observe before they select
+def test_no_selector_of_a_plan_waits(either, name):
+    follow(either, selector=part(name), uniform_epochs=1)  # some have to observe before they select
 
 
 @pytest.mark.parametrize("name", all_of(CONTROLLERS))
-def test_no_controller_of_a_plan_waits(device, name):
-    follow(device, augment=part(name))
+def test_no_controller_of_a_plan_waits(either, name):
+    follow(either, augment=part(name))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_no_volume_of_a_plan_waits(device, name):
-    follow(device, volume=part(name))
+def test_no_volume_of_a_plan_waits(either, name):
+    follow(either, volume=part(name))
 
 
 @pytest.mark.parametrize("name", sorted(set(CONTROLS) - {"rule"}))  # a rule decides nothing
-def test_no_policy_of_a_plan_waits(device, name):
-    follow(device, policy=new_policy(part(name)))
+def test_no_policy_of_a_plan_waits(either, name):
+    follow(either, policy=new_policy(part(name)))
 
 
 @pytest.mark.parametrize("source", ["tensors", "arrays", "data set"])
-def test_no_source_of_a_plan_waits(device, source):
-    follow(device, source=source, augment="trivial")
+def test_no_source_of_a_plan_waits(either, source):
+    follow(either, source=source, augment="trivial")
 
 
 @pytest.mark.parametrize(
@@ -235,12 +244,13 @@ def waiting(x: Tensor, mask: Tensor) -> dict[str, Callable[[], Any]]:
         "nonzero": lambda: mask.nonzero(),
         "where": lambda: torch.where(mask),
         "mask": lambda: x[mask],
-        "mask written to": lambda: x.__setitem__(mask, x[0]),
+        "mask written to": lambda: x.__setitem__(mask, x[0].clone()),
+        "number at positions": lambda: x.__setitem__(x.long(), 1.0),
         "masked_select": lambda: x.masked_select(mask),
         "unique": lambda: x.unique(),
         "bincount": lambda: x.long().bincount(),
         "repeat_interleave": lambda: x.repeat_interleave(mask.long()),
-        "equal": lambda: torch.equal(x, x),
+        "equal": lambda: torch.equal(x, x + 0),
         "allclose": lambda: torch.allclose(x, x),
         "cpu": lambda: x.cpu(),
         "copy_ to the host": lambda: torch.empty(3).copy_(x),
@@ -263,6 +273,7 @@ def free(x: Tensor, mask: Tensor) -> dict[str, Callable[[], Any]]:
         "number of the host": lambda: torch.ones(3).sum().item(),
         "where": lambda: torch.where(mask, 1.0, x),
         "filled mask": lambda: x.__setitem__(mask, 0.0),
+        "filled positions": lambda: x.index_fill_(0, x.long(), 1.0),
         "filled slice": lambda: x.__setitem__(slice(2), 1.0),
         "known size": lambda: x.repeat_interleave(mask.long(), output_size=2),
         "nonzero_static": lambda: torch.nonzero_static(mask, size=2),
@@ -283,11 +294,26 @@ def test_a_wait_is_found(device, name):
 
 
 @pytest.mark.parametrize("name", free(NOTHING, NOTHING))
-def test_what_does_not_wait_is_let_through(device, name):
-    x = torch.arange(3.0, device=device)
+def test_what_does_not_wait_is_let_through(either, name):
+    x = torch.arange(3.0, device=either)
     act = free(x, x > 0)[name]
     with watching("this"):
         act()
+
+
+TORCH_MISSES = ("not pinned", "pinned, blocking", "copy_ to the host")
+"""What waits, and torch lets through all the same."""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(waiting(NOTHING, NOTHING).keys() - set(TORCH_MISSES)))
+def test_a_gpu_waits_where_the_stand_in_does(name):
+    with true_gpu() as device:
+        x = torch.arange(3.0, device=device)
+        act = waiting(x, x > 0)[name]
+        act()
+        with pytest.raises(RuntimeError, match="synchronizing CUDA operation"), watching("this"):
+            act()
 
 
 def test_the_stand_in_keeps_devices_apart(device):

@@ -192,6 +192,10 @@ BAD = {
     "a list": (lambda n: list(range(n)), "must return a dsenv.Selection, got list"),
     "text": (lambda n: "all" * n, "must return a dsenv.Selection, got str"),
     "too few": (lambda n: (torch.arange(n // 2), torch.ones(n // 2)), "must choose int64 positions of shape"),
+    "elsewhere": (
+        lambda n: (torch.arange(n, device="meta"), torch.ones(n)),
+        "must choose on the signals' device cpu, got positions on meta and weights on cpu",
+    ),
     "too many": (lambda n: (torch.arange(n + 1), torch.ones(n + 1)), "must choose int64 positions of shape"),
     "twice": (lambda n: (torch.zeros(n).long(), torch.ones(n)), "a sample more than once"),
     "outside": (lambda n: (torch.arange(n) - 1, torch.ones(n)), "positions outside 0"),

@@ -34,6 +34,13 @@ def test_the_global_stream_is_left_alone_and_the_state_goes_on():
     assert torch.equal(first, streams.uniform(4))
 
 
+def test_a_state_of_another_kind_of_device_is_refused():
+    streams = Streams(2, torch.device("cpu"))
+    state = {"generators": [torch.zeros(16, dtype=torch.uint8)] * 2}  # what a generator of CUDA gives
+    with pytest.raises(ValueError, match="not those of 'cpu': what was saved on a GPU goes on on a GPU"):
+        streams.load_state_dict(state)
+
+
 def test_gumbel_has_mean_gamma_and_deviation_of_the_distribution():
     streams = Streams(1, torch.device("cpu"))
     streams.seed(0, 0)

@@ -10,6 +10,8 @@ While something is `watching`, `WaitError` is raised for what waits until a GPU'
 number, a result whose size depends on numbers, and a copy to the other side, unless it is from pinned memory
 and does not block. Which operations these are is written down here, as torch's CUDA code has it; nothing is
 measured.
+
+With `true_gpu` the same code is watched on a GPU that is there: torch itself then refuses what waits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +23,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+
+from dsenv.training import graphs
 
 DEVICE = torch.device("cuda:0")
 READS = {  # operations for which the host needs a number, or the size of what they return
@@ -34,6 +38,7 @@ TAKES_BOTH = {*INDEXING, "copy_", "_to_copy"}  # operations on tensors of two de
 PINNED = "is_pinned_here"  # attribute of plain tensors
 
 _watched: list[str] = []  # what is watched at present, by all threads
+_on_true_gpu: list[torch.device] = []  # the GPU that is watched in place of the stand-in
 
 
 class WaitError(RuntimeError):
@@ -215,7 +220,8 @@ def _index_waits(name: str, args: Sequence[Any]) -> str | None:
     if any(not isinstance(index, Resident) for index in given):
         return "positions are copied to the device"
     if all(index.dtype not in (torch.bool, torch.uint8) for index in given):
-        return None
+        is_number = name != "index" and not isinstance(args[2], Resident)
+        return "a scalar tensor is copied to the device" if is_number else None
     is_fill = name != "index" and args[2].numel() == 1 and not isinstance(args[2], Resident)
     return None if is_fill and len(given) == 1 else "the size of a masked part is a number on the device"
 
@@ -230,11 +236,18 @@ def note_wait(what: str) -> None:
 def watching(what: str | None) -> Iterator[None]:
     """Let nothing in this block wait, `what` by name; None lets it wait, inside of a block that may not."""
     before = list(_watched)
-    _watched[:] = [] if what is None else [*before, what]
+    _watch([] if what is None else [*before, what])
     try:
         yield
     finally:
-        _watched[:] = before
+        _watch(before)
+
+
+def _watch(names: Sequence[str]) -> None:
+    """Watch for these; on a true GPU torch does."""
+    _watched[:] = names
+    if _on_true_gpu:
+        torch.cuda.set_sync_debug_mode("error" if names else "default")
 
 
 def within(function: Callable[..., Any], what: str | None) -> Callable[..., Any]:
@@ -251,6 +264,17 @@ def _pinned(tensor: Tensor) -> Tensor:
     copied = tensor.clone()
     setattr(copied, PINNED, True)
     return copied
+
+
+@contextmanager
+def true_gpu() -> Iterator[torch.device]:
+    """Work on the first GPU; while something is `watching`, torch raises RuntimeError for most that waits."""
+    _on_true_gpu.append(DEVICE)
+    try:
+        yield DEVICE
+    finally:
+        _on_true_gpu.clear()
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @contextmanager
@@ -273,6 +297,7 @@ def stand_in() -> Iterator[torch.device]:
             (torch, "Generator", Stream),
             (torch, "tensor", tensor),
             (Tensor, "pin_memory", _pinned),
+            (graphs, "EAGER_STEPS", float("inf")),  # nothing can be captured
         ):
             stack.enter_context(patch.object(owner, name, new))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)

@@ -141,7 +141,7 @@ class SADA(AugmentationController):
 
         self.record(index, influence, seen[index])
         last[index] = now.to(last.dtype)
-        seen[index] = True
+        seen.index_fill_(0, index, True)  # a number assigned at positions would wait for a GPU
 
     def record(self, index: Tensor, influence: Tensor, known: Tensor | None = None) -> None:
         """Take in one influence a sample.

@@ -138,9 +138,7 @@ def sums_by_bin(reading: Reading, where: Tensor, bins: int) -> dict[str, Tensor]
     weighted = torch.stack([*columns.values(), seen], 1) * reading.seen[:, None]
     rows = torch.cat([weighted, reading.state.pool[:, None].float()], 1)  # (K, number of columns + 2, N)
 
-    sums = rows.new_zeros(*rows.shape[:2], bins)
-    sums.scatter_add_(2, where[:, None].expand_as(rows), rows)
-    *totals, seen_count, members = sums.unbind(1)
+    *totals, seen_count, members = kernels.sums_by_group(rows, where, bins).unbind(1)
 
     total_of = dict(zip(columns, totals, strict=True))
     return {name: entry.value(total_of.get(name), seen_count, members) for name, entry in BY_BIN.items()}

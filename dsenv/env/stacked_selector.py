@@ -163,7 +163,7 @@ class ReplicaSelectors(StackedSelector):
             drawn = torch.randperm(len(where), generator=streams[replica], device=where.device)[:count]
             return Selection(where[drawn], torch.ones_like(drawn, dtype=torch.float32))
         found = selector.select(trainer.signals.of_replica(replica, where), count, streams[replica])
-        found = checked(found, selector, count, len(where))
+        found = checked(found, selector, count, len(where), where.device)
         return Selection(where[found.index], found.weight)
 
     def _score(self, counts: Sequence[int], trainer: Trainer) -> None:

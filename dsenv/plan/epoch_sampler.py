@@ -179,7 +179,7 @@ class EpochSampler:
                 f"plan.score(forward) before the first batch of epoch {self.epoch}; or train a little first, "
                 f"with DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1 ({error})"
             ) from error
-        return checked(found, self.selector, count, self.signals.size)
+        return checked(found, self.selector, count, self.signals.size, self.signals.loss.device)
 
     def settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""

@@ -162,11 +162,11 @@ class Selector(Described, ABC):
         check_state(type(self).__name__, state, self.state_like())
 
 
-def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
+def checked(found: Any, selector: Selector, count: int, size: int, device: torch.device) -> Selection:
     """What a selector chose, if it is a selection of `count` of `size` samples; a wait for a device.
 
     Raises:
-        ValueError: it is of another type, shape, number or range; the message names the selector.
+        ValueError: it is of another type, device, shape, number or range; the message names the selector.
     """
     name = type(selector).__name__
     hint = f"; dsenv.check_selector({name}) tries it on small data"
@@ -181,6 +181,12 @@ def checked(found: Any, selector: Selector, count: int, size: int) -> Selection:
     if not weight.is_floating_point():
         raise ValueError(
             f"{name}.select must give each sample a floating weight, got {_described(weight)}{hint}"
+        )
+
+    if index.device != device or weight.device != device:
+        raise ValueError(
+            f"{name}.select must choose on the signals' device {device}, got positions on {index.device} and "
+            f"weights on {weight.device}{hint}"
         )
 
     # One wait for all that is to be known of the values; a NaN is neither above 0 nor below infinity

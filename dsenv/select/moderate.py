@@ -24,7 +24,7 @@ def class_prototypes(features: Tensor, labels: Tensor, prototype: str) -> Tensor
 
     if prototype == "mean":
         for part in chunks(len(labels)):
-            centres.index_add_(0, labels[part], features[part].float())
+            kernels.add_rows(centres, labels[part], features[part].float())
         return centres / labels.bincount(minlength=classes).clamp(min=1)[:, None]
 
     for label in torch.unique(labels):

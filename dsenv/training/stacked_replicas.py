@@ -1,6 +1,7 @@
 """K replicas as one tensor program: stacked layers, or `torch.func.vmap`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from dsenv.outputs import ModelOutputs
 from dsenv.states import fitted
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
+from dsenv.training.graphs import StepGraphs
 from dsenv.training.modules import ForwardFacts, fresh_model
 from dsenv.training.optim import StackedOptimizer, make_optimizer
 from dsenv.training.stacked import stacked_forward
@@ -46,6 +48,9 @@ class StackedReplicas(Replicas):
         optimizer = make_optimizer(task.recipe, self._parameters.values(), stacked=True)
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
+        self._graphs = StepGraphs()
+        self._can_capture = device.type == "cuda" and not by_vmap and task.loss is None
+        """Whether a step is made of known operations, none of which waits."""
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
         model = fresh_model(self.task, seed, width)
@@ -88,35 +93,43 @@ class StackedReplicas(Replicas):
         sizes: Sequence[int],
         lr: Tensor,
     ) -> ModelOutputs:
+        # What decides the sequence of operations: whether batches are padded, and whether some are empty
+        inputs = [samples, labels, weight, lr]
+        if any(size != labels.shape[1] for size in sizes):
+            is_on_gpu = self.device.type == "cuda"  # a copy from pinned memory does not wait
+            inputs.append(torch.tensor(sizes, pin_memory=is_on_gpu).to(self.device, non_blocking=True))
+        step = partial(self._step, all_step=min(sizes) > 0)
+        kind = (min(sizes) > 0, self.features_wanted)
+        found = self._graphs.call(kind, step, inputs) if self._can_capture else step(*inputs)
+
+        loss, logits, features = found
+        assert loss is not None
+        return ModelOutputs(index, labels, loss, logits, features)
+
+    def _step(
+        self,
+        samples: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        lr: Tensor,
+        size: Tensor | None = None,
+        *,
+        all_step: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One step in all replicas, or in those whose `size` (K,) is not 0: losses, logits and features."""
         # Forward and backward of all replicas at once; what is frozen or unused gets no gradient
         self._model.train()
         trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
         logits, features = self._forward(samples)
         loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-        objective, active = self._objective(loss, weight, sizes)
-        gradients = torch.autograd.grad(objective, trained, allow_unused=True)
+        gradients = torch.autograd.grad(_objective(loss, weight, size), trained, allow_unused=True)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
 
-        # The step, in those whose batch is not empty
-        self._optimizer.lr_K, self._optimizer.active_K = lr, active
+        self._optimizer.lr_K = lr
+        self._optimizer.active_K = None if size is None or all_step else size > 0
         self._optimizer.step()
-
-        seen = None if features is None else features.detach()
-        return ModelOutputs(index, labels, loss.detach(), logits.detach(), seen)
-
-    def _objective(self, loss: Tensor, weight: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Sum over replicas of the weighted mean loss of their batches, and which replicas take the step."""
-        batch = loss.shape[1]
-        if all(size == batch for size in sizes):
-            return (loss * weight).sum() / batch, None
-
-        # Padding counts neither in a sum nor in the size that divides it
-        is_on_gpu = self.device.type == "cuda"  # a copy from pinned memory does not wait
-        size = torch.tensor(sizes, pin_memory=is_on_gpu).to(self.device, non_blocking=True)
-        is_sample = torch.arange(batch, device=self.device) < size[:, None]
-        weighted = torch.where(is_sample, loss * weight, torch.zeros_like(loss)).sum(1)
-        return (weighted / size.clamp(min=1)).sum(), None if min(sizes) > 0 else size > 0
+        return loss.detach(), logits.detach(), None if features is None else features.detach()
 
     @torch.no_grad()
     def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -146,9 +159,21 @@ class StackedReplicas(Replicas):
         found = {name: fitted(name, saved[name], value) for name, value in own.items()}
 
         self._optimizer.load_state_dict(cloned(state["optimizer"]))
+        self._graphs.forget()
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(found[name])
+
+
+def _objective(loss: Tensor, weight: Tensor, size: Tensor | None) -> Tensor:
+    """Sum over replicas of the weighted mean loss (K, B) of their batches; of `size` (K,), or all of B."""
+    if size is None:
+        return (loss * weight).sum() / loss.shape[1]
+
+    # Padding counts neither in a sum nor in the size that divides it
+    is_sample = torch.arange(loss.shape[1], device=loss.device) < size[:, None]
+    weighted = torch.where(is_sample, loss * weight, torch.zeros_like(loss)).sum(1)
+    return (weighted / size.clamp(min=1)).sum()
 
 
 def _places(model: nn.Module) -> dict[str, str]:

@@ -211,7 +211,7 @@ def test_beta_policy_saves_and_loads(tmp_path):
     model = SB3Agent("A2C", "BetaPolicy", hyperparameters=SHORT["A2C"]).build(env, 0)
     model.learn(128)
     model.save(tmp_path / "model.zip")
-    loaded = A2C.load(tmp_path / "model.zip", env)
+    loaded = A2C.load(tmp_path / "model.zip", env, device="cpu")
     observation = np.ones((2, 3), np.float32)
     wanted, _ = model.predict(observation, deterministic=True)
     assert np.array_equal(loaded.predict(observation, deterministic=True)[0], wanted)

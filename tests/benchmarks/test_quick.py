@@ -6,6 +6,7 @@ They run in this process, as scripts do, so that torch and SB3 are imported once
 import importlib
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dsenv.tasks.models import small_cnn
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("env_speed", "overhead", "pipeline", "suspects", "time_to_accuracy")
+SCRIPTS = ("env_speed", "gpu_shares", "overhead", "pipeline", "suspects", "time_to_accuracy")
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +39,8 @@ def test_a_quick_run_prints_one_table_and_writes_its_figures(script, tmp_path, m
         command += ["--start-method", "fork", "--models", "MLP 64-64-10"]
     monkeypatch.setattr(sys, "argv", command)
     module = importlib.import_module(script)
-    if script == "overhead":  # two steps of the large network would take longer than all else together
-        monkeypatch.setattr(module, "resnet18", module.small_cnn)
+    if script in ("overhead", "gpu_shares"):  # two steps of the large network would take longest of all
+        monkeypatch.setattr(module, "resnet18", small_cnn)
     module.main()
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if line.startswith("|")]
@@ -47,6 +50,19 @@ def test_a_quick_run_prints_one_table_and_writes_its_figures(script, tmp_path, m
     written = json.loads(figures.read_text())
     assert len(written["rows"]) == len(table) - 2
     assert {"date", "cpu", "cores", "device", "torch"} <= set(written["facts"])
+
+
+@pytest.mark.fast
+def test_the_command_for_a_gpu_asks_for_what_there_is(monkeypatch, capsys):
+    text = (FOLDER / "gpu.sh").read_text().replace("\\\n", " ")
+    calls = re.findall(r"benchmarks/(\w+)\.py (.*)", text)
+    assert len(calls) == 5
+    for script, arguments in calls:
+        monkeypatch.setattr(sys, "argv", [script, "--help"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+        known = capsys.readouterr().out
+        assert all(f"{option} " in known for option in re.findall(r"--[a-z-]+", arguments)), script
 
 
 @pytest.mark.fast

@@ -75,7 +75,7 @@ def test_a_look_is_what_the_model_says_now():
     out = session.trainer.score_candidates(index)
     labels = out.labels
     torch.testing.assert_close(look.loss, out.loss)
-    confidence = out.logits.softmax(-1).gather(2, labels[..., None])[0, :, 0]
+    confidence = out.logits.softmax(-1).gather(2, labels[..., None])[0, :, 0].cpu()
     shown = observation[-32 * 32 :].reshape(32, 32)
     names = env.observation_names[-32 * 32 :][:32]
     column = names.index("candidate 0: confidence in the label")
@@ -95,7 +95,7 @@ def test_strength_reaches_the_pixels_of_its_bin():
 
     only(env).trainer.replicas.step = watch
     plain = only(env).trainer.split("train")
-    stored = plain.gather(torch.arange(plain.size)).flatten(1)
+    stored = plain.gather(torch.arange(plain.size, device=plain.images.device)).flatten(1)
     changed = []
     for strength in (0.0, 1.0):
         seen.clear()

@@ -123,9 +123,9 @@ def test_sada_strengths_move_after_its_warm_up():
     )
     run(env)
     controller = only(env).controllers[0]
-    index = torch.arange(200)
     signals = only(env).trainer.signals.of_replica(0)
-    strengths = controller.strengths(signals, index, torch.Generator().manual_seed(0))
+    index = torch.arange(200, device=signals.device)
+    strengths = controller.strengths(signals, index, torch.Generator(signals.device).manual_seed(0))
     assert 0 <= float(strengths.min()) < float(strengths.max()) <= 1
 
 

@@ -183,7 +183,8 @@ def test_without_trust_no_clean_label_is_seen_in_training():
         given, clean = trainer._labels_of("validation")[0], trainer.split("validation").labels
         assert int((given != clean).sum()) == 50
         info = env.step(noughts(env))[4]
-        logits = trainer.replicas.predict(trainer.split("validation").gather(torch.arange(100))[None])[0][0]
+        places = torch.arange(100, device=given.device)
+        logits = trainer.replicas.predict(trainer.split("validation").gather(places)[None])[0][0]
         right = float((logits.argmax(1) == given).float().mean())
         assert info["val_accuracy"] == pytest.approx(right, abs=0.011)  # one of 100 samples
         assert torch.equal(trainer.scoring_pass("validation")[0].labels, given)
@@ -191,7 +192,8 @@ def test_without_trust_no_clean_label_is_seen_in_training():
     observed = env.episodes.observe()[0][names.index("validation accuracy")]
     assert observed == pytest.approx(info["val_accuracy"])
     test = trainer.split("test")
-    logits = trainer.replicas.predict(test.gather(torch.arange(200))[None])[0][0]
+    places = torch.arange(200, device=test.labels.device)
+    logits = trainer.replicas.predict(test.gather(places)[None])[0][0]
     right = float((logits.argmax(1) == test.labels).float().mean())
     assert float(trainer.evaluate("test").accuracy) == pytest.approx(right, abs=0.006)  # one of 200 samples
 

@@ -113,7 +113,7 @@ def test_every_controller_goes_on_bit_for_bit(name):
 OTHERS = {
     "loop form": {"trainer": {"form": "loop"}},
     "vmap form": {"trainer": {"form": "vmap"}},
-    "threads": {"trainer": {"form": "loop", "threads": 2}},
+    "threads": {"trainer": {"form": "loop", "threads": 2}, "device": "cpu"},
     "adamw": {"task": {"recipe": {"optimizer": "adamw", "lr": 0.01}}},
     "batch norm": {"task": {"model": {"name": "small_cnn", "width": 8}}},
     "contexts": {"context": {"label_noise": [0.0, 0.4], "width": {"choices": [0.5, 1.0]}, "lr": [0.5, 2.0]}},
@@ -318,8 +318,8 @@ class Counting(Selector):
 
     def select(self, signals, count, generator):
         self.calls += 1
-        index = (torch.arange(count) + self.calls) % signals.size
-        return Selection(index, torch.ones(count))
+        index = (torch.arange(count, device=signals.device) + self.calls) % signals.size
+        return Selection(index, torch.ones_like(index, dtype=torch.float32))
 
 
 class Saving(Counting):

@@ -82,7 +82,7 @@ def test_the_context_is_drawn_in_its_range_and_can_be_set():
     assert 0 <= min(drawn) < 0.2 < 0.4 < max(drawn) <= 0.6
     _, info = env.reset(seed=0, options={"context": {"label_noise": 0.45}})
     assert info["label_noise"] == 0.45
-    wrong = only(env).trainer.labels[0] != only(env).task.dataset.train.labels
+    wrong = only(env).trainer.labels[0].cpu() != only(env).task.dataset.train.labels
     assert int(wrong.sum()) == round(0.45 * 200)
 
 
@@ -91,15 +91,15 @@ def test_imbalance_and_subset_shape_the_pool():
     context = {"label_noise": 0.5, "imbalance": 0.2, "subset": 0.5}
     env = dsenv.load("envs", "Tiny-Curriculum-v0", context=context)
     env.reset(seed=0)
-    pool = only(env).state.pool[0]
+    pool = only(env).state.pool[0].cpu()
     members = int(pool.sum())
     assert members < 80
     sizes = torch.bincount(only(env).task.dataset.train.labels[pool], minlength=10)
     assert sizes[:3].sum() > 2 * sizes[-3:].sum()
     _, _, _, _, info = env.step(noughts(env))
     assert info["samples_used"] == round(4 * members * 0.5 / 4)
-    assert not only(env).trainer.signals.seen[0][~pool].any()
-    wrong = (only(env).trainer.labels[0] != only(env).task.dataset.train.labels)[pool]
+    assert not only(env).trainer.signals.seen[0].cpu()[~pool].any()
+    wrong = (only(env).trainer.labels[0].cpu() != only(env).task.dataset.train.labels)[pool]
     assert int(wrong.sum()) == round(0.5 * members)
 
 
@@ -259,7 +259,7 @@ def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_
         env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=added)
         context = {"label_noise": 0.5, "subset": 0.5, "imbalance": 0.5}
         env.reset(seed=0, options={"context": context})
-        given.append((only(env).trainer.labels[0], only(env).state.pool[0]))
+        given.append((only(env).trainer.labels[0].cpu(), only(env).state.pool[0].cpu()))
         clean = only(env).task.dataset.train.labels
     (alone, alone_pool), (joined, joined_pool) = given
     assert torch.equal(joined[200:], clean[200:]) and joined_pool[200:].all()

@@ -92,8 +92,9 @@ class Loop:
 
     def accuracy(self, split: Any = (DATA.test.images, DATA.test.labels)) -> float:
         with torch.no_grad():
-            logits = self.forward.model(scale(split[0]))
-        return float((logits.argmax(1) == split[1]).float().mean())
+            images, labels = (part.to(self.plan.signals.device) for part in split)
+            logits = self.forward.model(scale(images))
+        return float((logits.argmax(1) == labels).float().mean())
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"model": self.forward.model, "optimizer": self.optimizer, "scheduler": self.scheduler}

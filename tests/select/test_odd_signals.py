@@ -53,7 +53,8 @@ def check_all_counts(name: str, size: int, kind: str, share: float) -> None:
 
     for epoch, count in enumerate((1, size, (size + 1) // 2, 1, size)):
         generator = torch.Generator().manual_seed(epoch)
-        found = checked(selector.select(signals, count, generator), selector, count, size)
+        found = selector.select(signals, count, generator)
+        found = checked(found, selector, count, size, signals.device)
         assert found.weight.isfinite().all()
 
         index = found.index[torch.isin(found.index, finite)]

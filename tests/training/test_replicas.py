@@ -188,6 +188,15 @@ def test_the_choice_of_form():
     assert choose_form(cnn, 32, cuda) == "stacked"
     assert choose_form(own, 32, cuda) == "vmap"
     assert choose_form(norm, 32, cuda) == choose_form(mlp_, 1, CPU) == "loop"
+    assert choose_form(mlp_, 1, cuda) == choose_form(cnn, 1, cuda) == "stacked"
+    assert choose_form(norm, 1, cuda) == choose_form(own, 1, cuda) == "loop"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("settings", "form"), [({}, "stacked"), ({"channels_last": True}, "loop")])
+def test_one_replica_on_a_gpu_is_stacked_unless_a_setting_is_for_modules(settings, form):
+    task = images_task(MODELS["cnn"])
+    assert make_replicas(task, 1, torch.device("cuda"), **settings).form == form
 
 
 def test_bf16_and_channels_last_train():
