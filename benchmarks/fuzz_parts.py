@@ -329,7 +329,7 @@ def rewards(rng: Rng, folder: Path) -> Case:
 
 SHARP = number(0.1, 50.0, [0, -1, 1e9])
 CONTROL_TABLES: Mapping[str, Table] = {
-    "curriculum": {"sharpness": SHARP},
+    "curriculum": {"sharpness": SHARP, "trim": flag()},
     "mask": {
         "candidates": whole(8, 64),
         "rescore": flag(),
@@ -343,6 +343,7 @@ CONTROL_TABLES: Mapping[str, Table] = {
         "minimum": SHARE,
         "stability_bins": or_none(whole(1, 12)),
         "strength": flag(),
+        "trim": flag(),
     },
     "rule": {},
 }

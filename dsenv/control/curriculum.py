@@ -13,7 +13,8 @@ from dsenv.errors import check_flag, check_number
 
 MOST_SHARP = 10_000
 MOST_TRIM = 2.0
-LAST, APART = -1e4, 50.0  # log weight of the first trimmed sample, drawn where nothing else is left; and on
+LAST = -2.0 * MOST_SHARP  # log weight of the first trimmed sample, drawn where nothing else is left
+APART = 50.0  # and of the next ones, so far below each other that they come in their order
 
 
 class CurriculumControl(Control):

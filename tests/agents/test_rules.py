@@ -30,7 +30,7 @@ def test_predict_takes_one_observation_or_many():
     observation, _ = env.reset(seed=0)
     one, state = agent.predict(observation)
     many, _ = agent.predict(np.stack([observation] * 3))
-    assert state is None and one.shape == (5,) and many.shape == (3, 5)
+    assert state is None and one.shape == (env.control.size,) and many.shape == (3, env.control.size)
     assert env.action_space.contains(one)
 
 

@@ -143,7 +143,7 @@ def test_the_end_of_a_training_is_not_bootstrapped():
     env.seed(0)
     env.reset()
     for _ in range(4):
-        env.step_async(np.zeros((4, 5), np.float32))
+        env.step_async(np.zeros((4, *env.action_space.shape), np.float32))
         observation, reward, done, infos = env.step_wait()
     assert done.all() and reward.dtype == np.float32
     for k in range(4):
@@ -158,7 +158,7 @@ def test_episode_returns_add_up():
     env.reset()
     total = np.zeros(4)
     for _ in range(4):
-        env.step_async(np.zeros((4, 5), np.float32))
+        env.step_async(np.zeros((4, *env.action_space.shape), np.float32))
         _, reward, _, infos = env.step_wait()
         total += reward
     assert [info["episode"]["r"] for info in infos] == pytest.approx(total.tolist(), abs=1e-5)

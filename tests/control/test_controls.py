@@ -12,12 +12,13 @@ pytestmark = pytest.mark.fast
 
 K, N, B, M = 3, 40, 5, 8
 ANSWERS = {
-    "curriculum": {"log_weight": np.array([-5.0, -1.0, 0.0, 2.0, 5.0])},
+    "curriculum": {"log_weight": np.array([-5.0, -1.0, 0.0, 2.0, 5.0]), "trim": np.array([1.5])},
     "ratio": {"ratio": np.array([0.3])},
     "strength": {"strength": np.array([0.0, 0.25, 0.5, 0.75, 1.0])},
     "mask": {"score": np.linspace(-1, 1, M)},
     "joint": {
         "log_weight": np.array([5.0, 0.0, 0.0, 0.0, -5.0]),
+        "trim": np.array([0.25]),
         "ratio": np.array([0.8]),
         "strength": np.array([1.0, 0.5, 0.5, 0.5, 0.0]),
     },
@@ -81,6 +82,14 @@ def test_a_wrong_answer_is_refused_by_name():
         build("joint").encode(strength=[0.1, 0.2])
     with pytest.raises(ValueError, match="Did you mean 'ratio'"):
         build("joint").encode(ration=0.5)
+    for name in ("curriculum", "joint"):
+        for factor in (-0.5, 2.5):
+            with pytest.raises(ValueError, match=rf"trim must be from 0 to 2, got {factor}"):
+                build(name).encode(trim=factor)
+    with pytest.raises(ValueError, match="does not trim: build it with trim = true, or leave trim out"):
+        build("curriculum", trim=False).encode(trim=1.0)
+    with pytest.raises(ValueError, match="no answer called 'trim'"):
+        build("joint", trim=False).encode(trim=1.0)
 
 
 def test_strengths_go_to_the_samples_of_their_bin():
@@ -97,7 +106,7 @@ def test_joint_answers_as_its_parts_do():
     decision = control.decide(actions, now)
     for name in ("curriculum", "ratio", "strength"):
         part = build(name)
-        where = control.slices[part.answer]
+        where = np.concatenate([np.arange(control.size)[control.slices[answer]] for answer in part.slices])
         alone = part.decide(actions[:, where], now)
         for answer in ("counts", "log_weight", "strength"):
             value = getattr(alone, answer)
@@ -110,13 +119,14 @@ def test_joint_answers_as_its_parts_do():
 
 def test_joint_takes_its_settings_from_its_parts():
     control = build("joint", stability_bins=3, minimum=0.2)
-    assert (control.stability_bins, control.minimum, control.size) == (3, 0.2, B + 1 + 3)
+    assert (control.stability_bins, control.minimum, control.size) == (3, 0.2, B + 1 + 1 + 3)
     assert build("joint", strength=False).stability_bins == 0
+    assert build("joint", trim=False).size == B + 1 + B
 
 
 def test_joint_without_strength_leaves_augmentation_alone():
     control = build("joint", strength=False)
-    assert list(control.slices) == ["log_weight", "ratio"] and not control.decides_how_strong
+    assert list(control.slices) == ["log_weight", "trim", "ratio"] and not control.decides_how_strong
     assert control.decide(np.zeros((K, control.size), np.float32), situation()).strength is None
 
 
@@ -176,9 +186,12 @@ def test_sets_that_cannot_be_learned_from_are_refused(candidates):
 
 
 def test_choices_of_discrete_actions():
-    curriculum = make_control("curriculum", 3, 0.5).choices().tolist()
     runs = ["100", "110", "111", "010", "011", "001"]  # neighbouring bins at 1, the others at -1
-    assert curriculum == [[2.0 * int(digit) - 1 for digit in run] for run in runs]
+    weights = [[2.0 * int(digit) - 1 for digit in run] for run in runs]
+    plain = make_control({"name": "curriculum", "trim": False}, 3, 0.5)
+    assert plain.choices().tolist() == weights
+    rule = [0.0, 0.0, 0.0, 0.0]  # and the rule `trim`
+    assert make_control("curriculum", 3, 0.5).choices().tolist() == [[*row, -1.0] for row in weights] + [rule]
     assert make_control("ratio", 3, 0.5).choices().tolist() == np.linspace(-1, 1, 9)[:, None].tolist()
     strength = make_control("strength", 3, 0.5).choices()
     np.testing.assert_allclose(strength[:6], np.repeat([[-1], [-0.6], [-0.2], [0.2], [0.6], [1]], 3, 1))
@@ -195,13 +208,14 @@ def test_choices_of_discrete_actions():
 
 
 def test_what_is_not_said_is_neutral():
-    assert build("curriculum").encode().tolist() == [0] * B
+    assert build("curriculum").encode().tolist() == [0] * B + [-1]  # nothing is trimmed
+    assert build("curriculum", trim=False).encode().tolist() == [0] * B
     assert build("ratio").decode(build("ratio").encode()[None])["ratio"].item() == pytest.approx(0.5)
     assert build("strength").encode().tolist() == [-1] * B  # no augmentation
     assert build("mask").encode().tolist() == [0] * M
     assert build("rule").encode().tolist() == [0] == build("rule").decode(np.zeros((1, 1)))["ignored"][0]
     joint = build("joint").encode(ratio=0.8)
-    np.testing.assert_allclose(joint, [0] * B + [2 * 0.7 / 0.9 - 1] + [-1] * B, rtol=1e-6)
+    np.testing.assert_allclose(joint, [0] * B + [-1] + [2 * 0.7 / 0.9 - 1] + [-1] * B, rtol=1e-6)
     with pytest.raises(ValueError, match=r"score must be from -1 to 1, got 1\.5"):
         build("mask").encode(score=1.5)
 
@@ -223,7 +237,12 @@ def test_the_smallest_ratio_of_masks():
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("mask", {"minimum": 0}), ("joint", {"stability_bins": 1.5, "strength": False})],
+    [
+        ("mask", {"minimum": 0}),
+        ("joint", {"stability_bins": 1.5, "strength": False}),
+        ("joint", {"trim": "no"}),
+        ("curriculum", {"trim": 1.5}),
+    ],
 )
 def test_a_setting_is_checked_where_it_has_no_effect_too(name, settings):
     with pytest.raises(ValueError, match=f"control.{next(iter(settings))} must be"):

@@ -9,6 +9,7 @@ from dsenv.control.observation import CANDIDATE_FEATURES, describe
 from dsenv.control.state import MEASURED, Candidates, CandidateScores, TrainingState, stability_bins
 from dsenv.signals import SampleSignals
 from dsenv.volume.budget import Budget
+from tests.sessions import noughts
 
 K, N, C = 2, 12, 4
 
@@ -133,7 +134,7 @@ def test_hidden_validation_shows_as_zero():
     where = [names.index("validation accuracy"), names.index("gain in validation accuracy, times 5")]
     for env in (hidden, open_):
         env.reset(seed=0)
-    steps = [env.step(np.zeros(5, np.float32)) for env in (hidden, open_)]
+    steps = [env.step(noughts(env)) for env in (hidden, open_)]
     assert not steps[0][0][where].any() and steps[1][0][where].any()
     rest = np.delete(np.arange(len(names)), where)
     np.testing.assert_array_equal(steps[0][0][rest], steps[1][0][rest])

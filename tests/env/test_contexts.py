@@ -10,7 +10,7 @@ from dsenv.env.context import Context, realise
 from dsenv.env.context_space import ContextSpace
 from dsenv.evaluation.compare import contexts_of
 from dsenv.evaluation.labels import context_label
-from tests.sessions import only
+from tests.sessions import noughts, only
 
 ENV = "Tiny-Curriculum-v0"
 
@@ -163,7 +163,7 @@ def test_the_learning_rate_is_that_of_each_environment():
     torch.testing.assert_close(rates[:, 2], float(info["lr"][2]) * rates[:, 0])
     single = dsenv.load("envs", ENV)
     single.reset(seed=1, options={"context": {"lr": 0.25}})
-    action = np.zeros((3, 5), np.float32)
+    action = noughts(envs)
     loss = envs.step(action)[4]["train_loss"][1]
     assert single.step(action[0])[4]["train_loss"] != pytest.approx(0)
     alone = load_vector(ENV, 1, context={"lr": [0.1, 10.0]})
@@ -176,7 +176,7 @@ def test_a_narrow_environment_equals_one_with_the_narrow_model():
     envs.reset(seed=0, options={"context": [{"width": 1.0}, {"width": 0.25}]})
     narrow = dsenv.load("envs", ENV, task={"model": {"hidden": [4]}}, context={"width": 1.0})
     narrow.reset(seed=1)
-    action = np.zeros((2, 5), np.float32)
+    action = noughts(envs)
     for _ in range(4):
         info, own = envs.step(action)[4], narrow.step(action[0])[4]
         assert info["train_loss"][1] == pytest.approx(own["train_loss"], abs=1e-4)
@@ -193,7 +193,7 @@ def test_models_without_narrow_forms_show_before_training():
 def test_a_restored_state_keeps_width_and_learning_rate():
     env = dsenv.load("envs", ENV, context={"width": [0.3, 0.9], "lr": [0.5, 2.0], "pair_flip": [0.0, 0.4]})
     env.reset(seed=0)
-    action = np.zeros(5, np.float32)
+    action = noughts(env)
     env.step(action)
     state, ends = env.save_state(), []
     for _ in range(2):

@@ -9,6 +9,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import dsenv
+from tests.sessions import noughts
 
 SMALL_DATA = {"task": {"dataset": {"train": 64, "validation": 32, "test": 40}}}
 SMALL_DIGITS = {"task": {"dataset": {"train": 200, "validation": 60, "test": 100}}}
@@ -58,7 +59,7 @@ def test_the_residual_network_of_cifar_trains(data_folder):
     env = gymnasium.make("dsenv/CIFAR10-Curriculum-v0", **settings).unwrapped
     env.reset(seed=0)
     before = env.episodes.sessions()[0].trainer.replicas.parameters_of(0)
-    observation, _, terminated, _, info = env.step(np.zeros(5, np.float32))
+    observation, _, terminated, _, info = env.step(noughts(env))
     assert env.observation_space.contains(observation) and not terminated
     assert np.isfinite(info["train_loss"]) and info["samples_used"] == 4
     after = env.episodes.sessions()[0].trainer.replicas.parameters_of(0)

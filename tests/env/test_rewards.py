@@ -12,7 +12,7 @@ from dsenv.env.rewards.composite import CompositeReward, upper_quantile
 from dsenv.select.data_agent_reward import adaptive_weight
 from dsenv.signals import SampleSignals
 from dsenv.training.trainer import Score
-from tests.sessions import only
+from tests.sessions import noughts, only
 
 CLEAN, RANDOM, WRONG = -1e3, 0.0, 1e3  # log weight of a sample whose label is wrong
 SIGN_TESTS = {
@@ -182,7 +182,7 @@ def test_without_trust_no_clean_label_is_seen_in_training():
         env.reset(seed=seed, options={"context": {"label_noise": 0.5, "subset": 0.5, "imbalance": 0.5}})
         given, clean = trainer._labels_of("validation")[0], trainer.split("validation").labels
         assert int((given != clean).sum()) == 50
-        info = env.step(np.zeros(5, np.float32))[4]
+        info = env.step(noughts(env))[4]
         logits = trainer.replicas.predict(trainer.split("validation").gather(torch.arange(100))[None])[0][0]
         right = float((logits.argmax(1) == given).float().mean())
         assert info["val_accuracy"] == pytest.approx(right, abs=0.011)  # one of 100 samples
@@ -202,7 +202,7 @@ def test_episodes_train_alike_whether_the_validation_labels_are_trusted_or_not()
         env = dsenv.load("envs", "Tiny-Curriculum-v0", trusted_validation=trusted)
         env.reset(seed=4)
         for _ in range(4):
-            env.step(np.zeros(5, np.float32))
+            env.step(noughts(env))
         ends.append(only(env).trainer.replicas.parameters_of(0))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
@@ -214,7 +214,7 @@ def test_episodes_train_alike_whether_the_validation_labels_are_trusted_or_not()
 def test_a_restored_state_pays_the_same(settings):
     env = dsenv.load("envs", "Tiny-Curriculum-v0", **settings)
     env.reset(seed=0)
-    action = np.zeros(5, np.float32)
+    action = noughts(env)
     env.step(action)
     state = env.save_state()
     paid = []

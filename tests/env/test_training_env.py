@@ -5,7 +5,7 @@ import torch
 
 import dsenv
 from dsenv.catalogue import load_vector
-from tests.sessions import only
+from tests.sessions import noughts, only
 
 TINY = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
 
@@ -62,7 +62,7 @@ def test_a_training_ends_by_termination_with_its_budget_spent():
     end = seen[-1][2]
     assert end["samples_used"] == 4 * 200 * 0.5 and end["budget_left"] == 0
     with pytest.raises(RuntimeError, match=r"call reset\(\)"):
-        env.step(np.zeros(5, np.float32))
+        env.step(noughts(env))
 
 
 @pytest.mark.fast
@@ -96,7 +96,7 @@ def test_imbalance_and_subset_shape_the_pool():
     assert members < 80
     sizes = torch.bincount(only(env).task.dataset.train.labels[pool], minlength=10)
     assert sizes[:3].sum() > 2 * sizes[-3:].sum()
-    _, _, _, _, info = env.step(np.zeros(5, np.float32))
+    _, _, _, _, info = env.step(noughts(env))
     assert info["samples_used"] == round(4 * members * 0.5 / 4)
     assert not only(env).trainer.signals.seen[0][~pool].any()
     wrong = (only(env).trainer.labels[0] != only(env).task.dataset.train.labels)[pool]
@@ -107,15 +107,15 @@ def test_imbalance_and_subset_shape_the_pool():
 def test_the_curriculum_action_says_from_which_bins_samples_come():
     env = dsenv.load("envs", "Tiny-Curriculum-v0")
     env.reset(seed=0)
-    env.step(np.zeros(5, np.float32))
+    env.step(noughts(env))
     bins = only(env).state.bins[0]
     for chosen in range(5):
         env.reset(seed=0)
-        env.step(np.zeros(5, np.float32))
+        env.step(noughts(env))
         assert torch.equal(only(env).state.bins[0], bins)
-        action = -np.ones(5, np.float32)
-        action[chosen] = 1
-        _, _, _, _, info = env.step(action)
+        log_weight = np.full(5, -5.0)
+        log_weight[chosen] = 5
+        _, _, _, _, info = env.step(env.control.encode(log_weight=log_weight))
         assert info["selected_bins"].sum() == pytest.approx(1)
         assert info["selected_bins"][chosen] >= 0.39  # all 40 of the bin among the 100 chosen
 
@@ -125,7 +125,7 @@ def test_bin_zero_holds_the_smallest_losses():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", rank_by="loss")
     env.reset(seed=0)
     for _ in range(3):
-        env.step(np.zeros(5, np.float32))
+        env.step(noughts(env))
     loss, bins = only(env).trainer.signals.loss[0], only(env).state.bins[0]
     means = [float(loss[bins == b].mean()) for b in range(5)]
     assert means == sorted(means)
@@ -170,10 +170,10 @@ def test_discrete_choices_stand_for_actions():
     box = dsenv.load("envs", "Tiny-Curriculum-v0")
     discrete = dsenv.load("envs", "Tiny-Curriculum-v0", actions="discrete")
     choices = discrete.control.choices()
-    assert discrete.action_space.n == len(choices) == 15
+    assert discrete.action_space.n == len(choices) == 15 + 1  # every run of bins, and the rule trim
     for env in (box, discrete):
         env.reset(seed=1)
-    for choice in (3, 14):
+    for choice in (3, 14, 15):
         one = box.step(choices[choice])
         other = discrete.step(choice)
         np.testing.assert_array_equal(one[0], other[0])
@@ -185,7 +185,7 @@ def test_divergence_ends_the_episode_with_a_penalty_and_says_so():
     env.reset(seed=0)
     terminated, steps = False, 0
     while not terminated:
-        observation, reward, terminated, _, info = env.step(np.zeros(5, np.float32))
+        observation, reward, terminated, _, info = env.step(noughts(env))
         steps += 1
     assert steps < 4 and info["diverged"] and reward == -10
     assert env.observation_space.contains(observation)
@@ -195,11 +195,11 @@ def test_actions_beyond_the_box_are_clipped_and_nonsense_is_refused():
     one, other = (dsenv.load("envs", "Tiny-Curriculum-v0") for _ in range(2))
     for env in (one, other):
         env.reset(seed=0)
-    far = np.array([9, -9, 0, 0, 1], np.float32)
+    far = np.array([9, -9, 0, 0, 1, 3], np.float32)
     np.testing.assert_array_equal(one.step(far)[0], other.step(far.clip(-1, 1))[0])
     with pytest.raises(ValueError, match="an action is NaN"):
-        one.step(np.full(5, np.nan, np.float32))
-    with pytest.raises(ValueError, match=r"shape \(1, 5\), got \(1, 3\)"):
+        one.step(np.full(one.action_space.shape, np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"shape \(1, 6\), got \(1, 3\)"):
         one.step(np.zeros(3, np.float32))
 
 
@@ -250,7 +250,7 @@ def test_training_on_the_validation_split_is_the_named_control():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", ratio=1.0, train_on_validation=True)
     assert only(env).trainer.size == 300
     env.reset(seed=0)
-    assert env.step(np.zeros(5, np.float32))[4]["samples_used"] == 300
+    assert env.step(noughts(env))[4]["samples_used"] == 300
 
 
 def test_the_validation_labels_of_that_control_stay_clean_and_the_noise_is_that_of_all_data():

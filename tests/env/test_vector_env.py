@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode
 
 import dsenv
 from dsenv.catalogue import load_vector
-from tests.sessions import only
+from tests.sessions import noughts, only
 
 NAMES = [f"Tiny-{control}-v0" for control in ("Curriculum", "Ratio", "Mask", "Strength", "Joint")]
 
@@ -55,9 +55,9 @@ def test_next_step_resets_in_the_step_after_the_end():
     envs = vector()
     envs.reset(seed=0)
     for _ in range(4):
-        *_, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
+        *_, terminated, _, _ = envs.step(noughts(envs))
     assert terminated.all()
-    observation, reward, terminated, _, info = envs.step(np.ones((3, 5), np.float32))
+    observation, reward, terminated, _, info = envs.step(np.ones(envs.action_space.shape, np.float32))
     assert not terminated.any() and not reward.any()
     assert (observation[:, 0] == 0).all()  # progress
     assert (info["samples_used"] == 0).all()
@@ -67,16 +67,16 @@ def test_next_step_resets_in_the_step_after_the_end():
 def test_next_step_with_episodes_that_end_at_different_times():
     envs = vector(task={"recipe": {"lr": 0.1}})
     envs.reset(seed=0)
-    envs.step(np.zeros((3, 5), np.float32))
+    envs.step(noughts(envs))
     only(envs).trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
-    observation, reward, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
+    observation, reward, terminated, _, info = envs.step(noughts(envs))
     assert terminated.tolist() == [False, True, False] == info["diverged"].tolist()
     assert reward[1] == -10 and np.isfinite(observation).all()
-    observation, reward, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
+    observation, reward, terminated, _, info = envs.step(noughts(envs))
     assert not terminated.any()
     assert observation[:, 0].tolist() == pytest.approx([0.75, 0.0, 0.75])
     assert reward[1] == 0 and info["_val_accuracy"].tolist() == [True, False, True]
-    observation, _, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
+    observation, _, terminated, _, _ = envs.step(noughts(envs))
     assert terminated.tolist() == [True, False, True]
     assert only(envs).trainer.signals.seen[1].sum() == 100
 
@@ -86,7 +86,7 @@ def test_same_step_hands_over_the_end():
     envs = vector(autoreset_mode="SameStep")
     envs.reset(seed=0)
     for _ in range(4):
-        observation, _, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
+        observation, _, terminated, _, info = envs.step(noughts(envs))
     assert terminated.all() and (observation[:, 0] == 0).all()
     assert info["_final_obs"].all() and all(final[0] == 1 for final in info["final_obs"])
     assert (info["final_info"]["budget_left"] == 0).all() and (info["budget_left"] > 0).all()
@@ -95,9 +95,9 @@ def test_same_step_hands_over_the_end():
 def test_same_step_masks_what_the_new_episode_does_not_know_yet():
     envs = vector(autoreset_mode="SameStep")
     envs.reset(seed=0)
-    envs.step(np.zeros((3, 5), np.float32))
+    envs.step(noughts(envs))
     only(envs).trainer.replicas._parameters["1.weight"].data[1] = torch.nan  # the second diverges
-    *_, terminated, _, info = envs.step(np.zeros((3, 5), np.float32))
+    *_, terminated, _, info = envs.step(noughts(envs))
     assert terminated.tolist() == [False, True, False]
     assert info["_val_accuracy"].tolist() == [True, False, True] and info["_label_noise"].all()
     assert info["final_info"]["_val_accuracy"].tolist() == [False, True, False]
@@ -106,8 +106,9 @@ def test_same_step_masks_what_the_new_episode_does_not_know_yet():
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
 def test_a_step_before_the_first_reset_is_refused(mode):
+    envs = vector(autoreset_mode=mode)
     with pytest.raises(RuntimeError, match=r"call reset\(\) before step"):
-        vector(autoreset_mode=mode).step(np.zeros((3, 5), np.float32))
+        envs.step(noughts(envs))
 
 
 @pytest.mark.fast
@@ -115,10 +116,10 @@ def test_disabled_waits_for_a_reset_mask_and_finished_ones_stand_still():
     envs = vector(autoreset_mode="Disabled")
     envs.reset(seed=0)
     for _ in range(4):
-        envs.step(np.zeros((3, 5), np.float32))
+        envs.step(noughts(envs))
     before = only(envs).trainer.replicas.parameters_of(2)
     envs.reset(options={"reset_mask": np.array([True, False, False])})
-    _, reward, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
+    _, reward, terminated, _, _ = envs.step(noughts(envs))
     assert terminated.tolist() == [False, True, True] and not reward[1:].any()
     after = only(envs).trainer.replicas.parameters_of(2)
     assert all(torch.equal(before[name], value) for name, value in after.items())
@@ -161,7 +162,7 @@ def test_results_are_fresh_arrays():
     envs = vector()
     first, info = envs.reset(seed=0)
     kept, samples = first.copy(), info["samples_used"].copy()
-    envs.step(np.zeros((3, 5), np.float32))
+    envs.step(noughts(envs))
     np.testing.assert_array_equal(first, kept)
     np.testing.assert_array_equal(info["samples_used"], samples)
 
@@ -177,7 +178,7 @@ def test_stacked_environment_on_a_gpu():
     envs = vector(device="cuda")
     observation, _ = envs.reset(seed=0)
     for _ in range(4):
-        observation, reward, terminated, _, _ = envs.step(np.zeros((3, 5), np.float32))
+        observation, reward, terminated, _, _ = envs.step(noughts(envs))
     assert terminated.all() and np.isfinite(observation).all() and np.isfinite(reward).all()
 
 

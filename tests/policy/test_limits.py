@@ -169,7 +169,8 @@ def test_a_folder_is_no_policy(tmp_path):
 
 @pytest.mark.fast
 def test_observations_are_one_or_a_table():
-    policy, row = new_policy(), np.linspace(-1, 1, 53, dtype=np.float32)
+    policy = new_policy()
+    row = np.linspace(-1, 1, policy.card.observation["entries"], dtype=np.float32)
     for same in (row, torch.tensor(row), row.tolist(), row.astype(np.float64)):
         # the product of one row may end in other bits where the row lies otherwise in memory
         np.testing.assert_allclose(policy.predict(same)[0], policy.predict(row[None])[0][0], atol=1e-5)
@@ -179,7 +180,8 @@ def test_observations_are_one_or_a_table():
 
 
 def test_it_acts_the_same_within_autocast_and_for_other_floats():
-    policy, row = new_policy(), torch.linspace(-1, 1, 53)
+    policy = new_policy()
+    row = torch.linspace(-1, 1, policy.card.observation["entries"])
     expected = policy.actions(row[None])
     near = {"rtol": 1e-5, "atol": 1e-5}  # bfloat16 would be off by a hundred times as much
     with torch.autocast("cpu", torch.bfloat16):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import dsenv
-from dsenv.control.observation import VERSION
+from dsenv.control.observation import VERSION, feature_names
 from dsenv.policy import MlpNetwork, Policy, PolicyCard, storage
 from tests.policy.policies import ENVS, new_policy
 from tests.sessions import only
@@ -136,8 +136,8 @@ def test_a_foreign_card(card, match, path):
         ('activation = "tanh"', 'activation = "exec"', "no activation called 'exec'"),
         ('head = "gaussian"', 'head = "gausian"', "Did you mean 'gaussian'"),
         ('head = "gaussian"', 'head = "categorical"', "gives no box actions"),
-        ("outputs = 5", "outputs = 99999999999", "outputs must be a number from 1 to 65536"),
-        ("outputs = 5", "outputs = 6", r"has shape \(5,\), a network as the card describes it has \(6,\)"),
+        ("outputs = 6", "outputs = 99999999999", "outputs must be a number from 1 to 65536"),
+        ("outputs = 6", "outputs = 7", r"has shape \(6,\), a network as the card describes it has \(7,\)"),
         (
             f"version = {VERSION}",
             "version = 99",
@@ -222,10 +222,11 @@ def test_every_flipped_bit_is_noticed(path):
 
 
 def test_observations_of_another_length_are_refused():
-    with pytest.raises(
-        ValueError, match=r"observations of 53 entries \(control 'curriculum', 5 bins\), got 52"
-    ):
-        new_policy().predict(np.zeros((2, 52), np.float32))
+    policy = new_policy()
+    entries = len(feature_names(5, policy.control))
+    match = rf"observations of {entries} entries \(control 'curriculum', 5 bins\), got {entries - 1}"
+    with pytest.raises(ValueError, match=match):
+        policy.predict(np.zeros((2, entries - 1), np.float32))
 
 
 def test_an_unknown_control_cannot_be_written():
