@@ -80,9 +80,10 @@ def test_influence_variance_is_that_of_the_loss_changes():
     assert abs(float(signals.influence_variance) - variance) < 1e-5
 
 
-def features(shown, signals, bins=None):
-    bins = torch.zeros(K, N, dtype=torch.int64) if bins is None else bins
-    return describe(shown, signals, bins, 4, torch.full((K,), 4.0), 10)
+def features(shown, signals, left_out=None):
+    bins = torch.zeros(K, N, dtype=torch.int64)
+    left_out = torch.zeros(K, N, dtype=torch.bool) if left_out is None else left_out
+    return describe(shown, signals, bins, left_out, 4, torch.full((K,), 4.0), 10)
 
 
 @pytest.mark.fast
@@ -97,6 +98,11 @@ def test_candidates_are_described_sample_by_sample():
     assert named["never trained on"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
     torch.testing.assert_close(named["confidence in the label"][1], signals.confidence[1, 5:9])
     assert torch.equal(named["times trained on, t / (t + 4)"][0], torch.tensor([0.5, 0.0, 0.5, 0.0]))
+    left_out = torch.zeros(K, N, dtype=torch.bool)
+    left_out[0, [3, 11]] = left_out[1, 7] = True  # the last stands for the padding too, which is shown as 0
+    column = list(CANDIDATE_FEATURES).index("left out by the rule trim")
+    told = features(Candidates(index), signals, left_out)[..., column]
+    assert told.tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]] and not named["left out by the rule trim"].any()
     order = index.flip(1)
     torch.testing.assert_close(features(Candidates(order), signals), found.flip(1))  # sample by sample
 
@@ -120,7 +126,8 @@ def test_features_of_outliers_and_of_no_numbers_stay_in_the_range():
     loss[:, 3] = loss.flip(0)[:, 3]  # far above the others, and far below
     fresh = {name: torch.full((2, N), torch.nan) for name in ("confidence", "entropy", "margin", "correct")}
     bins, interval = torch.zeros(2, N, dtype=torch.int64), torch.ones(2)
-    found = describe(Candidates(index, CandidateScores(loss, fresh)), signals, bins, 4, interval, 10)
+    shown = Candidates(index, CandidateScores(loss, fresh))
+    found = describe(shown, signals, bins, bins > 0, 4, interval, 10)
     assert found[
         :, 3, list(CANDIDATE_FEATURES).index("loss, standardised among the candidates, over 3")
     ].tolist() == [1, -1]

@@ -20,7 +20,7 @@ from dsenv.volume.budget import Budget
 
 pytestmark = pytest.mark.fast
 
-K, N, CLASSES, BINS, STABILITY, SHOWN, EMBEDDING = 12, 19, 3, 4, 3, 8, 2
+K, N, CLASSES, BINS, STABILITY, SHOWN, EMBEDDING = 20, 24, 3, 4, 3, 8, 2
 INTERVALS, RATIO = 23, 0.37
 LOOKED_AT = ("loss", "confidence", "entropy", "margin", "correct")
 SETTINGS = {
@@ -46,7 +46,7 @@ def made_up_signals(rng, interval):
         "loss_rank": rng.random((K, N)),
         "confidence": rng.random((K, N)),
         "entropy": rng.random((K, N)),
-        "margin": rng.uniform(-1, 1, (K, N)),
+        "margin": rng.uniform(-1, 0.8, (K, N)),  # many labels seem wrong, so that some are left out
         "correct": rng.integers(0, 2, (K, N)),
         "times_trained": times,
         "last_step": np.where(times > 0, rng.integers(0, interval[:, None], (K, N)), -1),
@@ -64,6 +64,7 @@ def made_up(control, seed=0):
         "log_weight": rng.uniform(-5, 5, (K, BINS)),
         "ratio": rng.uniform(0.1, 1, K),
         "strength": rng.random((K, STABILITY)),
+        "trim": rng.uniform(0, 2, K),
     }
     look = {name: rng.uniform(0.1, 0.9, (K, SHOWN)) for name in LOOKED_AT} if control.rescores else {}
     return SimpleNamespace(
@@ -188,6 +189,30 @@ def shown(made, k, m, signal):
     return made.look[signal][k, m] if signal in made.look else made.signals[signal][k, made.index[k, m]]
 
 
+def estimated_rate(made, k):
+    """Of the seen samples with a margin beyond 0.5 and ten more that agree, those where it is negative."""
+    sure = [made.signals["margin"][k, n] for n in seen(made, k) if abs(made.signals["margin"][k, n]) > 0.5]
+    return sum(margin < 0 for margin in sure) / (len(sure) + 10)
+
+
+def share_sure(made, k):
+    margins = [made.signals["margin"][k, n] for n in seen(made, k)]
+    return sum(abs(margin) > 0.5 for margin in margins) / len(margins) if margins else 0.0
+
+
+def visits(made, k):
+    return float(made.signals["times_trained"][k, made.pool[k]].mean())
+
+
+def left_out(made, k, m):
+    """Whether so many of the largest losses as labels seem wrong hold this one."""
+    known = seen(made, k)
+    if estimated_rate(made, k) < 0.08 or visits(made, k) < 1.5:
+        return 0.0
+    number = int(np.float32(estimated_rate(made, k)) * np.float32(len(known)))
+    return float(made.index[k, m] in sorted(known, key=lambda n: -made.signals["loss"][k, n])[:number])
+
+
 def visited(made, k, m):
     return made.signals["times_trained"][k, made.index[k, m]] > 0
 
@@ -197,6 +222,7 @@ OF_CANDIDATES = {
     "never trained on": lambda s, k, m: float(not visited(s, k, m)),
     "loss rank at its last visit": lambda s, k, m: shown(s, k, m, "loss_rank"),
     "loss-rank bin, of all samples": lambda s, k, m: s.bins[k, s.index[k, m]] / (BINS - 1),
+    "left out by the rule trim": left_out,
     "loss, l / (l + log C)": lambda s, k, m: squashed(shown(s, k, m, "loss")),
     "loss, standardised among the candidates, over 3": shown_loss,
     "mean loss over visits, l / (l + log C)": lambda s, k, m: squashed(shown(s, k, m, "loss_ema")),
@@ -231,6 +257,9 @@ OF_TRAININGS = {
         quantile(s, k, "loss", q)
     ),
     "confidence of the seen samples, {number} % quantile": lambda s, k, q: quantile(s, k, "confidence", q),
+    "estimated share of wrong labels": estimated_rate,
+    "share of the seen samples with a margin beyond 0.5": share_sure,
+    "mean visits of a sample, v / (v + 4)": lambda s, k: (v := visits(s, k)) / (v + 4),
     "mean loss change of {kind} {number}, tanh(nats)": lambda s, k, kind, b: mean(
         s, k, kind, b, lambda n: math.tanh(s.signals["loss_change"][k, n])
     ),
@@ -248,6 +277,7 @@ OF_TRAININGS = {
     "last action: log weight of loss bin {number} / 5": lambda s, k, b: (
         s.answers["log_weight"][k, int(b)] / 5
     ),
+    "last action: trimmed over the estimated wrong labels, less 1": lambda s, k: s.answers["trim"][k] - 1,
     "last action: ratio of the interval, from 0.1 at -1 to 1 at 1": lambda s, k: (
         2 * (s.answers["ratio"][k] - 0.1) / 0.9 - 1
     ),

@@ -17,10 +17,6 @@ ENV = "Tiny-Datasets-v0"  # digits, breast_cancer and iris; wine is held out
 NAMES = ("digits", "breast_cancer", "wine", "iris")
 
 
-def noughts(env):
-    return noughts(env)
-
-
 def test_a_single_environment_draws_its_data_set_at_each_reset():
     env = dsenv.load("envs", ENV)
     found = [env.reset(seed=seed)[1]["dataset"] for seed in range(20)]
