@@ -83,7 +83,7 @@ def agents(rng: Rng, folder: Path) -> Case:
     if (needed := NEEDED.get(name)) and needed not in settings:
         settings[needed] = table[needed][0](rng)
     control = make_control("curriculum", 5, 0.5)
-    space = spaces.Box(-1, 1, (5,), np.float32)
+    space = spaces.Box(-1, 1, (control.size,), np.float32)
 
     def call() -> Any:
         agent = make(**settings)
@@ -101,7 +101,7 @@ def agents(rng: Rng, folder: Path) -> Case:
         if actions is None:
             numbers = {key: settings[key] for key in ("steps", "num_envs", "policy") if key in settings}
             return kept(agent, numbers)
-        is_right = actions.shape == (2, 5) and bool((np.abs(actions) <= 1 + 1e-6).all())
+        is_right = actions.shape == (2, control.size) and bool((np.abs(actions) <= 1 + 1e-6).all())
         return "" if is_right else f"actions {actions}"
 
     return Case(f"{name} {bad} {settings}", call, oracle, bad is None)

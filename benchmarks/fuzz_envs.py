@@ -96,7 +96,7 @@ SETTINGS: Mapping[str, Any] = {
     "interval": number(0.3, 1.0, [0, -1, 1.1]),
     "bins": whole(2, 9),
     "control": (
-        lambda rng: pick(rng, [*CONTROLS, "curriculum", {"name": "curriculum", "sharpness": 2.0}]),
+        lambda rng: pick(rng, [*CONTROLS, "curriculum", {"name": "curriculum", "trim": rng.random() < 0.5}]),
         lambda rng: pick(
             rng,
             [

@@ -32,7 +32,8 @@ def test_every_method_has_a_card_with_its_source():
 def test_the_observation_table_is_that_of_the_code():
     env = dsenv.load("envs", "Digits-Curriculum-v0")
     text = (DOCS / "environments.md").read_text()
-    assert f"O = {env.observation_space.shape[0]} with 5 bins and 5 action components" in text
+    entries, components = env.observation_space.shape[0], env.control.size
+    assert f"O = {entries} for `curriculum` with 5 bins, so {components} action components" in text
     for name in dsenv.names("envs"):
         assert f"dsenv/{name}" in text
 

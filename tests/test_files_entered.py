@@ -34,12 +34,12 @@ def files_entered(call):
     return sorted(found)
 
 
-def test_an_environment_step_enters_at_most_20_files():
+def test_an_environment_step_enters_at_most_22_files():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", device="cpu")
     env.reset(seed=0)
     found = files_entered(lambda: env.step(noughts(env)))
     assert {"env/session.py", "control/state.py"} <= set(found)
-    assert len(found) <= 20, found
+    assert len(found) <= 22, found
 
 
 def plan_of(**settings):

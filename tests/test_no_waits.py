@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from dsenv.augment import CONTROLLERS, FixedStrength
 from dsenv.control.registry import CONTROLS
+from dsenv.control.trimming import trimmed
 from dsenv.env.config import EnvConfig
 from dsenv.env.session import Session
 from dsenv.plan import DataPlan, FeatureForward
@@ -118,6 +119,17 @@ def train(device: torch.device, subset: float = 0.45, optimizer: str = "sgd", **
 @pytest.mark.parametrize("name", CONTROLS)
 def test_no_control_waits_within_a_training(either, name):
     train(either, control=part(name))
+
+
+def test_trimming_does_not_wait(device):
+    """It runs between intervals, where something may wait; this need not."""
+    session = train(device, control="curriculum")
+    state = session.state
+    state.signals.margin.fill_(-0.9)
+    state.signals.times_trained.fill_(3)
+    with watching("trimming"):
+        place = trimmed(state, torch.ones(2, device=device))
+    assert place.device == device and (place >= 0).any(1).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("name", all_of(SELECTORS))

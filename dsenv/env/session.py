@@ -205,7 +205,7 @@ class Session:
         # A fresh model, and everybody who keeps something of an episode.
         self.trainer.start(replica, model_seed, labels, own_validation, width=context.width, lr=context.lr)
         self.streams.seed(replica, stream_seed)
-        noise_rate = float((labels != dataset.train.labels)[pool].float().mean())
+        noise_rate = float((labels != self.task.dataset.train.labels)[pool].float().mean())
         self.stacked_selector.restart(replica, stream_seed, pool.to(self.device), noise_rate)
         self.candidate_sampler.restart(replica)
         if self.controllers is not None and self.augment is not None:

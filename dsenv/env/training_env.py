@@ -31,7 +31,9 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     **Action space**: Box(-1, 1, (A,), float32), by control:
 
     - "curriculum": component b is the log weight of loss-rank bin b over its sharpness (bin 0 holds the
-      smallest losses); samples are drawn without replacement.
+      smallest losses); samples are drawn without replacement. The last component says how many of the largest
+      losses are left out first: the estimated share of wrong labels times a factor from 0, at -1, to 2, at 1.
+      The action of zeros is the rule `trim`; with control.trim = false this component is not there.
     - "ratio": the one component is the share of the data to train on.
     - "mask": a score for each of M candidates that the observation shows; the best are trained on. With
       actions = "binary" it is MultiBinary(M), a yes or no for each.
@@ -43,7 +45,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
     "discrete" it is Discrete(n); `control.choices()` lists what each number stands for.
 
     **Observation space**: Box(-1, 1, (O,), float32): progress, budget, loss and confidence quantiles of the
-    training samples, what happened in each loss-rank bin, validation accuracy and the last action.
+    training samples, the estimated share of wrong labels, what happened in each loss-rank bin, validation
+    accuracy and the last action.
     `observation_names` lists every entry. Nothing in it depends on the size of data or model.
 
     **Reward**: ten times the gain in accuracy on the validation split, or what `reward` names:
@@ -70,8 +73,8 @@ class TrainingEnv(Described, Forkable, gymnasium.Env[Any, Any]):
         env = TrainingEnv(task=task, control="curriculum", ratio=0.5, intervals=4)
         observation, info = env.reset(seed=0, options={"context": {"label_noise": 0.4}})
         terminated = False
-        while not terminated:  # mostly small losses
-            action = np.array([1.0, 0.5, 0.0, -0.5, -1.0], dtype=np.float32)
+        while not terminated:  # mostly small losses, and none of the labels that seem wrong
+            action = np.array([1.0, 0.5, 0.0, -0.5, -1.0, 0.0], dtype=np.float32)
             observation, reward, terminated, truncated, info = env.step(action)
         print(info["val_accuracy"], info["wrong_labels"])
 

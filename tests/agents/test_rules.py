@@ -71,6 +71,18 @@ def test_the_even_rules_train_on_their_ratio(name, ratio, env_name):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("env_name", [ENV, "Tiny-Joint-v0"])
+@pytest.mark.parametrize("name", ["random", "all_data", "hard_first", "small_loss", "easy_first"])
+def test_a_rule_trims_nothing(name, env_name):
+    agent = dsenv.load("agents", name)
+    env = dsenv.load("envs", env_name, **agent.env)
+    action, _ = agent.bind(env.control, env.action_space).predict(env.reset(seed=0)[0])
+    assert env.control.decode(action[None])["trim"].item() == 0
+    fixed = FixedRule({"trim": 1.0}).bind(env.control, env.action_space).predict(env.reset(seed=0)[0])[0]
+    assert env.control.decode(fixed[None])["trim"].item() == 1
+
+
+@pytest.mark.fast
 def test_a_rule_says_what_it_cannot_answer():
     env = dsenv.load("envs", "Tiny-Ratio-v0")
     with pytest.raises(ValueError, match="LossRankRule answers CurriculumControl"):

@@ -101,7 +101,7 @@ def test_the_state_of_a_policy_travels_through_an_evaluation():
 
     env = load_vector("Tiny-Curriculum-v0", 2, autoreset_mode="Disabled")
     for _ in range(2):
-        agent = Counting(5)
+        agent = Counting(env.single_action_space.shape[0])
         run_episodes(env, agent, [1, 2], {})
         assert agent.counts == [[1, 1], [2, 2], [3, 3], [4, 4]]
         assert agent.starts == [[True, True]] + 3 * [[False, False]]
@@ -113,7 +113,7 @@ def test_the_state_of_a_policy_travels_through_the_looks_during_training(monkeyp
 
     agent = definition("agents", "recurrent_ppo").with_overrides({"hyperparameters": SHORT["recurrent_ppo"]})
     model = agent.build().build(stacked(), seed=0)
-    counting = Counting(5)
+    counting = Counting(model.action_space.shape[0])
     monkeypatch.setattr(model, "predict", counting.predict)
     look = SeededEval(stacked(), 0, n_eval_episodes=4, eval_freq=4)
     model.learn(32, callback=look)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import dsenv
+from dsenv.control.observation import CANDIDATE_FEATURES
 from tests.sessions import noughts, only
 
 SHORT = 8  # intervals
@@ -69,15 +70,16 @@ def test_a_look_is_what_the_model_says_now():
     env = dsenv.load("envs", "Tiny-Mask-v0", control={"embedding": True})
     observation, _ = env.reset(seed=0)
     observation, *_ = env.step(np.zeros(32, np.float32))
-    assert env.candidate_shape == (32, 16 + 16)
+    features = len(CANDIDATE_FEATURES) + 16
+    assert env.candidate_shape == (32, features)
     session, look = only(env), only(env).state.candidates.scores
     index = session.state.candidates.index
     out = session.trainer.score_candidates(index)
     labels = out.labels
     torch.testing.assert_close(look.loss, out.loss)
     confidence = out.logits.softmax(-1).gather(2, labels[..., None])[0, :, 0].cpu()
-    shown = observation[-32 * 32 :].reshape(32, 32)
-    names = env.observation_names[-32 * 32 :][:32]
+    shown = observation[-32 * features :].reshape(32, features)
+    names = env.observation_names[-32 * features :][:features]
     column = names.index("candidate 0: confidence in the label")
     np.testing.assert_allclose(shown[:, column], confidence, atol=1e-5)
 

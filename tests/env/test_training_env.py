@@ -5,6 +5,7 @@ import torch
 
 import dsenv
 from dsenv.catalogue import load_vector
+from dsenv.control.trimming import trimmed
 from tests.sessions import noughts, only
 
 TINY = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
@@ -118,6 +119,32 @@ def test_the_curriculum_action_says_from_which_bins_samples_come():
         _, _, _, _, info = env.step(env.control.encode(log_weight=log_weight))
         assert info["selected_bins"].sum() == pytest.approx(1)
         assert info["selected_bins"][chosen] >= 0.39  # all 40 of the bin among the 100 chosen
+
+
+@pytest.mark.fast
+def test_the_action_of_zeros_trains_on_nothing_that_the_rule_leaves_out():
+    """A clean training and a noisy one side by side: the first is left alone."""
+    envs = load_vector("Tiny-Curriculum-v0", 2, intervals=8, autoreset_mode="Disabled")
+    envs.reset(seed=0, options={"context": [{"label_noise": 0.0}, {"label_noise": 0.4}]})
+    number = []
+    for _ in range(8):
+        left_out = trimmed(only(envs).state) >= 0
+        before = only(envs).trainer.signals.times_trained.clone()
+        envs.step(noughts(envs))
+        assert not ((only(envs).trainer.signals.times_trained > before) & left_out).any()
+        number.append(left_out.sum(1).tolist())
+    clean, noisy = zip(*number, strict=True)
+    assert not any(clean) and not any(noisy[:3]) and all(noisy[5:])  # nothing before 1.5 visits
+
+
+def test_trimming_keeps_wrong_labels_away():
+    envs = load_vector("Tiny-Curriculum-v0", 8, intervals=8, autoreset_mode="Disabled")
+    envs.reset(seed=0, options={"context": {"label_noise": 0.4}})
+    action = np.stack([envs.control.encode(trim=factor) for factor in [0.0] * 4 + [1.0] * 4])
+    for _ in range(8):
+        *_, info = envs.step(action)
+    untrimmed, trims = info["wrong_labels"][:4].mean(), info["wrong_labels"][4:].mean()
+    assert trims < untrimmed - 0.06  # 0.25 against 0.40
 
 
 @pytest.mark.fast

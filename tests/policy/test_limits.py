@@ -67,6 +67,7 @@ def test_any_value_anywhere_is_used_or_refused(control, tables, fewest, tmp_path
         "levels",
         "stability_bins",
         "strength",
+        "trim",
         "candidates",
         "embedding",
         "bins",

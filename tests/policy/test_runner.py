@@ -7,6 +7,7 @@ import torch
 import dsenv
 from dsenv.control.observation import observe
 from dsenv.control.state import Candidates
+from dsenv.control.trimming import trimmed
 from dsenv.policy import PolicyRunner
 from dsenv.policy.runner import ranks
 from dsenv.signals import SampleSignals
@@ -99,12 +100,12 @@ def test_one_group_of_candidates_is_what_the_environment_shows():
         runner.validated(info["val_accuracy"])
 
 
-def trained_signals(size=100, steps=3, classes=10, seed=0):
+def trained_signals(size=100, steps=3, classes=10, seed=0, sure=1.0):
     generator = torch.Generator().manual_seed(seed)
     signals = SampleSignals(size, classes)
     for step in range(steps):
         index = torch.randperm(size, generator=generator)[: size // 2 + 10]
-        logits = torch.randn(len(index), classes, generator=generator)
+        logits = sure * torch.randn(len(index), classes, generator=generator)
         labels = index % classes
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         signals.update(index, loss, logits, labels, step)
@@ -140,8 +141,8 @@ def test_candidates_come_in_groups_and_each_gives_its_share(actions):
 
 def test_each_group_is_seen_as_if_it_were_alone():
     policy = new_policy({"name": "mask", "candidates": 32}, validation_shown=0.0)
-    runner, signals = new_driver(policy), trained_signals()
-    runner.read(signals)
+    runner, signals = new_driver(policy), trained_signals(sure=5.0)
+    assert 0 < int((trimmed(runner.read(signals)) >= 0).sum()) < 100
     runner._act_on_groups(signals)
     index = runner.state.candidates.index
     kept = []

@@ -23,6 +23,16 @@ def test_the_rate_counts_only_where_the_model_is_confident():
     assert float(estimated_noise_rate(margin, torch.zeros_like(seen))) == 0
 
 
+def test_the_rate_of_each_training_is_its_own():
+    margin = torch.rand(3, 80, generator=generator()) * 2 - 1
+    margin[0] = margin[0].abs()
+    seen = torch.rand(3, 80, generator=generator(1)) < 0.7
+    together = estimated_noise_rate(margin, seen)
+    assert together.shape == (3,) and together[0] == 0 and (together[1:] > 0.2).all()
+    for k in range(3):
+        assert together[k] == estimated_noise_rate(margin[k], seen[k])
+
+
 def test_the_largest_losses_are_left_out_and_the_rest_is_drawn_alike():
     loss, seen = torch.arange(100.0), torch.ones(100, dtype=torch.bool)
     times = torch.zeros(100)

@@ -32,7 +32,8 @@ def test_a_run_leaves_its_best_policy(finished):
     from stable_baselines3 import PPO
 
     policy = Policy.load(finished / "policy.safetensors")
-    rows = np.random.default_rng(0).uniform(-1, 1, (9, 53)).astype(np.float32)
+    size = (9, policy.card.observation["entries"])
+    rows = np.random.default_rng(0).uniform(-1, 1, size).astype(np.float32)
     model = PPO.load(finished / "best_model.zip", device="cpu")
     wanted = model.predict(rows, deterministic=True)[0]
     np.testing.assert_allclose(policy.predict(rows)[0], wanted, rtol=1e-5, atol=1e-5)
