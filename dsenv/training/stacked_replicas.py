@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from dsenv.outputs import ModelOutputs
 from dsenv.states import fitted
+from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.graphs import StepGraphs
@@ -53,8 +54,11 @@ class StackedReplicas(Replicas):
         """Whether a step is made of known operations, none of which waits."""
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
-        model = fresh_model(self.task, seed, width)
-        fresh = dict(model.named_parameters()) | dict(model.named_buffers())
+        if width != 1 and not self._buffers:  # the full model gives the shapes alone
+            fresh = narrow_parameters(self.task, seed, width, self._model)
+        else:
+            model = fresh_model(self.task, seed, width)
+            fresh = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for name, stacked in self._all().items():
                 stacked[replica] = fresh[name].to(self.device)
@@ -118,7 +122,8 @@ class StackedReplicas(Replicas):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One step in all replicas, or in those whose `size` (K,) is not 0: losses, logits and features."""
         # Forward and backward of all replicas at once; what is frozen or unused gets no gradient
-        self._model.train()
+        if not self._model.training:
+            self._model.train()
         trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
         logits, features = self._forward(samples)
         loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
@@ -128,7 +133,7 @@ class StackedReplicas(Replicas):
 
         self._optimizer.lr_K = lr
         self._optimizer.active_K = None if size is None or all_step else size > 0
-        self._optimizer.step()
+        self._optimizer.advance()
         return loss.detach(), logits.detach(), None if features is None else features.detach()
 
     @torch.no_grad()
