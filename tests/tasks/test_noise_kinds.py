@@ -19,10 +19,10 @@ def test_class_noise_has_a_rate_and_a_favourite_for_each_class():
     noisy = add_class_noise(CLEAN, CLEAN, 0.3, 6, generator())
     wrong = noisy != CLEAN
     assert int(wrong.sum()) == 900
-    rates = [float(wrong[CLEAN == c].float().mean()) for c in range(6)]
+    rates = [float(wrong[c == CLEAN].float().mean()) for c in range(6)]
     assert max(rates) > 2 * min(rates)
     for c in range(6):
-        shares = noisy[wrong & (CLEAN == c)].bincount(minlength=6).float()
+        shares = noisy[wrong & (c == CLEAN)].bincount(minlength=6).float()
         assert shares[c] == 0 and shares.max() / shares.sum() > 0.6
     assert torch.equal(noisy, add_class_noise(CLEAN, CLEAN, 0.3, 6, generator()))
     assert not torch.equal(noisy, add_class_noise(CLEAN, CLEAN, 0.3, 6, generator(1)))
