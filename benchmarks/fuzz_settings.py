@@ -20,7 +20,7 @@ Rng = np.random.Generator
 SHARE = number(0.0, 1.0, [-0.1, 1.0001, 2, -1])
 OPEN_SHARE = number(0.01, 1.0, [0, 0.0, -0.1, 1.0001])
 RECIPE = {
-    "optimizer": one_of("sgd", "adamw"),
+    "optimizer": one_of("sgd", "adam", "adamw"),
     "lr": number(1e-5, 2.0, [0, -0.1]),
     "momentum": number(0.0, 0.99, [1, 1.0, -0.1]),
     "nesterov": flag(),
@@ -36,6 +36,9 @@ CONTEXT = {
     "pair_flip": number(0.0, 0.5, [-0.1, 1.1]),
     "width": OPEN_SHARE,
     "lr": number(0.01, 10.0, [0, -1]),
+    "class_noise": number(0.0, 0.0, [-0.1, 1.1]),
+    "instance_noise": number(0.0, 0.0, [-0.1, 1.1]),
+    "ratio": OPEN_SHARE,
     "dataset": whole(0, 5),
 }
 MLP = {

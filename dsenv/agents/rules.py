@@ -13,7 +13,7 @@ from dsenv.control.base import Control
 from dsenv.control.curriculum import CurriculumControl
 from dsenv.control.joint import JointControl
 from dsenv.control.mask import MaskControl
-from dsenv.control.observation import CANDIDATE_FEATURES
+from dsenv.control.observation import CANDIDATE_FEATURES, FEATURES
 from dsenv.control.ratio import RatioControl, RuleControl
 from dsenv.control.strength import StrengthControl
 from dsenv.env.episodes import as_array
@@ -22,6 +22,8 @@ from dsenv.errors import pick
 Action = NDArray[np.float32]
 
 LOSS = "loss, standardised among the candidates, over 3"
+TARGET = list(FEATURES).index("target ratio")
+"""Where an observation says the target ratio; every entry before it is a single one."""
 
 
 class Rule(ABC):
@@ -96,8 +98,7 @@ class NeutralRule(Rule):
     )
 
     def action(self, control: Control, observation: Action) -> Action:
-        del observation
-        return control.encode()
+        return neutral(control, observation)
 
 
 class FixedRule(Rule):
@@ -125,8 +126,7 @@ class FixedRule(Rule):
         return self
 
     def action(self, control: Control, observation: Action) -> Action:
-        del observation
-        return control.encode(**self._answers)
+        return neutral(control, observation, **self._answers)
 
 
 class LossRankRule(Rule):
@@ -147,7 +147,7 @@ class LossRankRule(Rule):
         if isinstance(control, MaskControl):
             loss = control.shown(observation)[:, list(CANDIDATE_FEATURES).index(LOSS)]
             return (self._sign * loss).clip(-1, 1)
-        return graded(control, self._sign)
+        return graded(control, observation, self._sign)
 
 
 class EasyFirstRule(Rule):
@@ -160,15 +160,29 @@ class EasyFirstRule(Rule):
 
     def action(self, control: Control, observation: Action) -> Action:
         preference = max(0.0, 1 - float(observation[0]) / 0.75)
-        return graded(control, -preference)
+        return graded(control, observation, -preference)
 
 
-def graded(control: Control, slope: float) -> Action:
+def neutral(control: Control, observation: Action, **answers: Action) -> Action:
+    """The action that gives `answers`, and is neutral in all else: the ratio is the target of the episode.
+
+    Args:
+        control: turns answers into actions.
+        observation: (O,).
+        answers: values by the names of the control's answers.
+    """
+    if "ratio" in control.slices and "ratio" not in answers:
+        least = 0.0 if control.minimum is None else control.minimum
+        answers = {**answers, "ratio": observation[TARGET].clip(least, 1)}
+    return control.encode(**answers)
+
+
+def graded(control: Control, observation: Action, slope: float) -> Action:
     """The action whose log weights go from -slope at the smallest losses to slope at the largest.
 
     Everything else that the control asks is answered neutrally.
     """
-    action = control.encode()
+    action = neutral(control, observation)
     where = control.slices["log_weight"]
     action[where] = slope * np.linspace(-1, 1, where.stop - where.start, dtype=np.float32)
     return action

@@ -155,7 +155,7 @@ def _features_of(kind: str) -> dict[str, Feature]:
 FEATURES: dict[str, Feature] = {
     "share of the intervals done": lambda r: r.interval / r.state.intervals,
     "share of the budget left": lambda r: r.state.budget_left(),
-    "target ratio": lambda r: torch.full_like(r.interval, r.state.target),
+    "target ratio": lambda r: torch.zeros_like(r.interval) + r.state.target,
     "ratio of the last interval": lambda r: r.state.ratio,
     "train loss of the last interval, l / (l + log C)": lambda r: squash(
         r.state.train_loss, r.signals.classes

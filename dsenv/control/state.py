@@ -81,8 +81,8 @@ class TrainingState:
     """(K,) intervals done, which is the number of the coming one; on the host."""
     intervals: int
     """T, intervals of a whole run."""
-    target: float
-    """Target ratio."""
+    target: float | Tensor
+    """Target ratio; (K,) float32 where runs have their own."""
     shows_validation: Tensor
     """(K,) bool, whether the agent may see the validation accuracy."""
 
@@ -115,7 +115,7 @@ class TrainingState:
         bins: int,
         actions: int,
         intervals: int,
-        target: float,
+        target: float | Tensor,
     ) -> "TrainingState":
         """Before the first interval, with all samples in bin 0 and no candidates.
 
@@ -126,7 +126,7 @@ class TrainingState:
             bins: B, number of loss-rank bins.
             actions: A, number of action components.
             intervals: T.
-            target: target ratio.
+            target: target ratio; (K,) where runs have their own.
         """
         replicas = len(pool)
         zeros = torch.zeros_like(pool, dtype=torch.int64)

@@ -242,20 +242,22 @@ class EnvConfig:
             )
         return reward
 
-    def ratio_after(self, extra: float) -> float:
+    def ratio_after(self, extra: float, ratio: float | None = None) -> float:
         """Ratio left for training when the budget pays for forward passes without training.
 
         Args:
             extra: samples of those passes, over all samples that the intervals could hold; each costs a third
                 of a sample trained on.
+            ratio: target ratio of the episode; None for that of the environment.
 
         Raises:
             ValueError: nothing is left.
         """
-        left = self.ratio - FORWARD_COST * extra
+        ratio = self.ratio if ratio is None else ratio
+        left = ratio - FORWARD_COST * extra
         if left <= 0:
             raise ValueError(
-                f"ratio {self.ratio} over {self.intervals} intervals does not pay for extra forwards of "
+                f"ratio {ratio} over {self.intervals} intervals does not pay for extra forwards of "
                 f"{extra:.0%} of the samples, at a third of training on one each; raise the ratio or the "
                 "number of intervals"
             )
@@ -269,8 +271,8 @@ class EnvConfig:
         )
         if abs(schedule.target - target) > 1e-9:
             raise ValueError(
-                f"the volume's target {schedule.target} is not the environment's ratio {self.ratio}: leave "
-                "volume.target out and set ratio"
+                f"the volume's target {schedule.target} is not the environment's ratio {target:g}: leave "
+                "volume.target out and set ratio, or context.ratio"
             )
         return schedule
 
@@ -278,9 +280,12 @@ class EnvConfig:
         """The contexts that evaluation goes through, one by one."""
         return self.make_contexts().expand(self.evaluation_contexts)
 
-    def sets_width(self) -> bool:
-        """Whether a context of training or evaluation says how wide the model is."""
-        return "width" in self.context or any("width" in context for context in self.evaluation())
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """Smallest and largest number of a context value in training and evaluation; None if never set."""
+        drawn = self.make_contexts().bounds(name)
+        set_ones = [float(context[name]) for context in self.evaluation() if name in context]
+        found = [*(drawn or ()), *set_ones]
+        return (min(found), max(found)) if found else None
 
     def make_contexts(self) -> ContextSpace:
         """The distribution of contexts."""

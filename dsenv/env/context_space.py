@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dsenv.env.context import VALUES, Context
+from dsenv.env.context import NOISE, VALUES, Context
 from dsenv.env.ranges import Choices, Range, is_pair, parse
-from dsenv.errors import check_count, pick
+from dsenv.errors import check_count, pick, shown
 from dsenv.tasks.corruption import NOISES
 
 Values = Mapping[str, Any]
@@ -22,9 +22,20 @@ class ContextSpace:
     Each value is a number, a range [low, high] to draw from uniformly (`lr`: uniformly in its logarithm) or
     {choices = [...]}. They are drawn in the order of `Context`, only those that are set.
 
+    Use::
+
+        import numpy as np
+        from dsenv.env.context_space import ContextSpace
+
+        kinds = [{}, {"label_noise": [0.1, 0.6]}, {"class_noise": [0.1, 0.4]}, {"instance_noise": [0.1, 0.4]}]
+        space = ContextSpace(subset=[0.3, 1.0], one_of=kinds)  # a quarter of the episodes is clean
+        print(space.draw(np.random.default_rng(0)))
+
     Args:
         noise: kind of label noise, "symmetric" or "pair_flip".
         held_out: values that are never drawn, by name, in the same forms: what a policy is tested on.
+        one_of: tables of values; each episode draws one of them, each as likely as any other, and lays it
+            over `values`. No table names a data set.
         datasets: names of the data sets; set by the environment.
         values: what to draw from, by name; names and bounds are those of `Context`. "dataset" takes a
             name or a list of names.
@@ -37,6 +48,7 @@ class ContextSpace:
         self,
         noise: str = "symmetric",
         held_out: Mapping[str, Any] | None = None,
+        one_of: Sequence[Mapping[str, Any]] = (),
         *,
         datasets: Sequence[str] = (),
         **values: Any,
@@ -45,19 +57,50 @@ class ContextSpace:
         self.names = VALUES + (("dataset",) if datasets else ())
         if held_out is not None and not isinstance(held_out, Mapping):
             raise ValueError(f"context.held_out must be a table of values by name, got {held_out!r}")
-        for name in (*values, *(held_out or {})):
+        tables = self._tables(one_of)
+        for name in (*values, *(held_out or {}), *(name for table in tables for name in table)):
             pick("context value", name, self.names)
         self.held_out = {name: self._parse(name, value) for name, value in (held_out or {}).items()}
-        ordered = [name for name in self.names if name in values]
-        self._drawn = {name: self._left(name, self._parse(name, values[name])) for name in ordered}
+        listed = [self._values({**values, **table}) for table in tables]
         if datasets and "dataset" not in values:
-            self._drawn["dataset"] = self._left("dataset", Choices(self.datasets))
-        for name in self.held_out.keys() - self._drawn.keys():
-            self._left(name, Range(*[getattr(Context(), name)] * 2))
-        highest: dict[str, Any] = {
-            name: max(self._drawn[name].points(2)) for name in VALUES if name in self._drawn
-        }
-        self.check({name: highest[name] for name in ("label_noise", "pair_flip") if name in highest})
+            listed = [{**table, "dataset": self._left("dataset", Choices(self.datasets))} for table in listed]
+        self._drawn = listed
+
+        for name in self.held_out:
+            if any(name not in table for table in listed):
+                self._left(name, self._unset(name))
+        for table in listed:
+            highest: dict[str, Any] = {name: max(table[name].points(2)) for name in NOISE if name in table}
+            self.check(highest)
+
+    @staticmethod
+    def _tables(one_of: Any) -> list[Mapping[str, Any]]:
+        """The tables of `one_of`; without any a single empty one."""
+        is_list = isinstance(one_of, Sequence) and not isinstance(one_of, str)
+        if not is_list or not all(isinstance(table, Mapping) for table in one_of):
+            raise ValueError(
+                f"context.one_of must be a list of tables of values by name, got {shown(one_of)}"
+            )
+        for table in one_of:
+            if "dataset" in table:
+                raise ValueError(f"a table of context.one_of names no data set, got {dict(table)}")
+        return list(one_of) or [{}]
+
+    def _values(self, settings: Mapping[str, Any]) -> dict[str, Range | Choices]:
+        """What each value that is set is drawn from, less what is held out, in the order of `Context`."""
+        ordered = [name for name in self.names if name in settings]
+        return {name: self._left(name, self._parse(name, settings[name])) for name in ordered}
+
+    @staticmethod
+    def _unset(name: str) -> Range:
+        """What a value that is not set always is."""
+        value = getattr(Context(), name)
+        if value is None:
+            raise ValueError(
+                f"context.held_out {name}: where context.{name} is not set, the environment's own {name} "
+                f"holds; set context.{name} to what is drawn"
+            )
+        return Range(value, value)
 
     def _parse(self, name: str, setting: Any) -> Range | Choices:
         """A setting as what it is drawn from, its bounds checked."""
@@ -89,8 +132,9 @@ class ContextSpace:
 
     def draw(self, rng: np.random.Generator) -> Context:
         """Draw the context of one episode; its data set is drawn apart."""
+        table = self._drawn[int(rng.integers(len(self._drawn)))] if len(self._drawn) > 1 else self._drawn[0]
         drawn: dict[str, Any] = {
-            name: values.draw(rng) for name, values in self._drawn.items() if name != "dataset"
+            name: values.draw(rng) for name, values in table.items() if name != "dataset"
         }
         return Context(**drawn)
 
@@ -120,7 +164,12 @@ class ContextSpace:
 
     def drawable_datasets(self) -> list[int]:
         """Positions of the data sets that training draws."""
-        return [self.index(name) for name in self._drawn["dataset"].points(0)]
+        return [self.index(name) for name in self._drawn[0]["dataset"].points(0)]
+
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """Smallest and largest number that is drawn for a value; None where it is never set."""
+        ends = [end for table in self._drawn if name in table for end in table[name].points(2)]
+        return (min(ends), max(ends)) if ends else None
 
     def held_out_contexts(self, points: int = 3) -> list[dict[str, Any]]:
         """Contexts that training never draws: every combination of the held-out values.

@@ -16,7 +16,7 @@ def summarise(session: Session, replica: int) -> str:
     """One line: interval, context, ratio, accuracy and budget."""
     done = int(session.state.interval[replica])
     context = session.context[replica]
-    line = f"interval {done}/{session.config.intervals}  label noise {context.label_noise:.0%}"
+    line = f"interval {done}/{session.config.intervals}  label noise {context.wrong_labels:.0%}"
     if done:
         scalars = {name: record[replica, done - 1] for name, record in session.history.scalars.items()}
         line += (
@@ -48,7 +48,7 @@ def draw(session: Session, replica: int) -> NDArray[np.uint8]:
         bottom += shares[:, b]
     selected.set(title="selected, by loss-rank bin", ylim=(0, 1), ylabel="share (dark: small loss)")
     ratio.bar(time, np.nan_to_num(history.scalars["ratio"][replica]), color="tab:gray", width=0.9)
-    ratio.axhline(session.config.ratio, color="black", linestyle=":", label="target")
+    ratio.axhline(session.targets[replica], color="black", linestyle=":", label="target")
     ratio.set(title="ratio", ylim=(0, 1.02), ylabel="share of the data")
     accuracy.plot(time, history.scalars["val_accuracy"][replica], "o-", label="validation accuracy")
     accuracy.plot(time, history.scalars["wrong_labels"][replica], "x--", label="wrong labels selected")

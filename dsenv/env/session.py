@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.control.base import Actions, Control, Decision
 from dsenv.control.observation import candidate_names, feature_names, observe
 from dsenv.control.state import TrainingState
 from dsenv.describe import attributes_of, describe
-from dsenv.env.budgets import extra_forward_share, make_budget
+from dsenv.env.budgets import Volumes, extra_forward_share
 from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
-from dsenv.env.context import VALUES, Context, realise
+from dsenv.env.context import UNSET, VALUES, Context
+from dsenv.env.labels import EpisodeLabels
 from dsenv.env.results import Flags, Floats, Info, StepResult
 from dsenv.env.rewards.base import RewardInputs, RewardTracker
 from dsenv.env.stacked_selector import (
@@ -32,7 +34,6 @@ from dsenv.select.base import StackedSelection
 from dsenv.states import fitted
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.training.trainer import Interval, Score, Trainer
-from dsenv.volume.base import counts
 from dsenv.volume.budget import Counts
 
 REWARD_SCALE = 10.0  # a gain of 10 points of accuracy pays 1
@@ -111,7 +112,7 @@ class Session:
         self.reward_tracker = RewardTracker(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
 
-        if config.sets_width():
+        if config.bounds("width") is not None:
             narrow_parameters(self.task, seed=0, width=0.5)  # a model without narrow forms must show at once
         check_keywords("trainer", Trainer, {"task": None} | dict(config.trainer))
         self.trainer = Trainer(self.task, replicas, device, **config.trainer)
@@ -121,10 +122,9 @@ class Session:
         self.context = [Context()] * replicas
         self.stacked_selector = make_stacked_selector(config.selector, self.trainer)
         self.candidate_sampler = CandidateSampler(self.control, self.trainer, self.streams)
-        self.ratio = config.ratio_after(
-            extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
-        )
-        self.schedule = config.make_schedule(self.ratio)
+        extra = extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
+        self.volumes = Volumes(config, self.control, extra)
+        self.labels = EpisodeLabels(self.task.dataset, self.contexts.noise)
         usual = "given" if self.control.decides_how_strong else None
         self.augment = usual if config.augment is None else config.augment
         self.controllers = make_controllers(self.augment, self.trainer)
@@ -145,11 +145,11 @@ class Session:
         state = TrainingState.blank(
             self.trainer.signals,
             torch.ones(self.count, size, dtype=torch.bool, device=self.device),
-            make_budget(self.config, control, self.ratio, np.full(self.count, size)),
+            self.volumes.blank(self.count, size),
             bins=self.config.bins,
             actions=control.size,
             intervals=self.config.intervals,
-            target=self.config.ratio,
+            target=torch.full((self.count,), self.config.ratio, device=self.device),
         )
         state.candidates = self.candidate_sampler.blank
         return state
@@ -180,6 +180,7 @@ class Session:
         """
         for replica, rng, values in zip(replicas, rngs, contexts, strict=True):
             self._begin(replica, rng, values)
+        self.show_targets()
         score = self.trainer.evaluate("validation")
         rows = torch.zeros(self.count, dtype=torch.bool)
         rows[list(replicas)] = True
@@ -191,14 +192,13 @@ class Session:
 
     def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, Any]) -> None:
         # What is drawn, in this order.
-        dataset = self.task.dataset
         context = replace(self.contexts.fixed(rng, values), dataset=self._dataset)
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
-        labels, pool = realise(
-            context, self.contexts.noise, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
-        )
+        labels, pool = self.labels.train(context, labels_seed)
         shows_validation = bool(rng.random() < self.config.validation_shown)
-        own_validation = None if self.config.trusted_validation else self._corrupted(context, rng)
+        own_validation = None
+        if not self.config.trusted_validation:
+            own_validation = self.labels.validation(context, int(rng.integers(2**31)))
 
         # A fresh model, and everybody who keeps something of an episode.
         self.trainer.start(replica, model_seed, labels, own_validation, width=context.width, lr=context.lr)
@@ -207,21 +207,23 @@ class Session:
         self.candidate_sampler.restart(replica)
         if self.controllers is not None and self.augment is not None:
             self.controllers[replica] = make_augmentation(self.augment, self.trainer, replica)
-        self.context[replica] = context
         self.finished[replica] = False
         self.history.clear(replica)
 
         # What the episode may spend.
-        budget = make_budget(self.config, self.control, self.ratio, np.array([int(pool.sum())]))
-        planned = counts(self.schedule, int(budget.capacity[0]), self.config.intervals)
+        budget, planned = self.volumes.plan(context.ratio, int(pool.sum()))
         self.planned[replica] = planned
         self.state.begin(replica, pool, budget, planned[0], shows_validation=shows_validation)
+        self.context[replica] = context
 
-    def _corrupted(self, context: Context, rng: np.random.Generator) -> Tensor:
-        """Labels of the validation split with the noise of the training labels."""
-        labels, seed = self.task.dataset.validation.labels, int(rng.integers(2**31))
-        whole = replace(context, imbalance=1.0, subset=1.0)
-        return realise(whole, self.contexts.noise, labels, self.task.dataset.classes, seed)[0]
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """(K,) target ratios of the episodes."""
+        return np.array([self.volumes.target(context.ratio) for context in self.context])
+
+    def show_targets(self) -> None:
+        """Let the state say the target ratios of the contexts."""
+        self.state.target = torch.from_numpy(self.targets.astype(np.float32)).to(self.device)
 
     def _show(self, replicas: Sequence[int]) -> None:
         """Rank the samples again, and draw candidates for these episodes where the control asks for some."""
@@ -363,8 +365,10 @@ class Session:
         extra_forwards = (
             np.array(self.stacked_selector.extra_forwards) + self.candidate_sampler.extra_forwards
         )
-        context = {name: np.array([getattr(c, name) for c in self.context]) for name in (*VALUES, "dataset")}
+        names = [name for name in (*VALUES, "dataset") if name not in UNSET]
+        context = {name: np.array([getattr(c, name) for c in self.context]) for name in names}
         return context | {
+            "target_ratio": self.targets,
             "interval": self.state.interval.copy(),
             "samples_used": budget.spent.copy(),
             "budget_left": budget.left.copy(),
@@ -373,7 +377,11 @@ class Session:
 
     def fixed_parts(self) -> dict[str, Any]:
         """Parts that keep nothing between calls, unless a user's own does."""
-        parts = {"control": self.control, "reward": self.reward_tracker.reward, "volume": self.schedule}
+        parts = {
+            "control": self.control,
+            "reward": self.reward_tracker.reward,
+            "volume": self.volumes.schedule,
+        }
         return parts | ({} if self.task.loss is None else {"loss": self.task.loss})
 
     def signature(self) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def load_session(session: Session, state: Mapping[str, Any]) -> None:
     session.finished = fitted("finished", state["finished"], session.finished)
     session.selection = None
     session.context = [Context(**values) for values in listed("context", state["context"], session.count)]
+    session.show_targets()
 
     # The parts of each episode
     session.stacked_selector.load_state_dict(state["selector"], session.state.pool)

@@ -180,6 +180,7 @@ def _runs_of(
     bar: Any,
 ) -> list[Runs]:
     """What an agent did in each context, over all seeds; at most `MOST_REPLICAS` runs side by side."""
+    contexts = [{**context, **_own_ratio(entry, settings, context)} for context in contexts]
     parts: list[list[Runs]] = [[] for _ in contexts]
     for start in range(0, seeds, MOST_REPLICAS):
         size = min(MOST_REPLICAS, seeds - start)
@@ -192,6 +193,20 @@ def _runs_of(
             found.append(run_episodes(vector, agent, episodes, context, curves=curves))
             bar.update(size)
     return [Runs.joined(found) for found in parts]
+
+
+def _own_ratio(entry: Entry, settings: Definition, context: Mapping[str, Any]) -> dict[str, float]:
+    """The ratio that an agent sets itself, where contexts say another: all data stay all data."""
+    if "ratio" not in entry.agent.env:
+        return {}
+    is_drawn = EnvConfig(**_known(settings)).make_contexts().bounds("ratio") is not None
+    return {"ratio": entry.agent.env["ratio"]} if is_drawn or "ratio" in context else {}
+
+
+def _known(env: Definition) -> dict[str, Any]:
+    """Settings of an environment without those of its form: device, autoreset mode and the like."""
+    known = {field.name for field in fields(EnvConfig)}
+    return {name: value for name, value in env.kwargs.items() if name in known}
 
 
 def _evaluation(
@@ -232,10 +247,8 @@ def _share_task(env: Definition) -> Definition:
 
 def contexts_of(env: Definition) -> list[dict[str, Any]]:
     """The contexts in which agents are evaluated in an environment."""
-    known = {field.name for field in fields(EnvConfig)}
-    settings = {name: value for name, value in env.kwargs.items() if name in known}
     found: list[dict[str, Any]] = []
-    for context in EnvConfig(**settings).evaluation():
+    for context in EnvConfig(**_known(env)).evaluation():
         if context not in found:  # one that is listed twice has the same runs
             found.append(context)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dsenv.env.context import NOISE
 from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.labels import context_label as context_label
 from dsenv.evaluation.statistics import (
@@ -77,7 +78,7 @@ def gains(evaluation: Evaluation) -> str:
 
 def wrong_share(context: Mapping[str, Any]) -> float:
     """Share of the training labels that a context makes wrong."""
-    return float(context.get("label_noise", 0) + context.get("pair_flip", 0))
+    return float(sum(context.get(name, 0) for name in NOISE))
 
 
 def wrong_label_table(evaluation: Evaluation) -> str:

@@ -103,7 +103,7 @@ class PolicyRunner:
     @property
     def ratio(self) -> float:
         """Target ratio."""
-        return self.state.target
+        return float(self.state.target)
 
     @property
     def budget(self) -> Budget:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dsenv.tasks.dataset import Dataset, split_pools
+from dsenv.tasks.dataset import Dataset, Split, split_pools
 
 Sizes = tuple[int | None, int, int | None]
 
@@ -57,13 +57,15 @@ def _table(name: str, load: Callable[[], Any], sizes: Sizes, split_seed: int) ->
     source = load()
     values = torch.from_numpy(source.data).double()  # (N, D)
     labels = torch.from_numpy(source.target).long()
-    splits = split_pools(name, (values, labels), None, sizes, split_seed)
+    splits = standardised(split_pools(name, (values, labels), None, sizes, split_seed))
+    return Dataset(name, *splits, classes=len(source.target_names))
 
-    # Standardised by the training split only
+
+def standardised(splits: tuple[Split, Split, Split]) -> tuple[Split, Split, Split]:
+    """Splits of tables (N, D) with the mean and deviation of the first, the training split, taken off."""
     own = splits[0].images
     mean, deviation = own.mean(0), own.std(0).clamp(min=1e-6)
     train, validation, test = (
         replace(split, images=((split.images - mean) / deviation).float()) for split in splits
     )
-
-    return Dataset(name, train, validation, test, classes=len(source.target_names))
+    return train, validation, test

@@ -30,6 +30,8 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 DATASETS = {
     "digits": "dsenv.tasks.digits:digits",
+    "generated": "dsenv.tasks.generated:generated",
+    "generated_images": "dsenv.tasks.generated_images:generated_images",
     "breast_cancer": "dsenv.tasks.tabular:breast_cancer",
     "wine": "dsenv.tasks.tabular:wine",
     "iris": "dsenv.tasks.tabular:iris",
@@ -45,7 +47,7 @@ MODELS = {
     "resnet18": "dsenv.tasks.models:resnet18",
     "resnet50": "dsenv.tasks.models:resnet50",
 }
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "one_cycle")
 MOST_IN_BATCH = 1 << 24
 
@@ -69,15 +71,15 @@ class Recipe:
     """
 
     optimizer: str = "sgd"
-    """"sgd" or "adamw"."""
+    """"sgd", "adam" or "adamw"."""
     lr: float = 0.1
     """Largest learning rate."""
     momentum: float = 0.9
-    """SGD's momentum; AdamW's first beta."""
+    """SGD's momentum; the first beta of Adam and AdamW."""
     nesterov: bool = True
     """Nesterov momentum, for SGD."""
     weight_decay: float = 0.0
-    """L2 penalty for SGD, decoupled decay for AdamW."""
+    """L2 penalty for SGD and Adam, decoupled decay for AdamW."""
     schedule: str = "cosine"
     """"constant", "cosine" to zero, or "one_cycle" (Smith, 2018; torch's defaults)."""
     batch_size: int = 128

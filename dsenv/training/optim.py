@@ -1,4 +1,4 @@
-"""torch.optim's SGD and AdamW with a replica axis.
+"""torch.optim's SGD, Adam and AdamW with a replica axis.
 
 The parameters of K replicas are stacked, so one tensor holds K networks' worth of a weight. Replicas
 may have different learning rates and different numbers of steps, or take no part in this step because
@@ -80,8 +80,11 @@ class StackedSGD(StackedOptimizer, torch.optim.SGD):
         return momentum.copy_(self._hold(momentum * decay + grad, momentum))
 
 
-class StackedAdamW(StackedOptimizer, torch.optim.AdamW):
-    """AdamW over stacked parameters (K, ...); each replica as by `torch.optim.AdamW`."""
+class StackedAdam(StackedOptimizer, torch.optim.Adam):
+    """Adam over stacked parameters (K, ...); each replica as by `torch.optim.Adam`."""
+
+    decoupled = False
+    """Whether weight decay acts on the parameters, not on the gradient."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
@@ -89,6 +92,9 @@ class StackedAdamW(StackedOptimizer, torch.optim.AdamW):
         assert closure is None
         for group, parameter, grad in self._parameters():
             beta1, beta2 = group["betas"]
+            decay = group["weight_decay"]
+            if decay and not self.decoupled:
+                grad = grad.add(parameter, alpha=decay)
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros_like(self.lr_K)
@@ -104,9 +110,15 @@ class StackedAdamW(StackedOptimizer, torch.optim.AdamW):
 
             steps = _along(state["step"], grad).clamp(min=1)
             denominator = (square / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-            moved = parameter * (1 - lr * group["weight_decay"])
+            moved = parameter * (1 - lr * decay) if self.decoupled else parameter.clone()
             moved -= lr / (1 - beta1**steps) * mean / denominator
             parameter.copy_(self._hold(moved, parameter))
+
+
+class StackedAdamW(StackedAdam, torch.optim.AdamW):
+    """AdamW over stacked parameters (K, ...); each replica as by `torch.optim.AdamW`."""
+
+    decoupled = True
 
 
 def make_optimizer(
@@ -118,4 +130,6 @@ def make_optimizer(
         settings |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov and recipe.momentum > 0}
         return (StackedSGD if stacked else torch.optim.SGD)(parameters, **settings)
     settings["betas"] = (recipe.momentum, 0.999)
+    if recipe.optimizer == "adam":
+        return (StackedAdam if stacked else torch.optim.Adam)(parameters, **settings)
     return (StackedAdamW if stacked else torch.optim.AdamW)(parameters, **settings)

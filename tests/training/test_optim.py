@@ -12,6 +12,8 @@ RECIPES = [
     Recipe(optimizer="sgd", momentum=0.9, nesterov=False, weight_decay=0.01),
     Recipe(optimizer="sgd", momentum=0.9, nesterov=True),
     Recipe(optimizer="adamw", weight_decay=0.05),
+    Recipe(optimizer="adam", weight_decay=0.05, momentum=0.8),
+    Recipe(optimizer="adam"),
 ]
 
 
@@ -61,9 +63,10 @@ def test_a_replica_that_sits_out_stays_bit_for_bit_the_same(recipe):
     assert parameter[0].isnan().all()  # a diverged replica harms itself alone
 
 
-def test_reset_forgets_one_replica():
+@pytest.mark.parametrize("recipe", RECIPES[3:])
+def test_reset_forgets_one_replica(recipe):
     parameter = nn.Parameter(torch.randn(2, 5))
-    optimizer = make_optimizer(RECIPES[3], [parameter], stacked=True)
+    optimizer = make_optimizer(recipe, [parameter], stacked=True)
     optimizer.lr_K = torch.tensor([0.1, 0.1])
     parameter.grad = torch.randn(2, 5)
     optimizer.step()
