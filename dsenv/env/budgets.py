@@ -57,10 +57,6 @@ class Volumes:
         for ratio in config.bounds("ratio") or ():  # a mistake must show before an episode has that ratio
             config.make_schedule(config.ratio_after(extra, ratio))
 
-    def target(self, ratio: float | None) -> float:
-        """Target ratio of an episode whose context says `ratio`."""
-        return self._config.ratio if ratio is None else ratio
-
     def blank(self, replicas: int, size: int) -> Budget:
         """Budgets of K episodes on all of N samples, for the shapes."""
         return make_budget(self._config, self._control, self.ratio, np.full(replicas, size))

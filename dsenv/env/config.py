@@ -17,6 +17,7 @@ from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
 from dsenv.volume.budget import FORWARD_COST
+from dsenv.volume.constant import Constant
 from dsenv.volume.registry import SCHEDULES
 
 MOST_INTERVALS = 100_000
@@ -265,10 +266,10 @@ class EnvConfig:
 
     def make_schedule(self, target: float) -> VolumeSchedule:
         """The volume schedule with this mean ratio."""
+        if self.volume is None:
+            return Constant(target)
         known = {"target": target}
-        schedule: VolumeSchedule = build_part(
-            "volume", SCHEDULES, "constant" if self.volume is None else self.volume, known, VolumeSchedule
-        )
+        schedule: VolumeSchedule = build_part("volume", SCHEDULES, self.volume, known, VolumeSchedule)
         if abs(schedule.target - target) > 1e-9:
             raise ValueError(
                 f"the volume's target {schedule.target} is not the environment's ratio {target:g}: leave "

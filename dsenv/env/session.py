@@ -120,6 +120,8 @@ class Session:
 
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
+        self.targets: NDArray[np.float64] = np.full(replicas, config.ratio)
+        """(K,) target ratio of each episode."""
         self.stacked_selector = make_stacked_selector(config.selector, self.trainer)
         self.candidate_sampler = CandidateSampler(self.control, self.trainer, self.streams)
         extra = extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
@@ -216,13 +218,10 @@ class Session:
         self.state.begin(replica, pool, budget, planned[0], shows_validation=shows_validation)
         self.context[replica] = context
 
-    @property
-    def targets(self) -> NDArray[np.float64]:
-        """(K,) target ratios of the episodes."""
-        return np.array([self.volumes.target(context.ratio) for context in self.context])
-
     def show_targets(self) -> None:
-        """Let the state say the target ratios of the contexts."""
+        """Let info and state say the target ratios of the contexts."""
+        own, usual = [context.ratio for context in self.context], self.config.ratio
+        self.targets = np.array([usual if ratio is None else ratio for ratio in own], np.float64)
         self.state.target = torch.from_numpy(self.targets.astype(np.float32)).to(self.device)
 
     def _show(self, replicas: Sequence[int]) -> None:
@@ -368,7 +367,7 @@ class Session:
         names = [name for name in (*VALUES, "dataset") if name not in UNSET]
         context = {name: np.array([getattr(c, name) for c in self.context]) for name in names}
         return context | {
-            "target_ratio": self.targets,
+            "target_ratio": self.targets.copy(),
             "interval": self.state.interval.copy(),
             "samples_used": budget.spent.copy(),
             "budget_left": budget.left.copy(),

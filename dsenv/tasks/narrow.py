@@ -32,13 +32,16 @@ EXACT = (
 """Layers through which a unit of zeros stays one."""
 
 
-def narrow_parameters(task: Task, seed: int, width: float) -> dict[str, Tensor]:
+def narrow_parameters(
+    task: Task, seed: int, width: float, full: nn.Module | None = None
+) -> dict[str, Tensor]:
     """Initial parameters of a narrow model, filled up with zeros to the shapes of the full one.
 
     Args:
         task: its model factory takes `width_factor`.
         seed: decides the parameters of the narrow model, as if it were alone.
         width: share of the hidden units, (0, 1].
+        full: the full model, where it is built already.
 
     Returns:
         By their names in the model.
@@ -46,7 +49,7 @@ def narrow_parameters(task: Task, seed: int, width: float) -> dict[str, Tensor]:
     Raises:
         ValueError: the factory takes no `width_factor`, or the model does not stay narrow.
     """
-    full = seeded_model(task.model, seed)
+    full = seeded_model(task.model, seed) if full is None else full
     if width == 1:
         return full.state_dict()
 

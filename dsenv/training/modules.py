@@ -56,7 +56,7 @@ def fresh_model(task: Task, seed: int, width: float = 1.0) -> nn.Module:
     """A model with initial parameters from `seed`, of a share `width` of the hidden units; on the CPU."""
     model = seeded_model(task.model, seed)
     if width != 1:
-        model.load_state_dict(narrow_parameters(task, seed, width))
+        model.load_state_dict(narrow_parameters(task, seed, width, model))
     return model
 
 

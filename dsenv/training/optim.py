@@ -36,13 +36,24 @@ class StackedOptimizer(torch.optim.Optimizer):
                 grad = parameter.grad
                 if grad is None:  # frozen or unused, which torch.optim leaves as it is too
                     continue
-                if self.active_K is not None:
-                    grad = torch.where(_along(self.active_K, grad), grad, torch.zeros_like(grad))
-                yield group, parameter, grad
+                yield group, parameter, self._at_rest(grad)
 
-    def _hold(self, new: Tensor, old: Tensor) -> Tensor:
-        """`new` for replicas that take the step, `old` for the others."""
-        return new if self.active_K is None else torch.where(_along(self.active_K, new), new, old)
+    def _at_rest(self, grad: Tensor) -> Tensor:
+        """A gradient that is 0 for replicas that take no step."""
+        if self.active_K is None:
+            return grad
+        return torch.where(_along(self.active_K, grad), grad, 0.0)
+
+    def _rates(self) -> Tensor:
+        """(K,) learning rates; 0 for replicas that take no step, so that they stay as they are."""
+        return self.lr_K if self.active_K is None else torch.where(self.active_K, self.lr_K, 0.0)
+
+    def _factor(self, moving: float, resting: float, like: Tensor) -> float | Tensor:
+        """A factor for replicas that take the step, and another for those that rest; along `like`."""
+        if self.active_K is None:
+            return moving
+        own = torch.full_like(self.lr_K, moving)
+        return _along(own.masked_fill_(~self.active_K, resting), like)
 
 
 def _along(values_K: Tensor, like: Tensor) -> Tensor:
@@ -57,17 +68,14 @@ class StackedSGD(StackedOptimizer, torch.optim.SGD):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
         """Take one step with learning rates `lr_K` for the replicas in `active_K`."""
         assert closure is None
+        rates = self._rates()
         for group, parameter, grad in self._parameters():
             if group["weight_decay"]:
-                grad = grad.add(parameter, alpha=group["weight_decay"])
+                grad = self._at_rest(grad.add(parameter, alpha=group["weight_decay"]))
             if group["momentum"]:
                 momentum = self._momentum(parameter, group["momentum"], grad)
                 grad = grad.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
-
-            if self.active_K is None:
-                parameter.addcmul_(grad, _along(-self.lr_K, grad))
-            else:
-                parameter.copy_(self._hold(parameter.addcmul(grad, _along(-self.lr_K, grad)), parameter))
+            parameter.addcmul_(grad, _along(-rates, grad))
 
     def _momentum(self, parameter: Tensor, decay: float, grad: Tensor) -> Tensor:
         """The tensor's momentum after taking in its gradient."""
@@ -75,9 +83,7 @@ class StackedSGD(StackedOptimizer, torch.optim.SGD):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum_buffer"]
-        if self.active_K is None:
-            return momentum.mul_(decay).add_(grad)
-        return momentum.copy_(self._hold(momentum * decay + grad, momentum))
+        return momentum.mul_(self._factor(decay, 1.0, grad)).add_(grad)
 
 
 class StackedAdam(StackedOptimizer, torch.optim.Adam):
@@ -90,29 +96,30 @@ class StackedAdam(StackedOptimizer, torch.optim.Adam):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
         """Take one step with learning rates `lr_K` for the replicas in `active_K`."""
         assert closure is None
+        rates = self._rates()
         for group, parameter, grad in self._parameters():
             beta1, beta2 = group["betas"]
             decay = group["weight_decay"]
             if decay and not self.decoupled:
-                grad = grad.add(parameter, alpha=decay)
+                grad = self._at_rest(grad.add(parameter, alpha=decay))
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros_like(self.lr_K)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
 
-            mean = state["exp_avg"]
-            square = state["exp_avg_sq"]
-            lr = _along(self.lr_K, grad)
-            state["step"].copy_(self._hold(state["step"] + 1, state["step"]))
-            mean.copy_(self._hold(mean.lerp(grad, 1 - beta1), mean))
-            square.copy_(self._hold(square * beta2 + (1 - beta2) * grad * grad, square))
+            # Replicas that rest have a gradient of 0, and factors that leave all as it is
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            state["step"].add_(1.0 if self.active_K is None else self.active_K)
+            mean.mul_(self._factor(beta1, 1.0, grad)).add_(grad, alpha=1 - beta1)
+            square.mul_(self._factor(beta2, 1.0, grad)).addcmul_(grad, grad, value=1 - beta2)
 
-            steps = _along(state["step"], grad).clamp(min=1)
-            denominator = (square / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-            moved = parameter * (1 - lr * decay) if self.decoupled else parameter.clone()
-            moved -= lr / (1 - beta1**steps) * mean / denominator
-            parameter.copy_(self._hold(moved, parameter))
+            steps = state["step"].clamp(min=1)
+            root = _along((1 - beta2**steps).sqrt(), grad)
+            moved = mean / square.sqrt().div_(root).add_(group["eps"])
+            if decay and self.decoupled:
+                parameter.mul_(_along(1 - rates * decay, grad))
+            parameter.addcmul_(moved, _along(-rates / (1 - beta1**steps), grad))
 
 
 class StackedAdamW(StackedAdam, torch.optim.AdamW):
