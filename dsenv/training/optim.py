@@ -29,6 +29,20 @@ class StackedOptimizer(torch.optim.Optimizer):
             for value in state.values():
                 value[replica] = 0
 
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
+        """Take one step with learning rates `lr_K` for the replicas in `active_K`."""
+        assert closure is None
+        self.advance()
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """`step`, without the hooks and the profiling that torch puts around it: they take longer than it."""
+        self._advance()
+
+    def _advance(self) -> None:
+        """Take the step."""
+        raise NotImplementedError
+
     def _parameters(self) -> Iterable[tuple[dict[str, Any], Tensor, Tensor]]:
         """Settings, parameter and gradient of every tensor; zero gradients where a replica takes no step."""
         for group in self.param_groups:
@@ -64,10 +78,7 @@ def _along(values_K: Tensor, like: Tensor) -> Tensor:
 class StackedSGD(StackedOptimizer, torch.optim.SGD):
     """SGD with momentum over stacked parameters (K, ...); each replica as by `torch.optim.SGD`."""
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
-        """Take one step with learning rates `lr_K` for the replicas in `active_K`."""
-        assert closure is None
+    def _advance(self) -> None:
         rates = self._rates()
         for group, parameter, grad in self._parameters():
             if group["weight_decay"]:
@@ -92,10 +103,7 @@ class StackedAdam(StackedOptimizer, torch.optim.Adam):
     decoupled = False
     """Whether weight decay acts on the parameters, not on the gradient."""
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
-        """Take one step with learning rates `lr_K` for the replicas in `active_K`."""
-        assert closure is None
+    def _advance(self) -> None:
         rates = self._rates()
         for group, parameter, grad in self._parameters():
             beta1, beta2 = group["betas"]

@@ -89,7 +89,8 @@ class StackedReplicas(Replicas):
         lr: Tensor,
     ) -> ModelOutputs:
         # Forward and backward of all replicas at once; what is frozen or unused gets no gradient
-        self._model.train()
+        if not self._model.training:
+            self._model.train()
         trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
         logits, features = self._forward(samples)
         loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
@@ -100,7 +101,7 @@ class StackedReplicas(Replicas):
 
         # The step, in those whose batch is not empty
         self._optimizer.lr_K, self._optimizer.active_K = lr, active
-        self._optimizer.step()
+        self._optimizer.advance()
 
         seen = None if features is None else features.detach()
         return ModelOutputs(index, labels, loss.detach(), logits.detach(), seen)
