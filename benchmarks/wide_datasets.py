@@ -2,8 +2,8 @@
 
     python benchmarks/wide_datasets.py dsenv/_policies/curriculum.toml
 
-Puts the list `datasets` of the recipe between the lines "# datasets" and "# end of datasets". Each entry is a data
-set with one model and one optimiser recipe; all of it follows from SEED.
+Puts the list `datasets` of the recipe between the lines "# datasets" and "# end of datasets". Each entry is a
+data set with one model and one optimiser recipe; all of it follows from SEED.
 """
 
 import sys
@@ -95,7 +95,14 @@ REAL: tuple[dict[str, Any], ...] = (
     },
     {
         "name": "images",
-        "dataset": {"name": "generated_images", "classes": 4, "train": 256, "separation": 1.5},
+        "dataset": {
+            "name": "generated_images",
+            "classes": 4,
+            "side": 8,
+            "separation": 1.5,
+            "train": 256,
+            "validation": 100,
+        },
         "model": {"name": "small_cnn", "width": 8, "norm": "none"},
         "recipe": {"optimizer": "adamw", "lr": 0.01, "schedule": "cosine", "batch_size": 32},
     },

@@ -1,7 +1,7 @@
 """Small grey images made by procedure from a seed, for small convolutional networks.
 
-Each class is a picture of two gratings and three blobs. A sample is its class's picture, shifted by up to two
-pixels (wrapped around), brighter or paler by up to 30 %, with noise on every pixel.
+Each class is a picture of two gratings and three blobs. A sample is its class's picture, shifted by up to an
+eighth of its side (wrapped around), brighter or paler by up to 30 %, with noise on every pixel.
 """
 
 import numpy as np
@@ -14,9 +14,9 @@ from dsenv.tasks.generated import LEAST_CLASSES, MOST_CLASSES, balanced, split_s
 
 Images = NDArray[np.float64]
 
-SIDE = 16  # pixels
+LEAST_SIDE, MOST_SIDE = 8, 64  # pixels
 GRATINGS, BLOBS = 2, 3  # of a class
-FARTHEST = 2  # pixels that a sample is shifted by at most
+FARTHEST = 1 / 8  # of the side, that a sample is shifted by at most
 NOISE = 1.5  # deviation of pixel noise at a separation of 1, where a class's picture has one of 1
 
 
@@ -27,8 +27,9 @@ def generated_images(
     validation: int = 200,
     test: int = 400,
     seed: int = 0,
+    side: int = 16,
 ) -> Dataset:
-    """Make grey images of 16 x 16 pixels; nothing is downloaded, and one seed gives one data set.
+    """Make square grey images; nothing is downloaded, and one seed gives one data set.
 
     Use::
 
@@ -45,22 +46,24 @@ def generated_images(
         validation: trusted validation samples.
         test: test samples.
         seed: decides the pictures, the samples and their splits.
+        side: height and width in pixels, 8 to 64.
 
     Raises:
         ValueError: a value is out of range.
     """
     classes = check_count("generated_images: classes", classes, LEAST_CLASSES, MOST_CLASSES)
     separation = float(check_positive("generated_images: separation", separation))
+    side = check_count("generated_images: side", side, LEAST_SIDE, MOST_SIDE)
     sizes = split_sizes("generated_images", train, validation, test)
     seed = check_seed("generated_images: seed", seed)
 
-    rng = np.random.default_rng([seed, SIDE])
-    pictures, labels = _pictures(rng, classes), balanced(rng, sum(sizes), classes)
+    rng = np.random.default_rng([seed, side])
+    pictures, labels = _pictures(rng, classes, side), balanced(rng, sum(sizes), classes)
     strength = separation / NOISE * rng.uniform(0.7, 1.3, (len(labels), 1, 1))
-    values = strength * _shifted(rng, pictures[labels]) + rng.standard_normal((len(labels), SIDE, SIDE))
+    values = strength * _shifted(rng, pictures[labels]) + rng.standard_normal((len(labels), side, side))
 
     pool = (torch.from_numpy(_as_bytes(values))[:, None], torch.from_numpy(labels))
-    name = f"images {classes}, seed {seed}"
+    name = f"images {classes}x{side}, seed {seed}"
     splits = split_pools(name, pool, None, sizes, seed)
     return Dataset(name, *splits, classes=classes, mean=(0.5,), std=(1 / 6,))
 
@@ -72,18 +75,18 @@ def _as_bytes(values: Images) -> NDArray[np.uint8]:
     return found
 
 
-def _pictures(rng: np.random.Generator, classes: int) -> Images:
-    """A picture (C, 16, 16) for each class, of mean 0 and deviation 1."""
-    across, down = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+def _pictures(rng: np.random.Generator, classes: int, side: int) -> Images:
+    """A picture (C, side, side) for each class, of mean 0 and deviation 1."""
+    across, down = np.meshgrid(np.arange(side), np.arange(side))
     shape = (classes, GRATINGS, 1, 1)
     angle, phase = rng.uniform(0, np.pi, shape), rng.uniform(0, 2 * np.pi, shape)
     cycles = rng.uniform(1, 4, shape)
     along = np.cos(angle) * across + np.sin(angle) * down
-    gratings = np.cos(2 * np.pi * cycles * along / SIDE + phase).sum(1)
+    gratings = np.cos(2 * np.pi * cycles * along / side + phase).sum(1)
 
     shape = (classes, BLOBS, 1, 1)
-    column, row = rng.uniform(2, SIDE - 2, shape), rng.uniform(2, SIDE - 2, shape)
-    width, sign = rng.uniform(1, 3, shape), rng.choice([-2.0, 2.0], shape)
+    column, row = rng.uniform(side / 8, side * 7 / 8, (2, *shape))
+    width, sign = rng.uniform(side / 16, side * 3 / 16, shape), rng.choice([-2.0, 2.0], shape)
     blobs = (sign * np.exp(-((across - column) ** 2 + (down - row) ** 2) / (2 * width**2))).sum(1)
 
     whole = gratings + blobs
@@ -92,8 +95,10 @@ def _pictures(rng: np.random.Generator, classes: int) -> Images:
 
 
 def _shifted(rng: np.random.Generator, images: Images) -> Images:
-    """Images (N, 16, 16), each rolled by a few pixels of its own along both sides."""
-    moved = rng.integers(-FARTHEST, FARTHEST + 1, (2, len(images), 1))
-    rows, columns = (np.arange(SIDE) + moved) % SIDE
+    """Images (N, side, side), each rolled by a few pixels of its own along both sides."""
+    side = images.shape[1]
+    most = int(side * FARTHEST)
+    moved = rng.integers(-most, most + 1, (2, len(images), 1))
+    rows, columns = (np.arange(side) + moved) % side
     found: Images = images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None]]
     return found
