@@ -114,7 +114,7 @@ def generated(number: int, rng: np.random.Generator) -> dict[str, Any]:
     classes, optimizer = CLASSES[number % len(CLASSES)], OPTIMIZERS[number % len(OPTIMIZERS)]
     is_slow = optimizer["lr"] <= SLOW / (1 if optimizer["optimizer"] == "sgd" else 10)
     batch = 16 if is_slow else BATCHES[number % len(BATCHES)]
-    steps = rng.uniform(20, 30) if is_slow else rng.uniform(10, 16)
+    steps = rng.uniform(16, 24) if is_slow else rng.uniform(8, 13)
     size = int(np.clip(batch * steps, max(240, PER_CLASS * classes), 1000))
     family = FAMILIES[number % len(FAMILIES)]
     separation = float(np.exp(rng.uniform(np.log(1.2), np.log(3.0))))

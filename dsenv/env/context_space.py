@@ -140,7 +140,8 @@ class ContextSpace:
 
     def fixed(self, rng: np.random.Generator, values: Values) -> Context:
         """Draw a context, then set some of its values; held-out ones too."""
-        self.check(values)
+        if not self.check(values):
+            return self.draw(rng)
         drawn: dict[str, Any] = vars(self.draw(rng)).copy()
         return Context(**{**drawn, **values})
 
@@ -148,6 +149,8 @@ class ContextSpace:
         """Return values to set if they are ones, else raise a ValueError."""
         if not isinstance(values, Mapping):
             raise ValueError(f'a context is a mapping such as {{"label_noise": 0.4}}, got {values!r}')
+        if not values:
+            return values
         for name in values:
             pick("context value", name, self.names)
         if "dataset" in values:

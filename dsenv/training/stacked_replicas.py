@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from dsenv.outputs import ModelOutputs
 from dsenv.states import fitted
+from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
 from dsenv.training.base import Replicas, State, cloned, no_features
 from dsenv.training.modules import ForwardFacts, fresh_model
@@ -48,8 +49,11 @@ class StackedReplicas(Replicas):
         self._optimizer = optimizer
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
-        model = fresh_model(self.task, seed, width)
-        fresh = dict(model.named_parameters()) | dict(model.named_buffers())
+        if width != 1 and not self._buffers:  # the full model gives the shapes alone
+            fresh = narrow_parameters(self.task, seed, width, self._model)
+        else:
+            model = fresh_model(self.task, seed, width)
+            fresh = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for name, stacked in self._all().items():
                 stacked[replica] = fresh[name].to(self.device)
