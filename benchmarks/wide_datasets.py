@@ -65,6 +65,7 @@ BATCHES = (32, 64, 16, 32, 128, 32, 48)
 SLOW = (
     0.02  # recipes with SGD at this rate or below, or Adam at a tenth of it, need more steps: small batches
 )
+LENGTHS = (1, 1, 2, 1, 0.5, 1, 3, 1)  # epochs of an interval, at twelve intervals
 SMOOTHING = (0.0, 0.0, 0.0, 0.1)
 PER_CLASS = 25  # training samples at least
 
@@ -115,7 +116,9 @@ def generated(number: int, rng: np.random.Generator) -> dict[str, Any]:
     is_slow = optimizer["lr"] <= SLOW / (1 if optimizer["optimizer"] == "sgd" else 10)
     batch = 16 if is_slow else BATCHES[number % len(BATCHES)]
     steps = rng.uniform(16, 24) if is_slow else rng.uniform(8, 13)
-    size = int(np.clip(batch * steps, max(240, PER_CLASS * classes), 1000))
+    length = LENGTHS[number % len(LENGTHS)]
+    batch = max(batch, 32) if length > 1 else batch
+    size = int(np.clip(batch * steps / length, max(240, PER_CLASS * classes), 1000))
     family = FAMILIES[number % len(FAMILIES)]
     separation = float(np.exp(rng.uniform(np.log(1.2), np.log(3.0))))
     smoothing = SMOOTHING[number % len(SMOOTHING)]
@@ -140,6 +143,7 @@ def generated(number: int, rng: np.random.Generator) -> dict[str, Any]:
         },
         "model": {"name": "mlp", "hidden": HIDDEN[number % len(HIDDEN)]},
         "recipe": recipe,
+        **({} if length == 1 else {"interval": length}),
     }
 
 

@@ -19,10 +19,10 @@ def test_class_noise_has_a_rate_and_a_favourite_for_each_class():
     noisy = add_class_noise(CLEAN, CLEAN, 0.3, 6, generator())
     wrong = noisy != CLEAN
     assert int(wrong.sum()) == 900
-    rates = [float(wrong[CLEAN == c].float().mean()) for c in range(6)]
+    rates = [float(wrong[c == CLEAN].float().mean()) for c in range(6)]
     assert max(rates) > 2 * min(rates)
     for c in range(6):
-        shares = noisy[wrong & (CLEAN == c)].bincount(minlength=6).float()
+        shares = noisy[wrong & (c == CLEAN)].bincount(minlength=6).float()
         assert shares[c] == 0 and shares.max() / shares.sum() > 0.6
     assert torch.equal(noisy, add_class_noise(CLEAN, CLEAN, 0.3, 6, generator()))
     assert not torch.equal(noisy, add_class_noise(CLEAN, CLEAN, 0.3, 6, generator(1)))
@@ -67,7 +67,7 @@ def test_two_classes_have_one_other_and_one_class_has_none():
     clean = torch.arange(100) % 2
     assert torch.equal(add_class_noise(clean, clean, 1.0, 2, generator()), 1 - clean)
     assert torch.equal(add_instance_noise(clean, clean, 1.0, torch.rand(100, 2), generator()), 1 - clean)
-    with pytest.raises(ValueError, match="class_noise = 0.5 needs another class to name"):
+    with pytest.raises(ValueError, match=r"class_noise = 0\.5 needs another class to name"):
         add_class_noise(clean * 0, clean * 0, 0.5, 1, generator())
     with pytest.raises(ValueError, match=r"instance_noise must be in \[0, 1\], got 2"):
         add_instance_noise(clean, clean, 2, torch.rand(100, 2), generator())
