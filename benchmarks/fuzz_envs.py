@@ -93,7 +93,7 @@ SETTINGS: Mapping[str, Any] = {
     "task": TASKS,
     "ratio": number(0.4, 1.0, [0, -0.1, 1.01, 2]),
     "intervals": whole(2, 6),
-    "interval": number(0.3, 1.0, [0, -1, 1.1]),
+    "interval": number(0.3, 2.0, [0, -1, 101]),
     "bins": whole(2, 9),
     "control": (
         lambda rng: pick(rng, [*CONTROLS, "curriculum", {"name": "curriculum", "trim": rng.random() < 0.5}]),

@@ -42,6 +42,8 @@ class Control(ABC):
     """M, samples that the agent is shown before each action; 0 for none. They are all an interval offers."""
     rescores: bool = False
     """Whether the candidates are scored by a forward pass, which the budget pays for."""
+    draws: bool = False
+    """Whether samples are drawn by the weights of the candidates, not the largest scores taken."""
     embedding: bool = False
     """Whether the model's features of the candidates are shown."""
     stability_bins: int = 0

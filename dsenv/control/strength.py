@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dsenv.control.base import Actions, Control, Decision, from_unit, spread, to_unit
+from dsenv.control.base import Actions, Control, Decision, spread
 from dsenv.control.state import TrainingState
 from dsenv.errors import check_count
 
@@ -15,7 +15,8 @@ class StrengthControl(Control):
 
     Bin 0 holds the samples whose influence on training varies least, the last bin those whose influence
     varies most and those with too few visits to tell (SADA, arXiv 2510.00434, maps this variance to a
-    strength by a fixed rule). Component b runs from strength 0 at -1 to strength 1 at 1.
+    strength by a fixed rule). Component b is the strength of bin b; below 0 there is none. So the action of
+    zeros augments nothing, from which an agent begins to learn.
 
     Args:
         bins: number of bins where `stability_bins` does not say.
@@ -32,13 +33,13 @@ class StrengthControl(Control):
         wanted = bins if stability_bins is None else stability_bins
         self.size = self.stability_bins = check_count("control.stability_bins", wanted, 1, MOST_BINS)
         self.levels = check_count("control.levels", levels, 2, MOST_LEVELS)
-        self.names = tuple(f"strength of stability bin {b}, from 0 at -1 to 1 at 1" for b in range(self.size))
+        self.names = tuple(f"strength of stability bin {b}, 0 and below for none" for b in range(self.size))
 
     def decode(self, actions: Actions) -> dict[str, Actions]:
-        return {self.answer: to_unit(actions)}
+        return {self.answer: actions.clip(0, 1)}
 
     def encode(self, strength: float | Actions = 0.0) -> Actions:  # type: ignore[override]
-        return from_unit(spread(self.answer, strength, self.size, 0, 1))
+        return spread(self.answer, strength, self.size, 0, 1)
 
     def decide(self, actions: Actions, state: TrainingState) -> Decision:
         by_bin = torch.from_numpy(self.decode(actions)[self.answer]).to(state.stability.device)
@@ -46,6 +47,6 @@ class StrengthControl(Control):
 
     def choices(self) -> Actions:
         """Evenly spaced strengths for all alike, then falling and rising from bin to bin."""
-        levels = np.linspace(-1, 1, self.levels, dtype=np.float32)
-        graded = np.linspace(-1, 1, self.size, dtype=np.float32)
-        return np.vstack([np.repeat(levels[:, None], self.size, 1), -graded, graded])
+        levels = np.linspace(0, 1, self.levels, dtype=np.float32)
+        graded = np.linspace(0, 1, self.size, dtype=np.float32)
+        return np.vstack([np.repeat(levels[:, None], self.size, 1), graded[::-1], graded])

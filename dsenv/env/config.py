@@ -1,7 +1,7 @@
 """EnvConfig: every setting of an environment, with its default."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,14 @@ from dsenv.select.base import Selector
 from dsenv.tasks.dataset import Dataset
 from dsenv.tasks.task import Task
 from dsenv.volume.base import VolumeSchedule
-from dsenv.volume.budget import FORWARD_COST
+from dsenv.volume.budget import FORWARD_COST, LONGEST_INTERVAL
 from dsenv.volume.constant import Constant
 from dsenv.volume.registry import SCHEDULES
 
 MOST_INTERVALS = 100_000
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "ratio": check_share,
-    "interval": check_share,
+    "interval": partial(check_number, low=0, high=LONGEST_INTERVAL, open_low=True),
     "validation_shown": partial(check_share, zero=True),
     "divergence_penalty": partial(check_number, low=0, high=1e6),
     "intervals": partial(check_count, least=2, most=MOST_INTERVALS),
@@ -79,8 +79,9 @@ class EnvConfig:
     intervals: int = 12
     """Environment steps in an episode, 2 to 100,000."""
     interval: float = 1.0
-    """Length of one interval as a share of an epoch, (0, 1]. With the control "mask" an interval is as long
-    as its candidates are many, and this is not read."""
+    """Length of one interval in epochs, (0, 100]. One of several epochs draws its samples anew in each of
+    them, all by one decision. With the control "mask" an interval is as long as its candidates are many, and
+    this is not read."""
     bins: int = 5
     """Loss-rank bins of the observation and of the curriculum, 2 to 64."""
     rank_by: str = "loss"
@@ -88,8 +89,9 @@ class EnvConfig:
     context: Mapping[str, Any] = field(default_factory=dict)
     """What is drawn at each reset: arguments of `ContextSpace`."""
     datasets: Sequence[Mapping[str, Any]] = ()
-    """Several data sets: tables laid over `task` (dataset, model, recipe), each with an optional `name`. A
-    single environment draws one at each reset; environment k of a stacked one works on the k-th, in turn."""
+    """Several data sets: tables laid over `task` (dataset, model, recipe), each with an optional `name` and
+    `interval` of its own. A single environment draws one at each reset; environment k of a stacked one works
+    on the k-th, in turn."""
     evaluation_contexts: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},)
     """Context values that evaluation goes through, values that one leaves out are drawn: tables as
     `ContextSpace.expand` takes them."""
@@ -163,7 +165,8 @@ class EnvConfig:
     def _task_tables(self) -> list[dict[str, Any]]:
         """The task's table for each data set, or the only one."""
         assert isinstance(self.task, Mapping)
-        changes = [{key: value for key, value in table.items() if key != "name"} for table in self.datasets]
+        own = ("name", "interval")
+        changes = [{key: table[key] for key in table if key not in own} for table in self.datasets]
         return [merge(self.task, change) for change in changes or [{}]]
 
     def dataset_names(self) -> list[str]:
@@ -177,6 +180,8 @@ class EnvConfig:
         for table in self.datasets:
             if not isinstance(table, Mapping):
                 raise ValueError(f"datasets must be a list of tables, got {table!r} in it")
+            if "interval" in table:
+                CHECKS["interval"]("interval of a data set", table["interval"])
         if isinstance(self.task, Task):
             raise ValueError("datasets are laid over the table of the task; give task as a table, not a Task")
         names = []
@@ -189,6 +194,11 @@ class EnvConfig:
             if not isinstance(name, str) or names.count(name) > 1:
                 raise ValueError(f"datasets need names of their own, got {names}; give each table a name")
         return names
+
+    def for_dataset(self, dataset: int) -> "EnvConfig":
+        """The same settings, with the interval of the data set at a position among `datasets`."""
+        own = self.datasets[dataset].get("interval") if self.datasets else None
+        return self if own is None else replace(self, interval=own)
 
     def make_control(self) -> Control:
         """The control.

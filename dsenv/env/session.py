@@ -1,5 +1,6 @@
 """Session: K episodes on one data set, side by side. One episode is one training run on a fixed budget."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import UNSET, VALUES, Context
 from dsenv.env.labels import EpisodeLabels
+from dsenv.env.passes import by_epoch, joined
 from dsenv.env.results import Flags, Floats, Info, StepResult
 from dsenv.env.rewards.base import RewardInputs, RewardTracker
 from dsenv.env.stacked_selector import (
@@ -103,12 +105,14 @@ class Session:
     """
 
     def __init__(self, config: EnvConfig, replicas: int, device: torch.device, dataset: int = 0) -> None:
-        self.config = config
+        self.config = config = config.for_dataset(dataset)
         self.count = replicas
         self.device = device
-        self.task, self._dataset = config.make_task(dataset), dataset
+        self.task, self.dataset = config.make_task(dataset), dataset
         self.model_settings = describe(self.task.model)  # before it builds any, which it may note
         self.control = config.make_control()
+        self.epochs = 1 if self.control.candidates else math.ceil(config.interval)
+        """Most epochs of an interval; each draws its samples anew."""
         self.reward_tracker = RewardTracker(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
 
@@ -194,7 +198,7 @@ class Session:
 
     def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, Any]) -> None:
         # What is drawn, in this order.
-        context = replace(self.contexts.fixed(rng, values), dataset=self._dataset)
+        context = replace(self.contexts.fixed(rng, values), dataset=self.dataset)
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
         labels, pool = self.labels.train(context, labels_seed)
         shows_validation = bool(rng.random() < self.config.validation_shown)
@@ -245,30 +249,32 @@ class Session:
         number = np.where(running, state.planned if decision.counts is None else decision.counts, 0)
         log_weight = evenly(state.pool) if decision.log_weight is None else decision.log_weight
 
-        # 2. The selector makes samples of it.
-        selection = self.stacked_selector.choose(log_weight, number.tolist(), self.trainer, self.streams)
-        self.selection = selection
-
-        # 3. The trainer trains every replica once on its samples, augmented by the hooks.
-        give_strengths(decision, self.controllers)
-        trained = self._train(selection)
+        # 2. The selector makes samples of it, and 3. the trainer trains every replica on them: once, or once
+        # for each epoch of a long interval.
+        spent, total = state.budget.progress(state.interval, number)
+        parts, done = [], np.array(spent)
+        for part in [number] if self.epochs == 1 else by_epoch(number, self.epochs):
+            chosen = self.stacked_selector.choose(log_weight, part.tolist(), self.trainer, self.streams)
+            give_strengths(decision, self.controllers)
+            parts.append((chosen, self._train(chosen, done.tolist(), total)))
+            done = done + part
+        self.selection, trained = parts[0] if len(parts) == 1 else joined(parts, self.trainer.size)
 
         # 4. Validation is scored, samples are ranked again, candidates drawn, and the interval is paid for.
         score = self.trainer.evaluate("validation")
         rows = torch.from_numpy(running).to(self.device)
-        state.measured(rows, **self._measure(actions, decision, number, selection, trained, score))
+        state.measured(rows, **self._measure(actions, decision, number, self.selection, trained, score))
         self._advance(number, running)
         paid = self._pay(score, rows, number)
 
         # 5. Reward, info and observation reach the host in one transfer.
         return self._result(paid, running)
 
-    def _train(self, selection: StackedSelection) -> Interval:
+    def _train(self, selection: StackedSelection, spent: list[int], total: list[int]) -> Interval:
         """Train on the selected samples, augmented and watched as the settings say."""
         state = self.state
         hooks = make_hooks(self.stacked_selector, self.controllers, self.trainer, self.streams)
         at = torch.from_numpy(state.interval).to(self.device)
-        spent, total = state.budget.progress(state.interval, np.array(selection.counts))
         trained = self.trainer.train(selection, at, spent, total, hooks)
         for controller, size in zip(self.controllers or (), selection.counts, strict=False):
             if size:

@@ -26,7 +26,9 @@ def describe_session(session: Session) -> dict[str, Any]:
         "model": session.model_settings,
         "parameters": {name: f"{value.dtype} {tuple(value.shape)}" for name, value in parameters.items()},
     }
-    return {"task": described, "form": replicas.form, "data": describe_data(task.dataset)}
+    found = {"task": described, "form": replicas.form, "data": describe_data(task.dataset)}
+    has_own_interval = session.config.datasets and "interval" in session.config.datasets[session.dataset]
+    return found | ({"interval": session.config.interval} if has_own_interval else {})
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
@@ -82,6 +84,10 @@ def load_session(session: Session, state: Mapping[str, Any]) -> None:
     """
     for name, own in describe_session(session).items():
         check_same(name, encoded(own), encoded(state[name]))
+    if "interval" in state and "interval" not in describe_session(session):
+        raise ValueError(
+            f"the state is of a data set with an interval of its own, {state['interval']}; this one has none"
+        )
 
     # What trains, and what is known of the training runs
     session.trainer.load_state_dict(state["trainer"])

@@ -27,7 +27,7 @@ def copy_episodes(episodes: Episodes) -> Episodes:
     """Episodes of their own in the same state; tasks, settings and resident data are shared."""
     shared: list[Any] = [episodes.config]
     for session in episodes.sessions():
-        shared += [session.task, *session.trainer.splits.values()]
+        shared += [session.task, session.config, *session.trainer.splits.values()]
     return copy.deepcopy(episodes, {id(part): part for part in shared})
 
 

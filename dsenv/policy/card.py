@@ -13,9 +13,10 @@ from dsenv.control.base import ACTION_KINDS, Control
 from dsenv.control.observation import VERSION as OBSERVATION
 from dsenv.control.observation import feature_names
 from dsenv.control.registry import CONTROLS, make_control
-from dsenv.errors import check_share, pick
+from dsenv.errors import check_number, check_share, pick
 from dsenv.signals import SampleSignals
 from dsenv.version import VERSION
+from dsenv.volume.budget import LONGEST_INTERVAL
 
 FORMAT = 1
 LARGEST = 4096  # size of a number in a control's settings
@@ -64,7 +65,7 @@ class PolicyCard:
         pick("kind of actions", self.actions, ACTION_KINDS)
         pick("signal to rank by", self.rank_by, SampleSignals(1, 2).names)
         check_share("ratio", self.ratio)
-        check_share("interval", self.interval)
+        check_number("interval", self.interval, 0, LONGEST_INTERVAL, open_low=True)
         check_share("validation_shown", self.validation_shown, zero=True)
         ranges = {"bins": (2, 64), "intervals": (1, MOST_INTERVALS), "embedding": (0, 1 << 16)}
         for name, (low, high) in ranges.items():

@@ -230,7 +230,8 @@ class PolicyRunner:
     def _act_on_groups(self, signals: SampleSignals) -> Actions:
         """An action (1, P) for candidates (1, P) in groups as large as the policy knows them.
 
-        Scores become ranks within their group, since the policy learned to compare them only there.
+        Scores become ranks within their group, since the policy learned to compare them only there; scores
+        that are weights of a draw stay as they are.
         """
         index = self._groups()  # (G, M)
         where = index.clamp(max=self.size - 1)
@@ -251,7 +252,7 @@ class PolicyRunner:
         self.acted_on = entries[0]
         rows = torch.cat([entries.expand(groups, -1), shown.flatten(1)], 1)
         actions = self.policy.actions(rows)
-        if groups > 1 and self.policy.card.actions == "box":
+        if groups > 1 and self.policy.card.actions == "box" and not self.control.draws:
             actions = ranks(actions, (index < self.size).cpu().numpy())
 
         state.candidates = Candidates(index.view(1, -1))

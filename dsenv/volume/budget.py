@@ -7,6 +7,7 @@ from dsenv.errors import check_share
 
 Counts = NDArray[np.int64]
 
+LONGEST_INTERVAL = 100  # epochs
 FORWARD_COST = 1 / 3  # of a forward pass, where training on a sample (forward and backward) costs 1
 
 

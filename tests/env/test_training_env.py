@@ -235,7 +235,7 @@ def test_actions_beyond_the_box_are_clipped_and_nonsense_is_refused():
     [
         ({"ratio": 0}, r"ratio must be in \(0, 1\], got 0"),
         ({"ratio": 1.2}, r"ratio must be in \(0, 1\], got 1.2"),
-        ({"interval": 2}, r"interval must be in \(0, 1\], got 2"),
+        ({"interval": 101}, r"interval must be in \(0, 100\], got 101"),
         ({"intervals": 1}, "intervals must be a whole number from 2 to 100000, got 1"),
         ({"bins": 1}, "bins must be a whole number from 2 to 64, got 1"),
         ({"context": {"label_noise": [0.5, 0.1]}}, r"range \[0.5, 0.1\] is empty"),

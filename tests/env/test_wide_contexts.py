@@ -10,8 +10,11 @@ from dsenv.catalogue import definition, load_vector
 from dsenv.env.context import Context
 from dsenv.env.context_space import ContextSpace
 from dsenv.env.labels import EpisodeLabels
+from dsenv.env.passes import by_epoch, joined
 from dsenv.evaluation import Entry, evaluate
+from dsenv.select.base import StackedSelection
 from dsenv.tasks.generated import generated
+from dsenv.training.trainer import Interval
 from tests.sessions import only
 
 pytestmark = pytest.mark.fast
@@ -44,7 +47,7 @@ def test_one_of_several_tables_is_drawn_and_laid_over_the_values():
 def test_a_context_has_no_more_wrong_labels_than_labels():
     tables = [{"label_noise": [0, 0.6]}, {"instance_noise": 0.6}]
     ContextSpace(one_of=tables)  # 0.6 each, and never both
-    with pytest.raises(ValueError, match="must not add up to more than 1, got 0.6 and 0.5"):
+    with pytest.raises(ValueError, match=r"must not add up to more than 1, got 0\.6 and 0\.5"):
         ContextSpace(pair_flip=[0, 0.5], one_of=tables)
     message = "label_noise, class_noise and instance_noise fall on different samples .* got 0.4, 0.4 and 0.3"
     with pytest.raises(ValueError, match=message):
@@ -108,9 +111,9 @@ def test_a_ratio_is_drawn_for_each_episode_and_kept_in_states():
 
 def test_a_ratio_that_does_not_pay_for_a_pass_shows_before_training():
     settings = {"control": "rule", "selector": "k_center"}
-    with pytest.raises(ValueError, match="ratio 0.1 over 4 intervals does not pay for extra forwards"):
+    with pytest.raises(ValueError, match=r"ratio 0\.1 over 4 intervals does not pay for extra forwards"):
         dsenv.load("envs", ENV, context={"ratio": [0.1, 0.5]}, **settings)
-    with pytest.raises(ValueError, match="ratio 0.1 over 4 intervals does not pay"):
+    with pytest.raises(ValueError, match=r"ratio 0\.1 over 4 intervals does not pay"):
         dsenv.load("envs", ENV, evaluation_contexts=[{"ratio": 0.1}], **settings)
 
 
@@ -162,3 +165,44 @@ def test_labels_follow_from_context_and_seed():
     one, again, other = (labels.train(context, seed) for seed in (0, 0, 1))
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
     assert not torch.equal(one[0], other[0])
+
+
+def test_an_interval_of_several_epochs_draws_in_each_of_them():
+    env = dsenv.load("envs", ENV, interval=2.5, ratio=0.8, context=CLEAN)
+    env.reset(seed=0)
+    session = only(env)
+    for step in range(4):
+        *_, info = env.step(np.zeros(5, np.float32))
+        assert info["samples_used"] == 400 * (step + 1) and info["ratio"] == pytest.approx(0.8)
+    visits = session.trainer.signals.times_trained[0]
+    assert int(visits.sum()) == 1600 and 8 < int(visits.max()) <= 12
+    assert session.selection.counts == (400,) and not env.episodes.part_of(0)[0].state.budget.left.any()
+
+
+def test_the_epochs_of_an_interval_are_joined():
+    parts = by_epoch(np.array([7, 0, 3]), 3)
+    assert [part.tolist() for part in parts] == [[2, 0, 1], [2, 0, 1], [3, 0, 1]]
+    assert [part.tolist() for part in by_epoch(np.array([0, 0]), 3)] == [[0, 0]]
+    one = StackedSelection(torch.tensor([[4, 5], [1, 9]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]]), (2, 1))
+    two = StackedSelection(torch.tensor([[9, 9], [2, 3]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), (0, 2))
+    nan = float("nan")
+    measured = [torch.tensor([1.0, 3.0]), torch.tensor([nan, 6.0])]
+    selection, whole = joined([(p, Interval(m, m)) for p, m in zip((one, two), measured, strict=True)], 9)
+    assert selection.index.tolist() == [[4, 5, 9], [1, 2, 3]] and selection.counts == (2, 3)
+    assert selection.weight.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert whole.loss.tolist() == [1.0, 5.0]
+
+
+def test_a_data_set_may_have_an_interval_of_its_own():
+    sets = [{**TABLE["task"], "name": "short"}, {**TABLE["task"], "name": "long", "interval": 2.0}]
+    envs = load_vector(ENV, 2, datasets=sets, context=CLEAN, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    *_, info = envs.step(np.zeros((2, 5), np.float32))
+    assert info["samples_used"].tolist() == [50, 100]
+    changed = [sets[0], {**sets[1], "interval": 1.5}]
+    other = load_vector(ENV, 2, datasets=changed, context=CLEAN, autoreset_mode="Disabled")
+    other.reset(seed=0)
+    with pytest.raises(ValueError, match="interval"):
+        other.load_state_dict(envs.state_dict())
+    with pytest.raises(ValueError, match=r"interval of a data set must be in \(0, 100\], got 0"):
+        load_vector(ENV, 2, datasets=[{**sets[0], "interval": 0}])

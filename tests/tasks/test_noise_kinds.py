@@ -67,7 +67,7 @@ def test_two_classes_have_one_other_and_one_class_has_none():
     clean = torch.arange(100) % 2
     assert torch.equal(add_class_noise(clean, clean, 1.0, 2, generator()), 1 - clean)
     assert torch.equal(add_instance_noise(clean, clean, 1.0, torch.rand(100, 2), generator()), 1 - clean)
-    with pytest.raises(ValueError, match="class_noise = 0.5 needs another class to name"):
+    with pytest.raises(ValueError, match=r"class_noise = 0\.5 needs another class to name"):
         add_class_noise(clean * 0, clean * 0, 0.5, 1, generator())
     with pytest.raises(ValueError, match=r"instance_noise must be in \[0, 1\], got 2"):
         add_instance_noise(clean, clean, 2, torch.rand(100, 2), generator())
