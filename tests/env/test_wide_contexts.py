@@ -99,11 +99,13 @@ def test_a_ratio_is_drawn_for_each_episode_and_kept_in_states():
     env = dsenv.load("envs", ENV, context={"ratio": [0.2, 0.8]}, volume="pods")
     found = [env.reset(seed=seed)[1]["target_ratio"] for seed in range(5)]
     assert len(set(found)) == 5 and all(0.2 <= ratio <= 0.8 for ratio in found)
-    env.step(np.zeros(5, np.float32))
+    env.step(np.zeros(env.action_space.shape, np.float32))
     other = dsenv.load("envs", ENV, context={"ratio": [0.2, 0.8]}, volume="pods")
     other.load_state_dict(env.state_dict())
     for _ in range(3):
-        (mine, *_, info), (theirs, *_, same) = (e.step(np.zeros(5, np.float32)) for e in (env, other))
+        (mine, *_, info), (theirs, *_, same) = (
+            e.step(np.zeros(e.action_space.shape, np.float32)) for e in (env, other)
+        )
         np.testing.assert_array_equal(mine, theirs)
         assert info["target_ratio"] == same["target_ratio"] == found[-1]
     assert info["samples_used"] == round(4 * 200 * found[-1])
@@ -172,7 +174,7 @@ def test_an_interval_of_several_epochs_draws_in_each_of_them():
     env.reset(seed=0)
     session = only(env)
     for step in range(4):
-        *_, info = env.step(np.zeros(5, np.float32))
+        *_, info = env.step(np.zeros(env.action_space.shape, np.float32))
         assert info["samples_used"] == 400 * (step + 1) and info["ratio"] == pytest.approx(0.8)
     visits = session.trainer.signals.times_trained[0]
     assert int(visits.sum()) == 1600 and 8 < int(visits.max()) <= 12
@@ -197,7 +199,7 @@ def test_a_data_set_may_have_an_interval_of_its_own():
     sets = [{**TABLE["task"], "name": "short"}, {**TABLE["task"], "name": "long", "interval": 2.0}]
     envs = load_vector(ENV, 2, datasets=sets, context=CLEAN, autoreset_mode="Disabled")
     envs.reset(seed=0)
-    *_, info = envs.step(np.zeros((2, 5), np.float32))
+    *_, info = envs.step(np.zeros(envs.action_space.shape, np.float32))
     assert info["samples_used"].tolist() == [50, 100]
     changed = [sets[0], {**sets[1], "interval": 1.5}]
     other = load_vector(ENV, 2, datasets=changed, context=CLEAN, autoreset_mode="Disabled")
