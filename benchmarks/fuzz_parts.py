@@ -335,6 +335,7 @@ CONTROL_TABLES: Mapping[str, Table] = {
         "rescore": flag(),
         "embedding": flag(),
         "minimum": SHARE,
+        "trim": flag(),
     },
     "ratio": {"minimum": SHARE, "levels": whole(2, 12)},
     "strength": {"stability_bins": or_none(whole(1, 12)), "levels": whole(2, 12)},

@@ -194,8 +194,10 @@ def test_choices_of_discrete_actions():
     assert make_control("curriculum", 3, 0.5).choices().tolist() == [[*row, -1.0] for row in weights] + [rule]
     assert make_control("ratio", 3, 0.5).choices().tolist() == np.linspace(-1, 1, 9)[:, None].tolist()
     strength = make_control("strength", 3, 0.5).choices()
-    np.testing.assert_allclose(strength[:6], np.repeat([[-1], [-0.6], [-0.2], [0.2], [0.6], [1]], 3, 1))
-    assert strength[6:].tolist() == [[1, 0, -1], [-1, 0, 1]]
+    np.testing.assert_allclose(
+        strength[:6], np.repeat([[0], [0.2], [0.4], [0.6], [0.8], [1]], 3, 1), atol=1e-6
+    )
+    assert strength[6:].tolist() == [[1, 0.5, 0], [0, 0.5, 1]]
     assert make_control({"name": "strength", "levels": 2}, 3, 0.5).choices().shape == (4, 3)
     rule = make_control("rule", 3, 0.5)
     assert rule.choices().tolist() == [[0]] and rule.size == len(rule.names) == 1
@@ -211,11 +213,11 @@ def test_what_is_not_said_is_neutral():
     assert build("curriculum").encode().tolist() == [0] * B + [-1]  # nothing is trimmed
     assert build("curriculum", trim=False).encode().tolist() == [0] * B
     assert build("ratio").decode(build("ratio").encode()[None])["ratio"].item() == pytest.approx(0.5)
-    assert build("strength").encode().tolist() == [-1] * B  # no augmentation
+    assert build("strength").encode().tolist() == [0] * B  # no augmentation
     assert build("mask").encode().tolist() == [0] * M
     assert build("rule").encode().tolist() == [0] == build("rule").decode(np.zeros((1, 1)))["ignored"][0]
     joint = build("joint").encode(ratio=0.8)
-    np.testing.assert_allclose(joint, [0] * B + [-1] + [2 * 0.7 / 0.9 - 1] + [-1] * B, rtol=1e-6)
+    np.testing.assert_allclose(joint, [0] * B + [-1] + [2 * 0.7 / 0.9 - 1] + [0] * B, rtol=1e-6)
     with pytest.raises(ValueError, match=r"score must be from -1 to 1, got 1\.5"):
         build("mask").encode(score=1.5)
 
@@ -255,3 +257,8 @@ def test_an_observation_ends_with_the_features_of_the_candidates():
     np.testing.assert_array_equal(build("mask").shown(observation), features)
     with pytest.raises(ValueError, match=r"set control\.embedding = false"):
         build("mask", embedding=True).shown(observation)
+
+
+def test_strengths_below_zero_are_none():
+    found = build("strength").decode(np.linspace(-1, 1, B, dtype=np.float32)[None])["strength"][0]
+    assert (found[: B // 2] == 0).all() and found[-1] == 1 and (np.diff(found) >= 0).all()

@@ -281,9 +281,9 @@ OF_TRAININGS = {
     "last action: ratio of the interval, from 0.1 at -1 to 1 at 1": lambda s, k: (
         2 * (s.answers["ratio"][k] - 0.1) / 0.9 - 1
     ),
-    "last action: strength of stability bin {number}, from 0 at -1 to 1 at 1": lambda s, k, b: (
-        2 * s.answers["strength"][k, int(b)] - 1
-    ),
+    "last action: strength of stability bin {number}, 0 and below for none": lambda s, k, b: s.answers[
+        "strength"
+    ][k, int(b)],
     "last action: ignored": lambda *_: 0.0,
 }
 

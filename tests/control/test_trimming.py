@@ -1,12 +1,14 @@
 """A curriculum's component "trim": the action of zeros is the rule `trim`, in each training by itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from dsenv.control.curriculum import MOST_SHARP
 from dsenv.control.registry import make_control
-from dsenv.control.state import TrainingState
+from dsenv.control.state import Candidates, TrainingState
 from dsenv.control.trimming import trim_share, trimmed
 from dsenv.rng import Streams
 from dsenv.select import trim as rule
@@ -300,3 +302,60 @@ def test_the_discrete_choices_are_runs_of_bins_untrimmed_and_the_rule():
     assert torch.equal(weights(state, choices[-1]), weights(state, noughts()))
     place = trimmed(state)
     assert (weights(state, choices[0])[place >= 0] >= -5).all()
+
+
+# A mask that draws
+
+
+def shown(state, count=32):
+    """The state with candidates shown, the last of them padding."""
+    index = torch.stack([pool.nonzero().flatten()[:count] for pool in state.pool])
+    index[:, -1] = state.pool.shape[1]
+    return replace(state, candidates=Candidates(index))
+
+
+def mask_weights(state, scores, **settings):
+    made = control("mask", candidates=32, **settings)
+    return made.decide(np.float32(scores), state).log_weight
+
+
+def test_zeros_of_a_mask_that_draws_are_the_rule_among_the_candidates():
+    state = shown(situation())
+    weight = mask_weights(state, np.zeros((3, 32)), sharpness=5.0, trim=True)
+    left_out = trimmed(state) >= 0
+    for k in range(3):
+        among = state.candidates.index[k, :-1]
+        assert left_out[k, among].any() and not left_out[k, among].all()
+        assert (weight[k, among] == torch.where(left_out[k, among], -5.0, 0.0)).all()
+        others = torch.ones(N, dtype=torch.bool).index_fill(0, among, False)
+        assert (weight[k, others] == -torch.inf).all()
+
+
+def test_scores_are_log_weights_over_the_sharpness():
+    state, scores = shown(situation()), np.random.default_rng(0).uniform(-1, 1, (3, 32))
+    weight = mask_weights(state, scores, sharpness=3.0)
+    for k in range(3):
+        found = weight[k, state.candidates.index[k, :-1]]
+        np.testing.assert_allclose(found, 3 * scores[k, :-1], rtol=1e-5)
+
+
+def test_the_best_score_brings_a_candidate_back_that_the_rule_leaves_out():
+    state = shown(situation())
+    scores = np.where((trimmed(state) >= 0).gather(1, state.candidates.index.clamp(max=N - 1)), 1.0, 0.0)
+    weight = mask_weights(state, scores, sharpness=5.0, trim=True)
+    assert all((weight[k, state.candidates.index[k, :-1]] == 0).all() for k in range(3))
+
+
+def test_a_mask_without_sharpness_takes_the_largest_scores_less_the_trimmed():
+    state = shown(situation())
+    state.planned = np.full(3, 8)
+    weight = mask_weights(state, np.zeros((3, 32)), trim=True)
+    chosen = weight == 0
+    assert (chosen.sum(1) == 8).all() and not (chosen & (trimmed(state) >= 0)).any()
+
+
+def test_a_mask_of_yes_and_no_draws_nothing():
+    with pytest.raises(ValueError, match=r"control\.sharpness is for scores"):
+        make_control({"name": "mask", "sharpness": 5.0}, B, 0.5, binary=True)
+    with pytest.raises(ValueError, match=r"control\.sharpness"):
+        control("mask", sharpness=0)
