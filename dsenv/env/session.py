@@ -191,12 +191,9 @@ class Session:
 
     def _begin(self, replica: int, rng: np.random.Generator, values: Mapping[str, Any]) -> None:
         # What is drawn, in this order.
-        dataset = self.task.dataset
         context = replace(self.contexts.fixed(rng, values), dataset=self._dataset)
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
-        labels, pool = realise(
-            context, self.contexts.noise, dataset.train.labels, dataset.classes, labels_seed, dataset.trusted
-        )
+        labels, pool = self._labels_and_pool(replica, context, labels_seed)
         shows_validation = bool(rng.random() < self.config.validation_shown)
         own_validation = None if self.config.trusted_validation else self._corrupted(context, rng)
 
@@ -216,6 +213,14 @@ class Session:
         planned = counts(self.schedule, int(budget.capacity[0]), self.config.intervals)
         self.planned[replica] = planned
         self.state.begin(replica, pool, budget, planned[0], shows_validation=shows_validation)
+
+    def _labels_and_pool(self, replica: int, context: Context, seed: int) -> tuple[Tensor, Tensor]:
+        """Labels to train on (N,), and which samples exist (N,) bool, of one episode."""
+        del replica
+        dataset = self.task.dataset
+        return realise(
+            context, self.contexts.noise, dataset.train.labels, dataset.classes, seed, dataset.trusted
+        )
 
     def _corrupted(self, context: Context, rng: np.random.Generator) -> Tensor:
         """Labels of the validation split with the noise of the training labels."""

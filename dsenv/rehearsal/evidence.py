@@ -1,0 +1,180 @@
+"""What the held-out labels say: rows of a table, the choice among them, and how many labels look wrong."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from dsenv.rehearsal.candidates import Candidate
+from dsenv.rehearsal.runs import Floats, Outcome
+from dsenv.select.trim import estimated_noise_rate
+
+Outcomes = Mapping[Candidate, Sequence[Outcome]]
+"""Of each candidate, one outcome a round."""
+
+AHEAD = 1.0  # standard errors by which a choice has to be ahead of random
+LEAST_OF_CLASS = 10  # mean samples of a class that a training run needs to learn from
+CONFIDENT = 0.5  # margin of the probabilities from which a sample counts
+LEAST_CONFIDENT = 20  # confident samples of a predicted class, to speak of where its labels go
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of accuracies, with what is known of its error."""
+
+    mean: float
+    error: float
+    """Standard error: of the training runs, or of the samples, whichever is larger."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+
+    @classmethod
+    def of(cls, own: Sequence[Outcome], other: Sequence[Outcome]) -> "Difference":
+        """Accuracy of one candidate less that of another, on the rounds that both have."""
+        pairs = list(zip(own, other, strict=False))
+        by_run: Floats = np.concatenate([a.accuracy - b.accuracy for a, b in pairs])
+        tries = sum((a.tries for a, _ in pairs), np.zeros(1))
+        hits = sum((a.hits - b.hits for a, b in pairs), np.zeros(1))
+        by_sample: Floats = hits[tries > 0] / tries[tries > 0]
+
+        mean = float(by_run.mean())
+        errors = [_error(by_run), _error(by_sample)]
+        error = max(errors)
+        half = float(student.ppf(0.975, max(len(by_run) - 1, 1))) * error
+        return cls(mean, error, mean - half, mean + half)
+
+
+def _error(values: Floats) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate: a line of the table. Accuracies are shares of the held-out labels, in [0, 1]."""
+
+    name: str
+    ratio: float
+    """Share of the data that was asked for."""
+    accuracy: float
+    over_random: Difference
+    """Less random selection at the first ratio, pair by pair."""
+    over_all: Difference
+    """Less training on all data."""
+    cost: float
+    """Samples seen, as a share of all data in every epoch; a scoring pass counts as a third."""
+    seconds: float
+    """Of all its training runs."""
+    runs: int
+    """Training runs."""
+    diverged: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `DataPlan`; none for all data."""
+
+
+def make_rows(found: Outcomes, reference: Candidate) -> dict[Candidate, Row]:
+    """A row for each candidate that was run.
+
+    Args:
+        found: all outcomes, those of the reference among them.
+        reference: random selection.
+    """
+    all_data = next((candidate for candidate in found if candidate.is_all_data), reference)
+    rows = {}
+    for candidate, rounds in found.items():
+        runs = np.concatenate([one.accuracy for one in rounds])
+        rows[candidate] = Row(
+            name=candidate.name,
+            ratio=candidate.ratio,
+            accuracy=float(runs.mean()),
+            over_random=Difference.of(rounds, found[reference]),
+            over_all=Difference.of(rounds, found[all_data]),
+            cost=float(np.mean([one.cost for one in rounds])),
+            seconds=sum(one.seconds for one in rounds),
+            runs=len(runs),
+            diverged=sum(one.diverged for one in rounds),
+            settings=candidate.plan_settings,
+        )
+    return rows
+
+
+def choose(rows: Sequence[Row], reference: Row, ahead: float = AHEAD) -> Row:
+    """The row to take: the best of those that are ahead of random by enough, else random.
+
+    Args:
+        rows: candidates that came as far as the last round.
+        reference: random selection.
+        ahead: standard errors that the mean gain has to be above 0.
+    """
+    clear = [row for row in rows if row.over_random.mean > ahead * row.over_random.error]
+    clear = [row for row in clear if not row.diverged]
+    return max(clear, key=lambda row: row.over_random.mean, default=reference)
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """What models say of labels that they were not trained on."""
+
+    rate: float
+    """Estimated share of wrong labels."""
+    confusion: Tensor
+    """(C, C) of the samples that are confidently taken for class j, the share labelled i, at [j, i]; NaN in
+    rows of fewer than `LEAST_CONFIDENT` such samples."""
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], labels: Tensor) -> "LabelNoise":
+        """Read off the mean probabilities of a candidate's models.
+
+        Args:
+            outcomes: of one candidate, one a round.
+            labels: (N,) as the user gave them.
+        """
+        total = torch.stack([one.probabilities for one in outcomes]).sum(0)
+        tries = torch.from_numpy(sum((one.tries for one in outcomes), np.zeros(1)))
+        seen = tries > 0
+        mean = total / tries.clamp(min=1)[:, None]
+
+        own = mean.gather(1, labels[:, None])[:, 0]
+        other = mean.scatter(1, labels[:, None], -1.0).amax(1)
+        rate = float(estimated_noise_rate(own - other, seen, CONFIDENT))
+
+        top = mean.topk(2, 1).values
+        sure = seen & (top[:, 0] - top[:, 1] > CONFIDENT)
+        classes = mean.shape[1]
+        pairs = mean.argmax(1)[sure] * classes + labels[sure]
+        counts = torch.bincount(pairs, minlength=classes * classes).view(classes, classes).double()
+        size = counts.sum(1, keepdim=True)
+        return cls(rate, torch.where(size >= LEAST_CONFIDENT, counts / size, torch.nan))
+
+    def one_way(self) -> tuple[int, int, float, float] | None:
+        """The class whose labels most nearly go to one other class: (class, other, rate, own rate).
+
+        None where no class has at least half as many labels of one other class as of its own.
+        """
+        own = self.confusion.diagonal()
+        off = (self.confusion - torch.diag(own)).nan_to_num(0.0)
+        share = off.amax(1) / own.clamp(min=1e-9)
+        share = torch.where(own.isnan(), 0.0, share)
+        worst = int(share.argmax())
+        if float(share[worst]) < 0.5:
+            return None
+        return worst, int(off[worst].argmax()), float(off[worst].max()), float(own[worst])
+
+
+def too_little(size: int, classes: int, folds: int) -> str:
+    """Why so few samples tell nothing of the whole; "" where they may.
+
+    Args:
+        size: samples that are rehearsed on.
+        classes: that occur.
+        folds: parts, one of which each training run does not see.
+    """
+    own = size * (1 - 1 / folds) / max(classes, 1)
+    if own >= LEAST_OF_CLASS:
+        return ""
+    return f"a training run has {own:.0f} samples of a class on the mean, and {LEAST_OF_CLASS} are needed"
