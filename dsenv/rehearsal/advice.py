@@ -77,6 +77,8 @@ def _within(within: Row, reference: Row) -> str:
 
 def _labels(noise: LabelNoise) -> list[str]:
     """How many labels look wrong, and whether accuracy on them ranks choices as on right ones."""
+    if noise.rate is None:
+        return ["The models are confident of too few samples to tell how many labels are wrong."]
     found = [f"About {100 * noise.rate:.0f} % of the labels look wrong."]
     worst = noise.one_way()
     if worst is not None:

@@ -20,6 +20,7 @@ Outcomes = Mapping[Candidate, Sequence[Outcome]]
 AHEAD = 1.0  # standard errors by which a choice has to be ahead of random
 LEAST_OF_CLASS = 10  # mean samples of a class that a training run needs to learn from
 CONFIDENT = 0.5  # margin of the probabilities from which a sample counts
+LEAST_SURE = 0.1  # share of the samples that models have to be confident of, to speak of wrong labels
 LEAST_CONFIDENT = 20  # confident samples of a predicted class, to speak of where its labels go
 
 
@@ -120,8 +121,8 @@ def choose(rows: Sequence[Row], reference: Row, ahead: float = AHEAD) -> Row:
 class LabelNoise:
     """What models say of labels that they were not trained on."""
 
-    rate: float
-    """Estimated share of wrong labels."""
+    rate: float | None
+    """Estimated share of wrong labels; None where the models are confident of too few samples."""
     confusion: Tensor
     """(C, C) of the samples that are confidently taken for class j, the share labelled i, at [j, i]; NaN in
     rows of fewer than `LEAST_CONFIDENT` such samples."""
@@ -143,13 +144,13 @@ class LabelNoise:
         other = mean.scatter(1, labels[:, None], -1.0).amax(1)
         rate = float(estimated_noise_rate(own - other, seen, CONFIDENT))
 
-        top = mean.topk(2, 1).values
+        top, classes = mean.topk(2, 1).values, mean.shape[1]
         sure = seen & (top[:, 0] - top[:, 1] > CONFIDENT)
-        classes = mean.shape[1]
+        known = int(sure.sum()) >= max(LEAST_CONFIDENT, LEAST_SURE * int(seen.sum()))
         pairs = mean.argmax(1)[sure] * classes + labels[sure]
         counts = torch.bincount(pairs, minlength=classes * classes).view(classes, classes).double()
         size = counts.sum(1, keepdim=True)
-        return cls(rate, torch.where(size >= LEAST_CONFIDENT, counts / size, torch.nan))
+        return cls(rate if known else None, torch.where(size >= LEAST_CONFIDENT, counts / size, torch.nan))
 
     def one_way(self) -> tuple[int, int, float, float] | None:
         """The class whose labels most nearly go to one other class: (class, other, rate, own rate).
@@ -166,15 +167,22 @@ class LabelNoise:
         return worst, int(off[worst].argmax()), float(off[worst].max()), float(own[worst])
 
 
-def too_little(size: int, classes: int, folds: int) -> str:
-    """Why so few samples tell nothing of the whole; "" where they may.
+def too_little(size: int, total: int, classes: int, folds: int) -> str:
+    """Why a subset is too small to tell of the whole; "" where it is not, or where it is the whole.
+
+    What helps where a class has a few samples need not help where it has many. Of the whole, however small,
+    the intervals say what they tell.
 
     Args:
         size: samples that are rehearsed on.
+        total: samples that there are.
         classes: that occur.
         folds: parts, one of which each training run does not see.
     """
     own = size * (1 - 1 / folds) / max(classes, 1)
-    if own >= LEAST_OF_CLASS:
+    if size == total or own >= LEAST_OF_CLASS:
         return ""
-    return f"a training run has {own:.0f} samples of a class on the mean, and {LEAST_OF_CLASS} are needed"
+    return (
+        f"a training run sees {own:.0f} samples of a class on the mean, of {total / max(classes, 1):.0f} "
+        f"that there are; at least {LEAST_OF_CLASS} are needed to speak of the whole"
+    )

@@ -112,7 +112,7 @@ def rehearse(
     task = make_task(samples)
     tried, left_out = _candidates(candidates, ratios, samples)
 
-    with _one_thread(), tqdm(unit="run", disable=not show, leave=False) as bar:
+    with _one_thread(), tqdm(unit="run", disable=not show, leave=False, mininterval=0.5) as bar:
         halving = Halving(
             samples,
             make_task,
@@ -199,7 +199,7 @@ def _reporter(bar: Any) -> Callable[[str, int, int], None]:
     """What moves the progress bar."""
 
     def report(name: str, done: int, planned: int) -> None:
-        bar.set_description(f"rehearsing {name}")
+        bar.set_description(f"rehearsing {name}", refresh=False)
         bar.total = planned
         bar.update(done - bar.n)
 

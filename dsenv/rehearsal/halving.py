@@ -266,6 +266,7 @@ class Halving:
         if not fitting or self.epochs < 4:
             return whole
         pods = max(fitting, key=lambda c: self._gain(c).mean).with_pods()
-        if pods in whole or not self._add(pods, 0, parts):
+        self._planned += self.folds if parts is None else parts
+        if not self._add(pods, 0, parts):
             return whole
         return [*whole, pods]

@@ -65,8 +65,8 @@ class Rehearsal:
     """The row to take; see `says` for the reason."""
     best_within_ratio: Row
     """The row to take where training on all data is no choice."""
-    noise_rate: float
-    """Estimated share of wrong labels, [0, 1)."""
+    noise_rate: float | None
+    """Estimated share of wrong labels, [0, 1); None where the models are confident of too few samples."""
     says: list[str]
     """Advice, in plain sentences."""
     cut: list[str]
@@ -164,7 +164,7 @@ def make_result(
     rows, reference = make_rows(found.outcomes, tried[0]), tried[0]
     last = [rows[candidate] for candidate in found.last]
     cheap = [row for row in last if row.name != ALL_DATA]
-    why = too_little(setup.samples, int(labels.bincount().count_nonzero()), setup.folds)
+    why = too_little(setup.samples, setup.total, int(labels.bincount().count_nonzero()), setup.folds)
 
     # Random selection, unless the evidence is for another one
     own = rows[reference]

@@ -33,7 +33,8 @@ def picture(found: "Rehearsal") -> Pixels:
     right.barh(place, [row.cost for row in rows], color=colors, height=0.6)
     right.set(xlabel="cost, share of all data")
     setup = found.setup
-    figure.suptitle(f"Rehearsal on {setup.samples:,} samples; labels that look wrong: {found.noise_rate:.0%}")
+    rate = "unknown" if found.noise_rate is None else f"{found.noise_rate:.0%}"
+    figure.suptitle(f"Rehearsal on {setup.samples:,} samples; labels that look wrong: {rate}")
     return pixels(figure)
 
 
