@@ -211,10 +211,12 @@ class Halving:
     def _add(self, candidate: Candidate, number: int, parts: int | None = None) -> bool:
         """Add the outcome of one round to a candidate; False, with a word, where the time was over."""
         held_out, seeds = self._cuts(number, parts)
+        times = [self.clock.spent]
 
         def check(done: float) -> None:
             self.report(candidate.name, self._done + round(done * len(seeds)), self._planned)
-            if self.clock.left < 0:
+            times.append(self.clock.spent)
+            if done < 1 and self.clock.left < times[-1] - times[-2]:  # another interval would be too long
                 raise TooLateError
 
         assert self._task is not None

@@ -1,0 +1,100 @@
+"""Differences, the choice among rows, and how many labels look wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import t as student
+
+from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, too_little
+from dsenv.rehearsal.runs import Outcome
+
+pytestmark = pytest.mark.fast
+
+
+def outcome(accuracy, hits=None, probabilities=None):
+    accuracy = np.asarray(accuracy, float)
+    hits = np.full(4, accuracy.mean()) if hits is None else np.asarray(hits, float)
+    size = len(hits)
+    probabilities = torch.full((size, 2), 0.5) if probabilities is None else probabilities
+    return Outcome(accuracy, hits, np.ones(size), probabilities, 0.5, 1.0, 0)
+
+
+def test_a_difference_is_paired_over_the_rounds_that_both_have():
+    own = [outcome([0.6, 0.8]), outcome([0.9, 0.9])]
+    other = [outcome([0.5, 0.6]), outcome([0.7, 0.9]), outcome([0.0, 0.0])]
+    found = Difference.of(own, other)
+    values = np.array([0.1, 0.2, 0.2, 0.0])
+    assert found.mean == pytest.approx(values.mean())
+    assert found.error == pytest.approx(values.std(ddof=1) / 2)
+    half = student.ppf(0.975, 3) * found.error
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
+
+
+def test_the_error_is_that_of_the_samples_where_it_is_larger():
+    """Two training runs that happen to differ by the same on few samples tell little."""
+    found = Difference.of([outcome([0.5, 0.5], [1, 1, 0, 0])], [outcome([0.25, 0.25], [0, 0, 1, 0])])
+    by_sample = np.array([1, 1, -1, 0])
+    assert found.error == pytest.approx(by_sample.std(ddof=1) / 2)
+
+
+def test_a_single_run_has_no_interval():
+    found = Difference.of([outcome([0.6])], [outcome([0.5])])
+    assert math.isinf(found.error) and math.isinf(found.high)
+
+
+def row(name, mean, error, diverged=0):
+    gain = Difference(mean, error, mean - 2 * error, mean + 2 * error)
+    return Row(name, 0.5, 0.5 + mean, gain, gain, 0.5, 1.0, 5, diverged)
+
+
+def test_random_is_chosen_unless_another_is_ahead_by_enough():
+    reference = row("random", 0.0, 0.0)
+    unsure, clear, best = row("unsure", 0.05, 0.06), row("clear", 0.01, 0.005), row("best", 0.02, 0.01)
+    assert choose([reference, unsure], reference) is reference
+    assert choose([reference, unsure, clear, best], reference) is best
+    assert choose([reference, row("lost", 0.5, 0.01, diverged=1)], reference) is reference
+    assert choose([], reference) is reference
+
+
+def noise_of(labels, probabilities):
+    return LabelNoise.of([outcome([0.5], np.zeros(len(labels)), probabilities)], labels)
+
+
+def test_confident_disagreement_is_counted_and_the_unsure_are_not():
+    labels = torch.tensor([0] * 60 + [1] * 60 + [0] * 30)
+    sure = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+    probabilities = torch.cat([sure[0].expand(60, 2), sure[1].expand(60, 2), torch.full((30, 2), 0.5)])
+    probabilities[:30] = sure[1]  # labelled 0, taken for 1
+    found = noise_of(labels, probabilities)
+    assert found.rate == pytest.approx(30 / (120 + 10))  # the prior of the estimator: 10 that agree
+    torch.testing.assert_close(found.confusion, torch.tensor([[1.0, 0.0], [1 / 3, 2 / 3]]).double())
+    assert found.one_way() == (1, 0, pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_models_that_are_sure_of_few_samples_tell_nothing():
+    labels = torch.arange(400) % 2
+    probabilities = torch.full((400, 2), 0.5)
+    probabilities[:19] = torch.tensor([0.9, 0.1])
+    found = noise_of(labels, probabilities)
+    assert found.rate is None and found.one_way() is None and found.confusion.isnan().all()
+
+
+def test_wrong_labels_of_every_class_alike_do_not_go_one_way():
+    draw = torch.Generator().manual_seed(0)
+    right = torch.arange(3000) % 5
+    wrong = torch.rand(3000, generator=draw) < 0.4
+    labels = torch.where(wrong, (right + torch.randint(1, 5, (3000,), generator=draw)) % 5, right)
+    probabilities = 0.9 * torch.eye(5)[right] + 0.02
+    found = noise_of(labels, probabilities)
+    assert found.rate == pytest.approx(0.4, abs=0.03) and found.one_way() is None
+
+    flipped = torch.where(wrong & (right == 2), 3, right)
+    own, other, rate, _ = noise_of(flipped, probabilities).one_way()
+    assert (own, other) == (2, 3) and rate == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_subset_is_too_small_where_a_class_has_few_samples_and_the_whole_never_is():
+    assert "8 samples of a class" in too_little(260, 2600, 26, 5)
+    assert too_little(260, 260, 26, 5) == "" and too_little(2600, 26000, 26, 5) == ""
