@@ -77,16 +77,17 @@ def _within(within: Row, reference: Row) -> str:
 
 def _labels(noise: LabelNoise) -> list[str]:
     """How many labels look wrong, and whether accuracy on them ranks choices as on right ones."""
-    if noise.rate is None:
-        return ["The models are confident of too few samples to tell how many labels are wrong."]
-    found = [f"About {100 * noise.rate:.0f} % of the labels look wrong."]
+    found = ["The models are confident of too few samples to tell how many labels are wrong."]
+    if noise.rate is not None:
+        found = [f"About {100 * noise.rate:.0f} % of the labels look wrong."]
     worst = noise.one_way()
     if worst is not None:
         own, other, rate, right = worst
         found.append(
-            f"Labels of class {own} go to class {other} one way: of the samples that models take for {own}, "
-            f"{100 * rate:.0f} % are labelled {other} and {100 * right:.0f} % {own}. Accuracy on such labels "
-            "need not rank choices as right ones do: look through some of them (DataPlan.suspects), or "
-            "compare the first choices on samples whose labels you trust."
+            f"Labels of class {own} seem to go to class {other} one way: of the samples that models take for "
+            f"{own}, {100 * rate:.0f} % are labelled {other}, {100 * right:.0f} % {own}. Models learn such "
+            "labels, so they are not among those that look wrong, and accuracy on them need not rank choices "
+            "as accuracy on right labels does: look through some of them (DataPlan.suspects), or compare the "
+            "first choices on samples whose labels you trust."
         )
     return found

@@ -20,8 +20,10 @@ Outcomes = Mapping[Candidate, Sequence[Outcome]]
 AHEAD = 1.0  # standard errors by which a choice has to be ahead of random
 LEAST_OF_CLASS = 10  # mean samples of a class that a training run needs to learn from
 CONFIDENT = 0.5  # margin of the probabilities from which a sample counts
-LEAST_SURE = 0.1  # share of the samples that models have to be confident of, to speak of wrong labels
-LEAST_CONFIDENT = 20  # confident samples of a predicted class, to speak of where its labels go
+SURE_SHARE = 0.1  # of the samples, that models have to be confident of, to speak of wrong labels
+LEAST_SURE = 20  # and so many
+LEAST_OF_ROW = 20  # samples taken for a class, to speak of where its labels go
+ONE_WAY = 0.5  # labels of one other class, as a share of those of its own, from which they go one way
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class LabelNoise:
     rate: float | None
     """Estimated share of wrong labels; None where the models are confident of too few samples."""
     confusion: Tensor
-    """(C, C) of the samples that are confidently taken for class j, the share labelled i, at [j, i]; NaN in
-    rows of fewer than `LEAST_CONFIDENT` such samples."""
+    """(C, C) of the samples that are taken for class j, the share labelled i, at [j, i]; NaN in rows of fewer
+    than `LEAST_OF_ROW` such samples."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], labels: Tensor) -> "LabelNoise":
@@ -145,26 +147,30 @@ class LabelNoise:
         rate = float(estimated_noise_rate(own - other, seen, CONFIDENT))
 
         top, classes = mean.topk(2, 1).values, mean.shape[1]
-        sure = seen & (top[:, 0] - top[:, 1] > CONFIDENT)
-        known = int(sure.sum()) >= max(LEAST_CONFIDENT, LEAST_SURE * int(seen.sum()))
-        pairs = mean.argmax(1)[sure] * classes + labels[sure]
+        sure = int((seen & (top[:, 0] - top[:, 1] > CONFIDENT)).sum())
+        is_known = sure >= max(LEAST_SURE, SURE_SHARE * int(seen.sum()))
+
+        pairs = mean.argmax(1)[seen] * classes + labels[seen]
         counts = torch.bincount(pairs, minlength=classes * classes).view(classes, classes).double()
         size = counts.sum(1, keepdim=True)
-        return cls(rate if known else None, torch.where(size >= LEAST_CONFIDENT, counts / size, torch.nan))
+        confusion = torch.where(size >= LEAST_OF_ROW, counts / size, torch.nan)
+        return cls(rate if is_known else None, confusion)
 
     def one_way(self) -> tuple[int, int, float, float] | None:
         """The class whose labels most nearly go to one other class: (class, other, rate, own rate).
 
-        None where no class has at least half as many labels of one other class as of its own.
+        None where no class has half as many labels of one other class as of its own, or the other class has
+        as many of it: then they are hard to tell apart, or wrong both ways alike.
         """
-        own = self.confusion.diagonal()
-        off = (self.confusion - torch.diag(own)).nan_to_num(0.0)
-        share = off.amax(1) / own.clamp(min=1e-9)
-        share = torch.where(own.isnan(), 0.0, share)
-        worst = int(share.argmax())
-        if float(share[worst]) < 0.5:
+        found = self.confusion.nan_to_num(0.0)
+        own = found.diagonal()
+        off = found - torch.diag(own)
+        is_one_way = (off >= ONE_WAY * own[:, None]) & (off >= 2 * off.T) & (own[:, None] > 0)
+        share = torch.where(is_one_way, off / own[:, None].clamp(min=1e-9), 0.0)
+        if not bool(is_one_way.any()):
             return None
-        return worst, int(off[worst].argmax()), float(off[worst].max()), float(own[worst])
+        row, column = divmod(int(share.argmax()), len(own))
+        return row, column, float(off[row, column]), float(own[row])
 
 
 def too_little(size: int, total: int, classes: int, folds: int) -> str:

@@ -16,6 +16,7 @@ from dsenv.rehearsal.candidates import Candidate, own_candidates, usual_candidat
 from dsenv.rehearsal.data import LEAST_SAMPLES, Samples, read_samples
 from dsenv.rehearsal.halving import Clock, Halving
 from dsenv.rehearsal.result import Rehearsal, Setup, make_result
+from dsenv.rehearsal.runs import check_candidate
 from dsenv.tasks.task import Recipe, Task
 from dsenv.training.replicas import make_replicas
 
@@ -111,6 +112,10 @@ def rehearse(
     make_task = _tasks(samples, model, recipe)
     task = make_task(samples)
     tried, left_out = _candidates(candidates, ratios, samples)
+    threads = _threads(task, place)
+    if candidates is not None:
+        for candidate in tried:
+            check_candidate(candidate, task, epochs, place)
 
     with _one_thread(), tqdm(unit="run", disable=not show, leave=False, mininterval=0.5) as bar:
         halving = Halving(
@@ -121,7 +126,7 @@ def rehearse(
             folds=folds,
             seed=seed,
             device=place,
-            threads=_threads(task, place),
+            threads=threads,
             clock=clock,
             report=_reporter(bar),
         )
@@ -173,13 +178,18 @@ def _candidates(given: Any, ratios: Sequence[float], samples: Samples) -> tuple[
 
 
 def _threads(task: Task, device: torch.device) -> int:
-    """Training runs at the same time: one a core where they run in a loop on a CPU and may."""
+    """Training runs at the same time: one a core where they run in a loop on a CPU and may.
+
+    Raises:
+        ValueError: the model does not fit the data.
+    """
+    make_replicas(task, 2, device)
     if device.type != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         make_replicas(task, 2, device, threads=cores)
-    except ValueError:  # dropout; any other mistake shows with one thread too
+    except ValueError:  # dropout, whose stream threads cannot share
         return 1
     return cores
 

@@ -4,19 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from dsenv import files
 from dsenv.catalogue import describe_part
+from dsenv.rehearsal import show
 from dsenv.rehearsal.advice import advice
 from dsenv.rehearsal.candidates import ALL_DATA, Candidate
 from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, make_rows, too_little
 from dsenv.rehearsal.halving import Found
-
-if TYPE_CHECKING:
-    from dsenv.tracking.pictures import Pixels
+from dsenv.tracking.pictures import Pixels
 
 LAYOUT = 1
 NAME = 24  # letters of a candidate in the table
@@ -124,11 +123,11 @@ class Rehearsal:
         """Write all of it as JSON; returns the path."""
         return files.write_text(Path(path), json.dumps(self.plain(), indent=1) + "\n")
 
-    def picture(self) -> "Pixels":
+    def picture(self) -> Pixels:
         """Gain over random and cost of every candidate, (H, W, 3) uint8."""
-        from dsenv.rehearsal.show import picture
-
-        return picture(self)
+        rate = "unknown" if self.noise_rate is None else f"{self.noise_rate:.0%}"
+        title = f"Rehearsal on {self.setup.samples:,} samples; labels that look wrong: {rate}"
+        return show.picture(self.table, self.best, title)
 
     def log_to(self, writer: Any) -> None:
         """Write table, picture and curves to TensorBoard.
@@ -136,9 +135,7 @@ class Rehearsal:
         Args:
             writer: a `SummaryWriter`, or the path of a folder, for which one is made.
         """
-        from dsenv.rehearsal.show import log_to
-
-        log_to(self, writer)
+        show.write_events(writer, str(self), self.picture(), self.table, self.traces)
 
 
 def make_result(

@@ -94,10 +94,7 @@ def run(
         check: called after each interval with the share that is done; raises to stop.
     """
     began = time.perf_counter()
-    agent, size = candidate.agent(), int((~held_out).sum(1).min())
-    settings = {"task": task, **agent.env, "trainer": {"threads": threads}}
-    settings["intervals"] = _intervals(agent, epochs, size)
-    session = HeldOutSession(EnvConfig.of(settings), held_out, device)
+    agent, session = _session(candidate, task, held_out, epochs, device, threads)
     acting = agent.bind(session.control, make_spaces(session)[1])
     session.reset(range(len(seeds)), [np.random.default_rng(seed) for seed in seeds], [{}] * len(seeds))
 
@@ -111,6 +108,30 @@ def run(
         check(float(session.state.interval.max()) / session.config.intervals)
 
     return _outcome(session, held_out, diverged, epochs, time.perf_counter() - began)
+
+
+def check_candidate(candidate: Candidate, task: Task, epochs: int, device: torch.device) -> None:
+    """Build what a candidate needs, and train nothing.
+
+    Raises:
+        ValueError: a name or setting is unknown, or a part does not fit the data.
+    """
+    held_out = torch.zeros(1, len(task.dataset.train), dtype=torch.bool)
+    try:
+        agent, session = _session(candidate, task, held_out, epochs, device, 1)
+        agent.bind(session.control, make_spaces(session)[1])
+    except ValueError as error:
+        raise ValueError(f"candidate {candidate.name!r}: {error}") from error
+
+
+def _session(
+    candidate: Candidate, task: Task, held_out: Tensor, epochs: int, device: torch.device, threads: int
+) -> tuple[LearnedAgent | NeutralRule, HeldOutSession]:
+    """The agent of a candidate, and its training runs."""
+    agent = candidate.agent()
+    settings = {"task": task, **agent.env, "trainer": {"threads": threads}}
+    settings["intervals"] = _intervals(agent, epochs, int((~held_out).sum(1).min()))
+    return agent, HeldOutSession(EnvConfig.of(settings), held_out, device)
 
 
 def _intervals(agent: LearnedAgent | NeutralRule, epochs: int, size: int) -> int:

@@ -48,11 +48,20 @@ def test_policies_act_without_the_validation_accuracy():
 
 
 def test_own_ones_have_random_selection_at_each_of_their_ratios_and_all_data():
-    given = {"mine": {"selector": {"name": "infobatch", "keep": 0.3}, "ratio": 0.7}, "trim": {"selector": "trim"}}
+    given = {
+        "mine": {"selector": {"name": "infobatch", "keep": 0.3}, "ratio": 0.7},
+        "trim": {"selector": "trim"},
+    }
     found = own_candidates(given, [0.5])
     names = [(c.name, c.ratio) for c in found]
     assert names[0] == ("random", 0.5)
-    assert sorted(names) == [("all data", 1.0), ("mine", 0.7), ("random", 0.5), ("random", 0.7), ("trim", 0.5)]
+    assert sorted(names) == [
+        ("all data", 1.0),
+        ("mine", 0.7),
+        ("random", 0.5),
+        ("random", 0.7),
+        ("trim", 0.5),
+    ]
     assert [c.name for c in own_candidates(["trim", "random"], [0.5])] == ["random", "all data", "trim"]
 
 

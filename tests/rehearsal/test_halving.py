@@ -31,12 +31,13 @@ class StandStill(Clock):
 
 
 def candidates():
-    return [Candidate(n, {} if n == ALL_DATA else {"selector": n}, 1.0 if n == ALL_DATA else 0.5) for n in NAMES]
+    rules = {n: Candidate(n, {"selector": n}, 0.5) for n in NAMES if n != ALL_DATA}
+    return [rules.get(n) or Candidate(ALL_DATA, {}, 1.0) for n in NAMES]
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """`run` without training: each candidate has its own gain, and steps take time of the stand-in's clock."""
+    """`run` without training: each candidate has its own gain, and steps take time of its clock."""
     made = []
 
     def stand_in(candidate, task, held_out, seeds, *, epochs, device, threads, check=lambda _: None):
@@ -132,7 +133,7 @@ def test_a_round_that_would_not_fit_is_not_begun(calls):
 
 
 def test_a_limit_that_passes_within_a_run_ends_it_with_a_word(calls, monkeypatch):
-    monkeypatch.setattr(Halving, "_probe", lambda self: 1e-9)
+    monkeypatch.setattr(Halving, "_probe", lambda _: 1e-9)
     one = 0.5 * 3 * 120 / 1000 * 6
     made, found = halve(calls, seconds=3.5 * one)
     assert names(found.last) == ["random", "good", "bad"] and found.rounds == 1
@@ -141,7 +142,7 @@ def test_a_limit_that_passes_within_a_run_ends_it_with_a_word(calls, monkeypatch
 
 
 def test_no_time_at_all_leaves_nothing(calls, monkeypatch):
-    monkeypatch.setattr(Halving, "_probe", lambda self: 1e-9)
+    monkeypatch.setattr(Halving, "_probe", lambda _: 1e-9)
     _, found = halve(calls, seconds=0.1)
     assert found.outcomes == {} and found.last == []
 
