@@ -18,14 +18,25 @@ from dsenv.rehearsal.evidence import Difference
 from dsenv.rehearsal.runs import Outcome, TooLateError, run
 from dsenv.tasks.task import Task
 
-ROUNDS = (1, 1, 2)  # cuts of the data in each round; a cut gives one training run for each of its parts
+ROUNDS = (1, 1, 2, 4)  # cuts of the data in each round; a cut gives one training run for each of its parts
 FIRST_SHARE = 0.55  # of the time, for the first round
 SLACK = 1.25  # a training run takes longer than its steps: selection, scoring
 PROBE_SAMPLES = 320
 PROBE_EPOCHS = 4
 LEAST_SAMPLES = 400  # that the data are cut to before training runs and candidates are left out
 LEAST_OF_CLASS = 40
+FEW_PARTS = 0.6  # share of the parts of the first cut that are held out before samples are cut
 LEAST_PARTS = 2  # parts of the first cut that are held out at all
+MOST_STRETCH = 3.0  # epochs on a subset, as a multiple of those on the whole
+
+
+def stretch(samples: int, total: int) -> float:
+    """How many times as many epochs a subset is trained for: the root of how much smaller it is, 1 to 3.
+
+    With the same epochs it gets fewer steps, and what is not trained to the end yet favours choices that it
+    does not favour later (all data, large losses); with as many steps wrong labels are learnt by heart.
+    """
+    return min(MOST_STRETCH, math.sqrt(total / samples))
 
 
 class Clock:
@@ -70,6 +81,7 @@ class Found:
     cut: list[str] = field(default_factory=list)
     """What was left out to keep the time, in words."""
     samples: int = 0
+    epochs: int = 0
     rounds: int = 0
 
 
@@ -120,8 +132,8 @@ class Halving:
         for number, cuts in enumerate(ROUNDS):
             parts = scale.parts if number == 0 else None
             if number > 0:
-                active = self._survivors(number)
-                if not self._fits(active, cuts):
+                active = self._fitting(self._survivors(number), cuts)
+                if not active:
                     break
             is_whole = self._round(number, active, cuts, parts)
             if number == 0 and is_whole:
@@ -145,17 +157,28 @@ class Halving:
         ratios = [c.ratio for c in self.candidates]
         ratios.append(self.candidates[0].ratio)  # PODS
         time_left = FIRST_SHARE * self.clock.left
-        seconds = SLACK * cost * self.epochs * size * (1 - 1 / self.folds)
+        seconds = SLACK * cost * self.epochs * (1 - 1 / self.folds)  # of a sample of a training run
 
-        # First fewer samples, then fewer parts, then fewer candidates
-        share = min(1.0, time_left / max(seconds * self.folds * sum(ratios), 1e-9))
-        least = min(size, max(LEAST_SAMPLES, LEAST_OF_CLASS * self.samples.classes))
-        wanted = max(least, int(share * size))
-        room = time_left / max(seconds * wanted / size, 1e-9)  # in training runs on all data
-        parts = int(min(self.folds, max(LEAST_PARTS, room / sum(ratios))))
+        # First fewer parts, then fewer samples, then still fewer parts, then fewer candidates
+        few = math.ceil(FEW_PARTS * self.folds)
+        whole = time_left / max(seconds * sum(ratios), 1e-9)  # samples of one training run of each candidate
+        own = self._affordable(whole / self.folds)
+        parts = self.folds if own == len(self.samples) else few
+        own = self._affordable(whole / parts)
+        room = time_left / max(seconds * own * stretch(own, self.samples.total), 1e-9)  # in runs on all data
+        parts = int(min(parts, max(LEAST_PARTS, room / sum(ratios))))
         while count > 2 and parts * sum(ratios[:count]) > room:
             count -= 1
-        return Scale(wanted, parts, count)
+        return Scale(own, parts, count)
+
+    def _affordable(self, wanted: float) -> int:
+        """Samples whose training runs, longer for a subset, cost no more than `wanted` in `epochs` do."""
+        size, total = len(self.samples), self.samples.total
+        least = min(size, max(LEAST_SAMPLES, LEAST_OF_CLASS * self.samples.classes))
+        if size * stretch(size, total) <= wanted:
+            return size
+        most = max(wanted**2 / total, wanted / MOST_STRETCH)  # n * stretch(n) = wanted
+        return max(least, min(size, int(most)))
 
     def _probe(self) -> float:
         """Seconds of one sample of one training run, an epoch on all data, in runs side by side."""
@@ -189,16 +212,31 @@ class Halving:
         if left := self.candidates[scale.candidates :]:
             cut.append(f"without {', '.join(c.name for c in left)}")
         self.found.samples = len(self.samples)
+        self.found.epochs = round(self.epochs * stretch(len(self.samples), total))
+        if self.found.epochs != self.epochs:
+            cut.append(f"{self.found.epochs} epochs on them, for {self.epochs} on all")
         self._task = self.make_task(self.samples)
 
-    def _fits(self, active: Sequence[Candidate], cuts: int) -> bool:
-        """Whether another round fits into the time that is left, by what the rounds before took."""
-        outcomes = [self.found.outcomes[c] for c in active]
-        mean = [sum(o.seconds for o in own) / sum(len(o.accuracy) for o in own) for own in outcomes]
-        fits = sum(mean) * self.folds * cuts < 0.9 * self.clock.left
-        if not fits:
+    def _fitting(self, active: list[Candidate], cuts: int) -> list[Candidate]:
+        """Candidates of another round that fit into the time left, by what the rounds before took.
+
+        The worst are left out first; nobody is left where not even the best fits beside the reference.
+        """
+        mean = {c: self._seconds_of_run(c) * self.folds * cuts for c in active}
+        ranked = sorted(active[1:], key=lambda c: -self._gain(c).mean)
+        while ranked and mean[active[0]] + sum(mean[c] for c in ranked) > 0.9 * self.clock.left:
+            ranked.pop()
+        if not ranked:
             self.found.cut.append(f"{self.found.rounds} of {len(ROUNDS)} rounds")
-        return fits
+            return []
+        if left := [c.name for c in active[1:] if c not in ranked]:
+            self.found.cut.append(f"round {self.found.rounds + 1} without {', '.join(left)}")
+        return [c for c in active if c == active[0] or c in ranked]
+
+    def _seconds_of_run(self, candidate: Candidate) -> float:
+        """Seconds of one training run of a candidate, by its rounds so far."""
+        own = self.found.outcomes[candidate]
+        return sum(one.seconds for one in own) / sum(len(one.accuracy) for one in own)
 
     # Rounds
 
@@ -226,7 +264,7 @@ class Halving:
                 self._task,
                 held_out,
                 seeds,
-                epochs=self.epochs,
+                epochs=self.found.epochs,
                 device=self.device,
                 threads=self.threads,
                 check=check,

@@ -33,6 +33,7 @@ class Setup:
     """Samples that there are."""
     classes: int
     epochs: int
+    """Of the user's training run; on a subset more are rehearsed, see `dsenv.rehearsal.halving.stretch`."""
     batch_size: int
     folds: int
     rounds: int

@@ -66,7 +66,7 @@ def test_it_is_written_as_json_a_picture_and_events(noisy, tmp_path):
     tags = events.Tags()
     assert tags["images"] == ["rehearsal/gain and cost"]
     assert "rehearsal cost/all data 1" in tags["scalars"]
-    assert len(events.Scalars("rehearsal gain over random in points/random 0.5")) == 3
+    assert len(events.Scalars("rehearsal gain over random in points/random 0.5")) == 4
 
 
 def test_one_seed_gives_the_same_answer_twice_and_draws_from_no_global_stream():
