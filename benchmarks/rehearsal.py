@@ -256,6 +256,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="limit of a rehearsal; 0: none")
     parser.add_argument("--jobs", type=int, default=1, help="rows at the same time, a process each")
     parser.add_argument("--cores", type=int, default=2, help="cores of each row")
+    parser.add_argument("--rates", nargs="*", type=float, help="shares of wrong labels to run alone")
     parser.add_argument("--only", nargs="*", help="data sets to run alone")
     parser.add_argument("--json", type=Path, default=Path("rehearsal.jsonl"), help="one line a row")
     parser.add_argument("--summary", type=Path, help="print the summary of a file, and run nothing")
@@ -272,6 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = settings_of(args.part)
     if args.only:
         wanted = [one for one in wanted if one.data in args.only]
+    if args.rates:
+        wanted = [one for one in wanted if one.rate in args.rates]
     if args.quick:
         wanted = [Setting("digits", "mlp", "adamw", 0.4)]
         sizes = Sizes(2, 2, 0, 200, 2, 1)

@@ -159,18 +159,20 @@ class LabelNoise:
     def one_way(self) -> tuple[int, int, float, float] | None:
         """The class whose labels most nearly go to one other class: (class, other, rate, own rate).
 
-        None where no class has half as many labels of one other class as of its own, or the other class has
-        as many of it: then they are hard to tell apart, or wrong both ways alike.
+        None where no class has half as many labels of one other class as of its own and more of it than of all
+        further ones together (else the models are weak), or the other class has half as many of it (then they
+        are hard to tell apart, or wrong both ways alike).
         """
         found = self.confusion.nan_to_num(0.0)
-        own = found.diagonal()
-        off = found - torch.diag(own)
-        is_one_way = (off >= ONE_WAY * own[:, None]) & (off >= 2 * off.T) & (own[:, None] > 0)
-        share = torch.where(is_one_way, off / own[:, None].clamp(min=1e-9), 0.0)
+        own = found.diagonal()[:, None]
+        off = found - torch.diag(found.diagonal())
+        rest = found.sum(1, keepdim=True) - own - off
+        is_one_way = (own > 0) & (off >= ONE_WAY * own) & (off > rest) & (off >= 2 * off.T)
+        share = torch.where(is_one_way, off / own.clamp(min=1e-9), 0.0)
         if not bool(is_one_way.any()):
             return None
         row, column = divmod(int(share.argmax()), len(own))
-        return row, column, float(off[row, column]), float(own[row])
+        return row, column, float(off[row, column]), float(own[row, 0])
 
 
 def too_little(size: int, total: int, classes: int, folds: int) -> str:

@@ -108,3 +108,11 @@ def test_classes_that_are_mixed_up_both_ways_do_not_go_one_way():
     labels = torch.tensor([0] * 100 + [1] * 100)
     probabilities = torch.tensor([[0.6, 0.4]] * 60 + [[0.4, 0.6]] * 100 + [[0.6, 0.4]] * 40)
     assert noise_of(labels, probabilities).one_way() is None
+
+
+def test_weak_models_do_not_make_labels_go_one_way():
+    """A third of the labels of those taken for class 0 are its own, a fifth those of 1, the rest are spread."""
+    labels = torch.tensor([0] * 35 + [1] * 20 + [2] * 15 + [3] * 15 + [4] * 15 + [1] * 100)
+    probabilities = torch.full((200, 5), 0.1)
+    probabilities[:100, 0], probabilities[100:, 1] = 0.6, 0.6
+    assert noise_of(labels, probabilities).one_way() is None

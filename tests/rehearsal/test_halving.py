@@ -111,7 +111,7 @@ def test_short_trainings_have_no_pods(calls):
 
 def test_little_time_cuts_parts_then_samples_then_candidates(calls):
     found_at = {}
-    for seconds in (1e6, 300, 150, 60, 12):
+    for seconds in (1e6, 300, 150, 90, 12):
         made, found = halve(calls, seconds=seconds, size=2000)
         runs = len(found.outcomes[made.candidates[0]][0].accuracy)
         found_at[seconds] = len(made.samples), runs, len(found.outcomes)
@@ -120,7 +120,7 @@ def test_little_time_cuts_parts_then_samples_then_candidates(calls):
     assert found_at[1e6] == (2000, 4, 7)
     assert found_at[300] == (2000, 3, 7)
     assert 400 < found_at[150][0] < 2000 and found_at[150][1:] == (3, 7)
-    assert found_at[60] == (400, 2, 7)
+    assert found_at[90] == (400, 2, 7)
     assert found_at[12][:2] == (400, 2) and found_at[12][2] < 7
     assert any(text.startswith("without") for text in found.cut)
 
