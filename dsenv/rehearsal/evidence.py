@@ -159,9 +159,9 @@ class LabelNoise:
     def one_way(self) -> tuple[int, int, float, float] | None:
         """The class whose labels most nearly go to one other class: (class, other, rate, own rate).
 
-        None where no class has half as many labels of one other class as of its own and more of it than of all
-        further ones together (else the models are weak), or the other class has half as many of it (then they
-        are hard to tell apart, or wrong both ways alike).
+        None where no class has half as many labels of one other class as of its own, and more of it than of
+        all further ones together (else the models are weak), or where the other class has half as many of it
+        (then they are hard to tell apart, or wrong both ways alike).
         """
         found = self.confusion.nan_to_num(0.0)
         own = found.diagonal()[:, None]

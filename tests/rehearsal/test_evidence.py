@@ -111,7 +111,7 @@ def test_classes_that_are_mixed_up_both_ways_do_not_go_one_way():
 
 
 def test_weak_models_do_not_make_labels_go_one_way():
-    """A third of the labels of those taken for class 0 are its own, a fifth those of 1, the rest are spread."""
+    """Of those taken for class 0 a third are labelled so, a fifth as 1, and the others as all the rest."""
     labels = torch.tensor([0] * 35 + [1] * 20 + [2] * 15 + [3] * 15 + [4] * 15 + [1] * 100)
     probabilities = torch.full((200, 5), 0.1)
     probabilities[:100, 0], probabilities[100:, 1] = 0.6, 0.6
