@@ -7,6 +7,7 @@ from dsenv import DataPlan
 from dsenv.agents.learned import LearnedAgent
 from dsenv.policy.shipped import pretrained
 from dsenv.rehearsal.candidates import Candidate, own_candidates, usual_candidates
+from tests.policy.policies import new_policy
 
 pytestmark = pytest.mark.fast
 
@@ -41,8 +42,19 @@ def test_every_usual_candidate_makes_a_plan():
     assert DataPlan(data, epochs=6, batch_size=10, **found[4].plan_settings).total_steps == 36
 
 
+def test_a_policy_that_augments_is_left_out_unless_samples_are_images(monkeypatch):
+    kinds = {"curriculum": "curriculum", "joint": "joint"}
+    monkeypatch.setattr(type(pretrained), "names", lambda _: list(kinds))
+    monkeypatch.setattr(type(pretrained), "__call__", lambda _, name: new_policy(kinds[name]))
+    for images in (True, False):
+        found, left_out = usual_candidates([0.5], images)
+        names = {c.name for c in found}
+        assert ("policy joint" in names) == images and "policy curriculum" in names
+        assert bool(left_out) != images
+
+
 def test_policies_act_without_the_validation_accuracy():
-    agent = Candidate("mine", {"policy": "curriculum"}, 0.4).agent()
+    agent = Candidate("mine", {"policy": new_policy()}, 0.4).agent()
     assert isinstance(agent, LearnedAgent)
     assert agent.env["validation_shown"] == 0.0 and agent.env["ratio"] == 0.4
 

@@ -10,6 +10,7 @@ from dsenv.rehearsal.candidates import ALL_DATA, RANDOM, Candidate
 from dsenv.rehearsal.data import held_out_parts, read_samples
 from dsenv.rehearsal.runs import HeldOutSession, TooLateError, held_out_probabilities, run
 from dsenv.tasks import Task
+from tests.policy.policies import new_policy
 from tests.rehearsal.made import MLP, RECIPE, blobs
 
 CPU = torch.device("cpu")
@@ -90,8 +91,18 @@ def test_a_run_that_diverges_counts_as_a_guess():
     torch.testing.assert_close(found.probabilities, torch.full((120, 3), 1 / 3))
 
 
-@pytest.mark.parametrize("policy", ["curriculum", "ratio"])
-def test_a_shipped_policy_runs(policy):
+@pytest.mark.parametrize(
+    "policy",
+    [
+        new_policy(),
+        new_policy("ratio"),
+        new_policy({"name": "mask", "candidates": 16}),
+        new_policy({"name": "mask", "candidates": 16}, actions="binary"),
+        new_policy(actions="discrete"),
+    ],
+    ids=repr,
+)
+def test_policies_of_every_kind_run_at_the_cost_of_their_ratio(policy):
     found = outcome(Candidate("policy", {"policy": policy}, 0.5))
     assert found.cost == pytest.approx(0.5, abs=0.02) and (found.tries == 1).all()
 
