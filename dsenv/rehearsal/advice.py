@@ -36,7 +36,7 @@ def advice(
     if noise is not None:
         says += _labels(noise)
     if cut:
-        says.append(f"To keep the time limit: {'; '.join(cut)}. More minutes rehearse more.")
+        says.append(f"Not all was rehearsed on: {'; '.join(cut)}.")
     return says
 
 

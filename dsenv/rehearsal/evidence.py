@@ -17,7 +17,7 @@ from dsenv.select.trim import estimated_noise_rate
 Outcomes = Mapping[Candidate, Sequence[Outcome]]
 """Of each candidate, one outcome a round."""
 
-AHEAD = 1.0  # standard errors by which a choice has to be ahead of random
+AHEAD = 1.0  # standard errors that are taken off a gain over random
 LEAST_OF_CLASS = 10  # mean samples of a class that a training run needs to learn from
 CONFIDENT = 0.5  # margin of the probabilities from which a sample counts
 SURE_SHARE = 0.1  # of the samples, that models have to be confident of, to speak of wrong labels
@@ -107,16 +107,22 @@ def make_rows(found: Outcomes, reference: Candidate) -> dict[Candidate, Row]:
 
 
 def choose(rows: Sequence[Row], reference: Row, ahead: float = AHEAD) -> Row:
-    """The row to take: the best of those that are ahead of random by enough, else random.
+    """The row with the largest gain over random less its standard error; random where none is above 0.
+
+    Candidates that left early have fewer training runs, and so larger errors; they need no rule of their own.
 
     Args:
-        rows: candidates that came as far as the last round.
+        rows: candidates; those that diverged in a training run are not chosen.
         reference: random selection.
-        ahead: standard errors that the mean gain has to be above 0.
+        ahead: standard errors that are taken off the mean gain.
     """
-    clear = [row for row in rows if row.over_random.mean > ahead * row.over_random.error]
-    clear = [row for row in clear if not row.diverged]
-    return max(clear, key=lambda row: row.over_random.mean, default=reference)
+
+    def surely(row: Row) -> float:
+        return row.over_random.mean - ahead * row.over_random.error
+
+    whole = [row for row in rows if not row.diverged]
+    best = max(whole, key=surely, default=reference)
+    return best if surely(best) > 0 else reference
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def rehearse(
     (successive halving), with PODS on the best of the selectors beside them. Your test split is not needed:
     do not pass it.
 
-    Random selection is the answer unless another choice is ahead of it by more than a standard error, or the
-    data are too few to tell.
+    The answer has the largest gain over random selection less its standard error. It is random selection
+    where that is above 0 for no choice, or a subset is too small to speak of the whole.
 
     Use::
 

@@ -19,6 +19,7 @@ from dsenv.rehearsal.runs import Outcome, TooLateError, run
 from dsenv.tasks.task import Task
 
 ROUNDS = (1, 1, 2, 4)  # cuts of the data in each round; a cut gives one training run for each of its parts
+LEAST_KEPT = 3  # candidates that go on beside random and all data
 FIRST_SHARE = 0.55  # of the time, for the first round
 SLACK = 1.25  # a training run takes longer than its steps: selection, scoring
 PROBE_SAMPLES = 320
@@ -292,11 +293,11 @@ class Halving:
         return Difference.of(outcomes[candidate], outcomes[self.candidates[0]])
 
     def _survivors(self, number: int) -> list[Candidate]:
-        """The reference, all data, and the better half of the others, in the order of the candidates."""
+        """The reference, all data, and the better half of the others, three at least, in their order."""
         whole = [c for c in self.found.last if self._is_whole(c, number - 1)]
         fixed = [c for c in whole if c == self.candidates[0] or c.is_all_data]
         others = sorted((c for c in whole if c not in fixed), key=lambda c: -self._gain(c).mean)
-        kept = others[: max(1, math.ceil(len(others) / 2))]
+        kept = others[: max(LEAST_KEPT, math.ceil(len(others) / 2))]
         return [*fixed, *sorted(kept, key=whole.index)]
 
     def _with_pods(self, active: Sequence[Candidate], parts: int | None) -> list[Candidate]:

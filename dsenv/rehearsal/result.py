@@ -70,7 +70,9 @@ class Rehearsal:
     says: list[str]
     """Advice, in plain sentences."""
     cut: list[str]
-    """What was left out to keep the time limit; empty where nothing was."""
+    """What was cut to keep the time limit, and how a subset was trained; empty where all was rehearsed on."""
+    left_out: list[str]
+    """Policies that cannot be tried, each with its reason."""
     setup: Setup
     noise: LabelNoise | None = None
     traces: Mapping[str, list[float]] = field(default_factory=dict)
@@ -116,6 +118,7 @@ class Rehearsal:
             "noise_rate": self.noise_rate,
             "says": self.says,
             "cut": self.cut,
+            "left_out": self.left_out,
             "plan": self.plan_line,
             "rounds": {name: list(values) for name, values in self.traces.items()},
         }
@@ -160,13 +163,12 @@ def make_result(
             "give more minutes, fewer epochs or a smaller model"
         )
     rows, reference = make_rows(found.outcomes, tried[0]), tried[0]
-    last = [rows[candidate] for candidate in found.last]
-    cheap = [row for row in last if row.name != ALL_DATA]
+    cheap = [row for row in rows.values() if row.name != ALL_DATA]
     why = too_little(setup.samples, setup.total, int(labels.bincount().count_nonzero()), setup.folds)
 
     # Random selection, unless the evidence is for another one
     own = rows[reference]
-    best, within = (own, own) if why else (choose(last, own), choose(cheap, own))
+    best, within = (own, own) if why else (choose([*rows.values()], own), choose(cheap, own))
     leader = max(found.last, key=lambda candidate: rows[candidate].accuracy)
     noise = LabelNoise.of(found.outcomes[leader], labels)
 
@@ -177,7 +179,8 @@ def make_result(
         best_within_ratio=within,
         noise_rate=noise.rate,
         says=advice(best, within, own, table, noise, why, found.cut),
-        cut=[*found.cut, *left_out],
+        cut=found.cut,
+        left_out=list(left_out),
         setup=setup,
         noise=noise,
         traces={f"{c.name} {c.ratio:g}": _trace(found, c, reference) for c in found.outcomes},

@@ -49,11 +49,14 @@ def row(name, mean, error, diverged=0):
     return Row(name, 0.5, 0.5 + mean, gain, gain, 0.5, 1.0, 5, diverged)
 
 
-def test_random_is_chosen_unless_another_is_ahead_by_enough():
+def test_the_largest_sure_gain_is_chosen_and_random_where_there_is_none():
     reference = row("random", 0.0, 0.0)
-    unsure, clear, best = row("unsure", 0.05, 0.06), row("clear", 0.01, 0.005), row("best", 0.02, 0.01)
+    unsure, clear = row("unsure", 0.05, 0.06), row("clear", 0.01, 0.005)
+    best, few = row("best", 0.02, 0.01), row("few", 0.06, 0.055)
     assert choose([reference, unsure], reference) is reference
-    assert choose([reference, unsure, clear, best], reference) is best
+    assert choose([reference, unsure, clear, few], reference) in (clear, few)
+    assert choose([reference, unsure, clear, best, few], reference) is best
+    assert choose([few, best], reference, ahead=0.0) is few
     assert choose([reference, row("lost", 0.5, 0.01, diverged=1)], reference) is reference
     assert choose([], reference) is reference
 

@@ -155,7 +155,7 @@ def test_the_usual_candidates_run_the_shipped_policies():
     found = dsenv.rehearse(blobs(size=90)[:2], MLP, **FEW)
     names = {row.name for row in found.table}
     assert {"random", "trim", "small_loss", "infobatch", "order_dp", "all data"} < names
-    said = " ".join([*names, *found.cut])
+    said = " ".join([*names, *found.left_out])
     assert all(f"policy {name}" in said for name in dsenv.pretrained.names())
 
 
