@@ -43,7 +43,7 @@ class Setup:
     """The time limit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rehearsal:
     """What small training runs of every choice gave on samples that they did not see.
 
@@ -89,6 +89,13 @@ class Rehearsal:
         own = "".join(f", {key}={_literal(value)}" for key, value in self.settings.items())
         setup = self.setup
         return f"DataPlan(data, epochs={setup.epochs}, batch_size={setup.batch_size}{own})"
+
+    def __repr__(self) -> str:
+        """The choice, in one line."""
+        gain = 100 * self.best.over_random.mean
+        return (
+            f"<Rehearsal of {len(self.table)} candidates: {self.best.name}, {gain:+.1f} points over random>"
+        )
 
     def __str__(self) -> str:
         """The table and the advice, at most 100 columns wide."""

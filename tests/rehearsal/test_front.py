@@ -49,6 +49,7 @@ def test_wrong_labels_are_counted(noisy):
 def test_what_it_prints_fits_100_columns_and_holds_the_choice(noisy):
     text = str(noisy)
     assert max(map(len, text.splitlines())) <= 100
+    assert len(repr(noisy)) < 100 and noisy.best.name in repr(noisy)
     assert text.rstrip().endswith(noisy.plan_line) and f"> {noisy.best.name}" in text
 
 
