@@ -20,6 +20,7 @@ texture and the CNN are `--part final`. One line of JSON a row; those that are t
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -237,9 +238,11 @@ def summary(rows: list[dict[str, Any]]) -> None:
 
     for share in SHARES:
         own = [row for row in rows if share in row["rehearsals"]]
+        if not own:
+            continue
         made = [row["rehearsals"][share] for row in own]
         pairs = [(m["noise_rate"], row["wrong"]) for m, row in zip(made, own, strict=True)]
-        error = np.array([100 * (found - wrong) for found, wrong in pairs if found is not None] or [np.nan])
+        error = np.array([100 * (found - wrong) for found, wrong in pairs if found is not None] or [math.nan])
         seconds = [m["setup"]["seconds"] for m in made]
         little = sum("Too little" in m["says"][0] for m in made)
         print(

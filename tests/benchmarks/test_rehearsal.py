@@ -64,6 +64,15 @@ def test_the_summary_keeps_rows_that_were_chosen_on_apart(script, capsys):
     assert len({line.count("|") for line in table}) == 1 and len(table) == 2 + 12
 
 
+def test_a_row_that_was_not_rehearsed_on_a_tenth_is_left_out_there(script, capsys):
+    only = row("fashion", "cnn")
+    del only["rehearsals"]["tenth"]
+    only["rehearsals"]["quarter"]["noise_rate"] = None
+    script.summary([only])
+    said = capsys.readouterr().out
+    assert "| quarter |" in said and "tenth" not in said
+
+
 def test_rows_that_are_there_are_not_run_again(script, tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
     first = {**row(), "rate": 0.0}
