@@ -12,6 +12,7 @@ from dsenv.rehearsal.runs import HeldOutSession, TooLateError, held_out_probabil
 from dsenv.tasks import Task
 from tests.policy.policies import new_policy
 from tests.rehearsal.made import MLP, RECIPE, blobs
+from tests.waits import stand_in
 
 CPU = torch.device("cpu")
 
@@ -105,6 +106,16 @@ def test_a_run_that_diverges_counts_as_a_guess():
 def test_policies_of_every_kind_run_at_the_cost_of_their_ratio(policy):
     found = outcome(Candidate("policy", {"policy": policy}, 0.5))
     assert found.cost == pytest.approx(0.5, abs=0.02) and (found.tries == 1).all()
+
+
+@pytest.mark.parametrize("settings", [{"selector": "trim"}, {"policy": new_policy()}], ids=repr)
+def test_the_data_may_live_on_another_device(settings):
+    task, labels = task_of()
+    held_out = held_out_parts(labels, 3, [0])
+    with stand_in() as device:
+        chosen = Candidate("mine", settings, 0.5)
+        found = run(chosen, task, held_out, range(3), epochs=3, device=device)
+    assert found.accuracy.mean() > 0.8 and found.probabilities.device.type == "cpu"
 
 
 def test_a_check_can_stop_a_run_and_hears_how_far_it_is():
