@@ -28,6 +28,8 @@ class Candidate:
     """Keyword arguments of `DataPlan`: selector, volume, augment, policy; without the ratio."""
     ratio: float
     """Share of the data, (0, 1]; 1 for all data."""
+    simpler: "Candidate | None" = None
+    """The same choice with a part less, which is preferred unless this one is clearly ahead of it."""
 
     @property
     def is_all_data(self) -> bool:
@@ -59,7 +61,7 @@ class Candidate:
 
     def with_pods(self) -> "Candidate":
         """The same choice of samples under PODS, at the same mean ratio."""
-        return Candidate(f"pods + {self.name}", {**self.settings, "volume": PODS}, self.ratio)
+        return Candidate(f"pods + {self.name}", {**self.settings, "volume": PODS}, self.ratio, self)
 
 
 def usual_candidates(ratios: Sequence[float], images: bool) -> tuple[list[Candidate], list[str]]:

@@ -106,6 +106,14 @@ def make_rows(found: Outcomes, reference: Candidate) -> dict[Candidate, Row]:
     return rows
 
 
+def is_worth_it(candidate: Candidate, found: Outcomes, ahead: float = AHEAD) -> bool:
+    """Whether a candidate is ahead of its simpler form, if it has one, by more than a standard error."""
+    if candidate.simpler is None:
+        return True
+    over = Difference.of(found[candidate], found[candidate.simpler])
+    return over.mean > ahead * over.error
+
+
 def choose(rows: Sequence[Row], reference: Row, ahead: float = AHEAD) -> Row:
     """The row with the largest gain over random less its standard error; random where none is above 0.
 

@@ -13,7 +13,7 @@ from dsenv.catalogue import describe_part
 from dsenv.rehearsal import show
 from dsenv.rehearsal.advice import advice
 from dsenv.rehearsal.candidates import ALL_DATA, Candidate
-from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, make_rows, too_little
+from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, is_worth_it, make_rows, too_little
 from dsenv.rehearsal.halving import Found
 from dsenv.tracking.pictures import Pixels
 
@@ -170,12 +170,13 @@ def make_result(
             "give more minutes, fewer epochs or a smaller model"
         )
     rows, reference = make_rows(found.outcomes, tried[0]), tried[0]
-    cheap = [row for row in rows.values() if row.name != ALL_DATA]
+    worthy = [row for candidate, row in rows.items() if is_worth_it(candidate, found.outcomes)]
+    cheap = [row for row in worthy if row.name != ALL_DATA]
     why = too_little(setup.samples, setup.total, int(labels.bincount().count_nonzero()), setup.folds)
 
     # Random selection, unless the evidence is for another one
     own = rows[reference]
-    best, within = (own, own) if why else (choose([*rows.values()], own), choose(cheap, own))
+    best, within = (own, own) if why else (choose(worthy, own), choose(cheap, own))
     leader = max(found.last, key=lambda candidate: rows[candidate].accuracy)
     noise = LabelNoise.of(found.outcomes[leader], labels)
 

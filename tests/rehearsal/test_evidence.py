@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, too_little
+from dsenv.rehearsal.candidates import Candidate
+from dsenv.rehearsal.evidence import Difference, LabelNoise, Row, choose, is_worth_it, too_little
 from dsenv.rehearsal.runs import Outcome
 
 pytestmark = pytest.mark.fast
@@ -59,6 +60,18 @@ def test_the_largest_sure_gain_is_chosen_and_random_where_there_is_none():
     assert choose([few, best], reference, ahead=0.0) is few
     assert choose([reference, row("lost", 0.5, 0.01, diverged=1)], reference) is reference
     assert choose([], reference) is reference
+
+
+def test_pods_is_worth_it_where_it_is_clearly_ahead_of_its_selector():
+    base = Candidate("trim", {"selector": "trim"}, 0.5)
+    pods = base.with_pods()
+    steady = np.array([1, 1, 0, 0])
+    for gains, is_worth in (([0.1, 0.11, 0.09], True), ([0.1, -0.1, 0.01], False)):
+        found = {
+            base: [outcome([0.5, 0.5, 0.5], steady)],
+            pods: [outcome(0.5 + np.array(gains), steady)],
+        }
+        assert is_worth_it(pods, found) == is_worth and is_worth_it(base, found)
 
 
 def noise_of(labels, probabilities):
