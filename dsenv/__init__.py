@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dsenv.plan import DataPlan
     from dsenv.policy import Policy
     from dsenv.policy.shipped import pretrained
+    from dsenv.rehearsal import rehearse
     from dsenv.select import Selection, Selector
     from dsenv.signals import SampleSignals
     from dsenv.tasks import Recipe, Task
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "names",
     "pretrained",
+    "rehearse",
 ]
 
 _LAZY = {
@@ -73,6 +75,7 @@ _LAZY = {
     "check_selector": "dsenv.checks:check_selector",
     "export": "dsenv.agents.export:export",
     "pretrained": "dsenv.policy.shipped:pretrained",
+    "rehearse": "dsenv.rehearsal:rehearse",
 }
 
 register_envs()

@@ -32,7 +32,7 @@ FLOORS = (
     ("policy", "training"),
     ("plan", "env"),
     ("agents",),
-    ("evaluation", "checks"),
+    ("evaluation", "checks", "rehearsal"),
     ("workbench",),
 )
 """Packages and modules of dsenv from the ground up: a floor imports from those below and from its own."""

@@ -11,6 +11,7 @@ from dsenv.control.base import Control
 from dsenv.control.registry import CONTROLS
 from dsenv.env.config import EnvConfig
 from dsenv.env.episodes import Episodes
+from dsenv.env.session import Session
 from dsenv.errors import check_seed, pick, shown
 
 ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiBinary
@@ -18,7 +19,7 @@ RENDER_MODES = ("rgb_array", "ansi")
 METADATA = {"render_modes": list(RENDER_MODES), "render_fps": 2}
 
 
-def make_spaces(episodes: Episodes) -> tuple[spaces.Box, ActionSpace]:
+def make_spaces(episodes: Episodes | Session) -> tuple[spaces.Box, ActionSpace]:
     """Observation and action space of one episode: boxes in [-1, 1], discrete actions or masks."""
     observation = spaces.Box(-1.0, 1.0, (len(episodes.observation_names),), np.float32)
     if episodes.config.actions == "discrete":

@@ -200,7 +200,7 @@ class Session:
         # What is drawn, in this order.
         context = replace(self.contexts.fixed(rng, values), dataset=self.dataset)
         labels_seed, model_seed, stream_seed = (int(seed) for seed in rng.integers(2**31, size=3))
-        labels, pool = self.labels.train(context, labels_seed)
+        labels, pool = self._labels_and_pool(replica, context, labels_seed)
         shows_validation = bool(rng.random() < self.config.validation_shown)
         own_validation = None
         if not self.config.trusted_validation:
@@ -228,6 +228,11 @@ class Session:
         own, usual = [context.ratio for context in self.context], self.config.ratio
         self.targets = np.array([usual if ratio is None else ratio for ratio in own], np.float64)
         self.state.target = torch.from_numpy(self.targets.astype(np.float32)).to(self.device)
+
+    def _labels_and_pool(self, replica: int, context: Context, seed: int) -> tuple[Tensor, Tensor]:
+        """Labels to train on (N,), and which samples exist (N,) bool, of one episode."""
+        del replica
+        return self.labels.train(context, seed)
 
     def _show(self, replicas: Sequence[int]) -> None:
         """Rank the samples again, and draw candidates for these episodes where the control asks for some."""

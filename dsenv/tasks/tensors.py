@@ -74,7 +74,7 @@ def from_tensors(
     count = check_count(what, wanted, 2, MOST_CLASSES)
     if images.dtype != torch.uint8:
         return Dataset(name, *splits, classes=count)
-    mean, std = _statistics(splits[0].images)
+    mean, std = channel_statistics(splits[0].images)
     return Dataset(name, *splits, classes=count, mean=mean, std=std)
 
 
@@ -134,7 +134,7 @@ def _cut(
     )
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 images, on the scale 0..1."""
     pixels = images.float() / 255
     pixels = pixels.transpose(0, 1).flatten(1)  # (C, everything else)

@@ -47,8 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.agent_seeds is not None:
+    if args.agent_seeds is not None and not args.rehearse:
         _refuse_agent_seeds(args)
+    if args.minutes is not None and not args.rehearse:
+        raise ValueError("--minutes is the time limit of --rehearse DATA.toml: give both, or leave it out")
+    if args.rehearse:
+        from dsenv.workbench.rehearsal import rehearse_file
+
+        return rehearse_file(args)
     if args.report:
         return _page(args)
     if args.evaluate:

@@ -36,6 +36,7 @@ examples:
   python train_agent.py --evaluate runs/RUN/policy.safetensors --env dsenv/FashionMNIST-Curriculum-v0
                                                                  a policy file, from anywhere
   python train_agent.py --report runs/RUN                        one HTML page of a run, or of several
+  python train_agent.py --rehearse data.toml --minutes 2         what helps on data of your own
   tensorboard --logdir runs                                      see the curves
 
 A run writes runs/<time>-<env>-<agent>-<seed>/: env.toml and agent.toml (resolved settings), run.toml
@@ -118,6 +119,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="further agents to evaluate beside the policy: infobatch, pods, a policy.safetensors, ...",
     )
 
+    how.add_argument("--minutes", type=float, help="time limit of --rehearse (default: the file's, or 2)")
+
     else_ = parser.add_argument_group("instead of a new run")
     instead = else_.add_mutually_exclusive_group()
     instead.add_argument(
@@ -140,6 +143,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="RUN_OR_STUDY",
         help="write a self-contained HTML page of what is in these folders: RUN/report.html, "
         "STUDY/report.html, or for several report-*.html in --out",
+    )
+    instead.add_argument(
+        "--rehearse",
+        type=Path,
+        metavar="DATA.toml",
+        help="which choice helps on your own data: small training runs of all of them (docs/rehearse.md)",
     )
     instead.add_argument("--list", action="store_true", help="list environments and agents")
 
