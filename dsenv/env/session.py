@@ -106,8 +106,7 @@ class Session:
 
     def __init__(self, config: EnvConfig, replicas: int, device: torch.device, dataset: int = 0) -> None:
         self.config = config = config.for_dataset(dataset)
-        self.count = replicas
-        self.device = device
+        self.count, self.device = replicas, device
         self.task, self.dataset = config.make_task(dataset), dataset
         self.model_settings = describe(self.task.model)  # before it builds any, which it may note
         self.control = config.make_control()
