@@ -12,8 +12,8 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.metrics import state_like
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
-VERSION = 3
-READ = (2, VERSION)  # version 2 has no part "metrics"
+VERSION = 4
+READ = (2, 3, VERSION)  # version 2 has no part "metrics", version 3 no guard
 
 
 def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
@@ -29,7 +29,7 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
     """
     _check_version(state)
     if state["version"] < VERSION:
-        state = {"metrics": None, **state}
+        state = as_newest(state)
     _check_same("data", state, own, "the data that it was saved with: the same samples in the same order")
     _check_same("plan", state, own, "the settings that it was saved with")
 
@@ -40,13 +40,22 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
         _check_buffered(number, part, schedule.size)
 
 
+def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state of an older version, with what it lacks; one that is damaged stays so."""
+    found = {"metrics": None, **state}
+    for name in ("plan", "feedback"):
+        if isinstance(found.get(name), Mapping):
+            found[name] = {"guard": None, **found[name]}
+    return found
+
+
 def _check_version(state: Any) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"a plan's state is the dict of plan.state_dict(), got {shown(state)}")
     version = state.get("version")
     if type(version) is not int or version not in READ:
         raise ValueError(
-            f"the state has version {shown(version)}, this dsenv reads versions 2 and {VERSION}: it is "
+            f"the state has version {shown(version)}, this dsenv reads versions 2 to {VERSION}: it is "
             "damaged, no plan's state, or of another dsenv; go on with the dsenv that it was saved with"
         )
 
