@@ -142,8 +142,8 @@ class DataPlan:
 
         # How many samples each epoch has, and which
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
-        labels = self._source.labels
-        self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, labels, given)
+        known = (policies, self.epoch_schedule, self._source.labels, given)
+        self.guard = build.make_guard(guard, parts, *known)
         rules = (self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
         self.epoch_sampler = EpochSampler(self.selector, self.signals, *rules)
         self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
@@ -154,8 +154,8 @@ class DataPlan:
         self._transform_batch = BatchTransform(
             self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
-        learning = (self.selector, self.controller, self.signals, self.cost, parts.volume, self.guard)
-        self._feedback = Feedback(*learning)
+        learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
+        self._feedback = Feedback(*learning, self.guard)
         self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, self.classes)
         self._log = PlanLog(self._metrics, self._source)
         build.claim(parts)
@@ -438,8 +438,7 @@ class DataPlan:
     def score_reserve(self, forward: ForwardFunction, **loader: Any) -> None:
         """Show the guard its reserve after an epoch's last batch, at a third of a sample's cost each.
 
-        Where it is not called, the reserve rides along in batches, at the cost of training on it. Arguments
-        as for `score`.
+        Where it is not called, the reserve rides along in batches, at a full cost. Arguments as for `score`.
 
         Raises:
             ValueError: there is no guard, or nothing of the epoch was trained on.
@@ -531,8 +530,8 @@ class DataPlan:
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
-        guard = None if self.guard is None else asdict(self.guard.settings)
-        return {**own, **self._parts.words, "parts": self._parts.settings, "guard": guard}
+        own["guard"] = None if self.guard is None else asdict(self.guard.settings)
+        return {**own, **self._parts.words, "parts": self._parts.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, by `copy.deepcopy` or pickle, is a plan of its own: it takes no batches of the other."""
