@@ -17,6 +17,7 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.guard import SAFE_KINDS, GuardChoice, draw_reserve, guard_settings
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies, make_policies
+from dsenv.plan.source import Source
 from dsenv.policy.parts import LearnedPart, LearnedSelector, LearnedVolume, PolicyChoice, resolve
 from dsenv.select.base import Selector
 from dsenv.select.registry import SELECTORS
@@ -289,7 +290,7 @@ def make_guard(
     parts: PlanParts,
     policies: PlanPolicies | None,
     schedule: EpochSchedule,
-    labels: Any,
+    source: Source,
     given: Mapping[str, Any],
 ) -> PlanGuard | None:
     """The guard of the learned parts, or of a selector that the user wants guarded; None for none.
@@ -299,7 +300,7 @@ def make_guard(
         parts: of the plan.
         policies: behind learned parts; they do not see the guard's reserve.
         schedule: of the epochs.
-        labels: of all samples, where they are at hand; else None.
+        source: of the samples.
         given: `device` and `seed` of the plan.
 
     Raises:
@@ -315,7 +316,7 @@ def make_guard(
     total = schedule.size * schedule.epochs if schedule.counts is None else sum(schedule.counts)
     mean = (total if schedule.total is None else schedule.total) / schedule.epochs
     facts = (schedule.size, schedule.epochs, mean, given["seed"])
-    drawn = draw_reserve(settings, labels, *facts) if has_choice else np.zeros(0, np.int64)
+    drawn = draw_reserve(settings, source.labels, *facts) if has_choice else np.zeros(0, np.int64)
 
     reserve = torch.from_numpy(drawn).to(given["device"])
     if policies is not None:

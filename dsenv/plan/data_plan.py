@@ -142,10 +142,9 @@ class DataPlan:
 
         # How many samples each epoch has, and which
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
-        known = (policies, self.epoch_schedule, self._source.labels, given)
-        self.guard = build.make_guard(guard, parts, *known)
-        rules = (self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
-        self.epoch_sampler = EpochSampler(self.selector, self.signals, *rules)
+        self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, self._source, given)
+        rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
+        self.epoch_sampler = EpochSampler(self.selector, *rules)
         self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
 
         # What is done to a batch, and what is learned from it

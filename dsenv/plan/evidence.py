@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsenv.select.trim import PRIOR
+
 CONFIDENT = 0.5  # size of a margin of the probabilities that counts, as in `estimated_noise_rate`
-PRIOR = 10  # confident samples that are taken to agree before any was seen
 CLIP = 2.0  # nats: the log-likelihood of a label counts as no less than -CLIP
 
 
@@ -58,7 +59,7 @@ def contradicted(
 
     number = int(min(sizes[:2]))
     if not total or not number:
-        return Contradicted(0.0, 0.0, 0.0, math.inf, 0)
+        return Contradicted(0.0, 0.0, 0.0, 1.0, 0)
     rate = pooled / total
     error = math.sqrt(max(rate * (1 - rate), 0.01) * (1 / sizes[0] + 1 / sizes[1]))
     of_chosen, of_safe = (wrong / (sure + PRIOR) for wrong, sure in zip(sizes[2:], sizes[:2], strict=True))

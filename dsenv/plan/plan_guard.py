@@ -16,15 +16,17 @@ from dsenv.plan.evidence import CLIP, Contradicted, Contrast, contradicted
 from dsenv.plan.guard import SAFE, Guard
 from dsenv.plan.signals import PlanSignals
 from dsenv.select.base import Selection
+from dsenv.select.trim import LEAST, VISITS
 from dsenv.signals import SampleSignals, read_outputs
-from dsenv.states import Either, ListOf, TensorOf, Whole
+from dsenv.states import Either, ListOf, TensorOf, Whole, check_state
 from dsenv.tracking import names
 
 FURTHEST = 4.0  # log odds by which evidence moves the share of the choice at most
-FEW = 20  # confident samples of a group; of fewer the labels say nothing
-NOISY = 0.08  # share of contradicted labels below which there is nothing to avoid, as in `Trim`
-VISITS = 1.5  # mean visits of a sample before labels speak in favour of a choice, as in `Trim`
-WEIGHT, MOST_STEP = 20.0, 2.0  # log odds for a difference of 1, beyond its standard error; at most, an epoch
+FEW = 8  # confident samples of a group; of fewer the labels say nothing
+WEIGHT, BEYOND = (
+    15.0,
+    0.05,
+)  # log odds for a difference of 1 in contradicted labels beyond BEYOND
 LOW = 0.25  # a share of the choice below this one is said in a warning
 
 
@@ -63,7 +65,8 @@ class PlanGuard:
         """What the labels said at last."""
         self.warned = False
 
-        self._labels_say = 0.0  # log odds
+        self._gap: float | None = None  # difference of contradicted labels, mean of the last epochs
+        self._labels_say = 0.0  # log odds by it
         self._is_measured = False  # all of the reserve was looked at in the current epoch
         self._rides = True  # within batches; else the loop has it scored
         self._origin = torch.zeros(size, dtype=torch.uint8, device=device)  # 1: the selector's, 2: safe
@@ -79,7 +82,7 @@ class PlanGuard:
         self.slot[reserve] = torch.arange(number, device=device)
         self.contrast = Contrast(number, device)
         self._score = torch.zeros(number + 1, device=device)  # log-likelihoods; the last is unused
-        self._correct = torch.zeros(number + 1, device=device)
+        self._correct = torch.full((number + 1,), -1.0, device=device)  # -1 where it was not looked at yet
 
     # Shares
 
@@ -99,7 +102,7 @@ class PlanGuard:
         share = self.share
         if not self.has_choice:
             return share
-        reach = min(self.settings.swing, share, 1 - share)
+        reach = min(self.settings.swing, share / 2, (1 - share) / 2)
         return share + (reach if epoch % 2 else -reach)
 
     # Before an epoch
@@ -230,23 +233,23 @@ class PlanGuard:
         visited = signals.last_step == epoch
         own, safe = ((self._origin == origin) & visited for origin in (1, 2))
         self.found = found = contradicted(signals.margin, label.clamp(min=0), own, safe, signals.classes)
-        if not epoch or found.number < FEW or found.safe < NOISY:
+        if not epoch or found.number < FEW or found.safe < LEAST:
             return
+        gap = found.difference
+        self._gap = gap if self._gap is None else (self._gap + gap) / 2
+        beyond = max(0.0, abs(self._gap) - BEYOND - found.error)
+        self._labels_say = math.copysign(WEIGHT * beyond, self._gap)
 
         # In favour only after each sample was seen: what a young model contradicts is hard, not wrong
-        is_young = float(signals.times_trained.sum()) < VISITS * self.size
-        beyond = max(0.0, abs(found.difference) - found.error)
-        step = min(MOST_STEP, WEIGHT * beyond)
-        if found.difference < 0:
-            step = -step
-        elif is_young:
-            step = 0.0
-        self._labels_say = max(-FURTHEST, min(FURTHEST, self._labels_say + step))
+        if self._gap > 0 and float(signals.times_trained.sum()) < VISITS * self.size:
+            self._labels_say = 0.0
 
     @property
     def agreement(self) -> float:
-        """Share of the reserve's labels that the model agreed with when it looked at them last; a wait."""
-        return float(self._correct[:-1].mean()) if len(self.reserve) else math.nan
+        """Share of the reserve's labels that the model agreed with last; NaN where not known. A wait."""
+        correct = self._correct[:-1]
+        is_known = len(correct) > 0 and bool((correct >= 0).all())
+        return float(correct.mean()) if is_known else math.nan
 
     def _warning(self, epoch: int) -> str:
         words = [
@@ -272,9 +275,11 @@ class PlanGuard:
 
     def numbers(self) -> dict[str, float]:
         """What the metrics say of the current epoch, or the last one."""
-        found = {names.GUARD_SHARE: self.used, names.GUARD_WARNED: float(self.warned)}
-        is_known = bool(self._correct[:-1].any())
-        return found | ({names.GUARD_AGREEMENT: self.agreement} if is_known else {})
+        return {
+            names.GUARD_SHARE: self.used,
+            names.GUARD_AGREEMENT: self.agreement,
+            names.GUARD_WARNED: float(self.warned),
+        }
 
     # States
 
@@ -292,6 +297,7 @@ class PlanGuard:
             "agreed": {name: list(values) for name, values in self._agreed.items()},
             "found": None if found is None else list(astuple(found)),
             "used": self.used,
+            "gap": self._gap,
             "labels_say": self._labels_say,
             "warned": self.warned,
             "measured": self._is_measured,
@@ -309,14 +315,16 @@ class PlanGuard:
             "shares": ListOf(0.5),
             "agreed": {"more": ListOf(0.5), "less": ListOf(0.5)},
             "found": Either(None, [0.0, 0.0, 0.0, 0.0, Whole()]),
+            "gap": Either(None, 0.0),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`.
 
         Raises:
-            ValueError: its parts do not fit each other.
+            ValueError: it is no such state, or its parts do not fit each other.
         """
+        check_state("a guard", state, self.state_like())
         reserve, recent = state["reserve"], state["recent"]
         if len(recent) != len(state["shares"]) or len(recent) > 4:
             raise ValueError("the guard's 'recent' and 'shares' must be of the same epochs, at most 4")
@@ -332,7 +340,8 @@ class PlanGuard:
         self._agreed = {name: list(values) for name, values in state["agreed"].items()}
         found = state["found"]
         self.found = None if found is None else Contradicted(*found)
-        self.used, self._labels_say, self.warned = state["used"], state["labels_say"], state["warned"]
+        self.used, self.warned = state["used"], state["warned"]
+        self._gap, self._labels_say = state["gap"], state["labels_say"]
         self._is_measured, self._rides = state["measured"], state["rides"]
 
 

@@ -34,7 +34,7 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
     _check_same("plan", state, own, "the settings that it was saved with")
 
     check_state("a DataPlan", state, {**own, **_pattern(own, schedule), "metrics": state_like(schedule.size)})
-    _check_epoch(state["epoch_sampler"], schedule)
+    _check_epoch(state["epoch_sampler"], schedule, _reserve(state["feedback"]["guard"]))
     _check_finite(state["feedback"]["signals"])
     for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
         _check_buffered(number, part, schedule.size)
@@ -105,14 +105,23 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             **feedback,
             "buffer": {"parts": ListOf(ListOf(Anything())), "elements": Whole()},
             "selector": Anything(),  # each part judges its own
+            "guard": None if feedback["guard"] is None else Anything(),
             "controller": None if feedback["controller"] is None else Anything(),
             "cost": {**cost, "trained": Whole(), "extra_forwards": Whole()},
         },
     }
 
 
-def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
-    """Check that the current epoch's samples fit each other.
+def _reserve(guard: Any) -> Tensor:
+    """Positions (R,) of the reserve in a guard's state, on the CPU; none where it is damaged, or None."""
+    found = guard.get("reserve") if isinstance(guard, Mapping) else None
+    return (
+        found.cpu() if isinstance(found, Tensor) and not found.is_meta else torch.zeros(0, dtype=torch.int64)
+    )
+
+
+def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule, reserve: Tensor) -> None:
+    """Check that the current epoch's samples fit each other; those of the reserve weigh nothing.
 
     Raises:
         ValueError: they are not samples of this plan, or more were trained on than chosen.
@@ -138,11 +147,19 @@ def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
             f"positions must be in 0..{schedule.size - 1}": bool((inside != index).any()),
             "a sample is there twice": int(chosen.sum()) < len(index),
             "weights and samples differ in number": weight.shape != index.shape,
-            "weights must be finite and above 0": not bool(((weight > 0) & weight.isfinite()).all()),
+            "weights must be finite and above 0": not _weighs(index, weight, reserve),
             "samples were trained on that were not chosen": bool((closed & ~chosen).any()),
         }
     for fault in (words for words, is_met in faults.items() if is_met):
         raise ValueError(f"this is no state of a DataPlan: {fault}; it is damaged, load an older one")
+
+
+def _weighs(index: Tensor, weight: Tensor, reserve: Tensor) -> bool:
+    """Whether all weights are finite and above 0, but for those of the reserve, which are 0."""
+    if index.shape != weight.shape:
+        return True  # said by another fault
+    is_right = torch.where(torch.isin(index, reserve), weight == 0, (weight > 0) & weight.isfinite())
+    return bool(is_right.all())
 
 
 def _check_finite(signals: Mapping[str, Tensor]) -> None:

@@ -110,7 +110,7 @@ def test_a_policy_of_known_weights_selects_by_them() -> None:
     with torch.no_grad():
         policy.actor.network.layers[1].weight.zero_()
         policy.actor.network.layers[1].bias.copy_(torch.tensor([-1.0, -1, -1, -1, 1]))
-    plan = new_plan(policy=policy, ratio=0.2, epochs=3)
+    plan = new_plan(policy=policy, ratio=0.2, epochs=3, guard=False)
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         if epoch:
