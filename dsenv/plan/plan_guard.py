@@ -27,7 +27,7 @@ WEIGHT, BEYOND = (
     15.0,
     0.05,
 )  # log odds for a difference of 1 in contradicted labels beyond BEYOND
-LOW = 0.25  # a share of the choice below this one is said in a warning
+LOW = 0.1  # a share of the choice below this one is said in a warning
 
 
 class PlanGuard:
