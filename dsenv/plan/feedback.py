@@ -362,7 +362,6 @@ class Feedback:
     def state_dict(self) -> dict[str, Any]:
         """Everything learnt so far."""
         return {
-            "guard": None if self.guard is None else self.guard.state_dict(),
             "signals": self.signals.state_dict(),
             "blind": self.signals.blind,
             "buffer": self.buffer.state_dict(),
@@ -370,6 +369,7 @@ class Feedback:
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
             "cost": self.cost.state_dict(),
+            "guard": None if self.guard is None else self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ class Guard:
 
         data = torch.rand(500, 20), torch.randint(0, 4, (500,))
         plan = dsenv.DataPlan(
-            data, epochs=12, batch_size=50, policy="curriculum", ratio=0.5, guard=dsenv.Guard(safe="trim")
+            data, epochs=12, batch_size=50, selector="ucb", ratio=0.5, guard=dsenv.Guard(safe="trim")
         )
 
     Args:

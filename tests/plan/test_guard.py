@@ -5,6 +5,8 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -594,3 +596,17 @@ def test_metrics_leave_the_reserve_out() -> None:
             assert plan.metrics()[names.GUARD_AGREEMENT] == 0
         else:
             assert (names.GUARD_AGREEMENT in found) == (epoch == 8)
+
+
+def test_the_blocks_of_the_page_run_and_its_tables_are_those_of_the_code(capsys: Any) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guard.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    told: dict[str, Any] = {"__name__": "guard"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for block in blocks:
+            exec(compile(block, "docs/guard.md", "exec"), told)
+    assert len(blocks) == 2 and "guard/agreement of the reserve" in capsys.readouterr().out
+    assert "the guard has taken" in str(caught[0].message) and told["plan"].guard.share < 0.1
+    defaults = dict(re.findall(r"^\| `(\w+)` \|.*\| `?\"?([\w.]+)\"?`? \|$", page, flags=re.MULTILINE))
+    assert defaults == {name: str(value) for name, value in asdict(Guard()).items()}
