@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dsenv.select.trim import PRIOR
-
 CONFIDENT = 0.5  # size of a margin of the probabilities that counts, as in `estimated_noise_rate`
+MOST_TERMS = 50  # intervals that are kept
 CLIP = 2.0  # nats: the log-likelihood of a label counts as no less than -CLIP
 
 
@@ -62,7 +61,7 @@ def contradicted(
         return Contradicted(0.0, 0.0, 0.0, 1.0, 0)
     rate = pooled / total
     error = math.sqrt(max(rate * (1 - rate), 0.01) * (1 / sizes[0] + 1 / sizes[1]))
-    of_chosen, of_safe = (wrong / (sure + PRIOR) for wrong, sure in zip(sizes[2:], sizes[:2], strict=True))
+    of_chosen, of_safe = (wrong / sure for wrong, sure in zip(sizes[2:], sizes[:2], strict=True))
     return Contradicted(of_chosen, of_safe, gap / total, error, number)
 
 
@@ -71,7 +70,9 @@ class Contrast:
 
     Its log-likelihoods rise anyway while a model learns. So the change over an interval is compared with the
     mean of the changes over the intervals before and after it, sample by sample, and weighted by how much the
-    share of the choice differed in the same way.
+    share of the choice differed in the same way. What happens in a single interval may have another cause, a
+    step of the learning rate for instance; so the sum over the intervals counts as far as it holds without
+    any one of them, and without those that were compared with it.
 
     Args:
         size: R, samples of the reserve.
@@ -81,8 +82,8 @@ class Contrast:
 
     def __init__(self, size: int, device: torch.device, first: int = 3) -> None:
         self.first = first
-        self.sum = torch.zeros(size, device=device)
-        """(R,) sum of the contrasts of each sample, in nats."""
+        self.terms = torch.zeros(0, size, device=device)
+        """(K, R) contrast of each sample in the last K intervals that count, in nats."""
         self.recent = torch.zeros(0, size, device=device)
         """(0..4, R) clipped log-likelihoods after the last intervals."""
         self.shares: list[float] = []
@@ -102,16 +103,27 @@ class Contrast:
             return
         before, own, after = self.recent.diff(dim=0)
         differs = self.shares[2] - (self.shares[1] + self.shares[3]) / 2
-        self.sum = self.sum + differs * (own - (before + after) / 2)
+        term = differs * (own - (before + after) / 2)
+        self.terms = torch.cat([self.terms, term[None]])[-MOST_TERMS:]
 
     def forget_recent(self) -> None:
         """There is a gap: an interval after which the reserve was not looked at."""
         self.recent, self.shares = self.recent[:0], []
 
     def score(self) -> float:
-        """Mean of the sums over its standard error; above 0 speaks for the choice. A wait."""
-        number = len(self.sum)
-        if number < 2:
+        """Mean over its standard error, without the interval that says most; above 0 speaks for the choice.
+
+        0 where there are fewer than 4 intervals, or where one of them alone decides the sign. A wait.
+        """
+        terms = self.terms.double()
+        number = len(terms)
+        if number < 4:
             return 0.0
-        deviation, mean = (float(value) for value in torch.std_mean(self.sum.double()))
-        return mean / (deviation / math.sqrt(number)) if deviation > 0 else 0.0
+        place = torch.arange(number, device=terms.device)
+        is_far = ((place[:, None] - place).abs() > 1).double()
+        sums = torch.cat([terms.sum(0, keepdim=True), is_far @ terms])
+        deviation, mean = torch.std_mean(sums, 1)
+        error = (deviation / math.sqrt(terms.shape[1])).clamp(min=1e-9)
+        found: list[float] = (mean / error).tolist()
+        low, high = min(found), max(found)
+        return low if low > 0 else min(high, 0.0)

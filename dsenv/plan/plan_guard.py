@@ -90,13 +90,8 @@ class PlanGuard:
     def share(self) -> float:
         """Share of the selector's choice as the evidence has it, (0, 1), without the swing."""
         start = math.log(self.settings.start / (1 - self.settings.start))
-        moved = max(-FURTHEST, min(FURTHEST, self._labels_say + self._reserve_says()))
+        moved = max(-FURTHEST, min(FURTHEST, self._labels_say + self.contrast.score()))
         return 1 / (1 + math.exp(-start - moved))
-
-    def _reserve_says(self) -> float:
-        """Log odds by the reserve: how far its contrast lies beyond what chance does."""
-        score = self.contrast.score()
-        return math.copysign(max(0.0, abs(score) - 1.0), score)
 
     def _share_in(self, epoch: int) -> float:
         share = self.share
@@ -233,9 +228,9 @@ class PlanGuard:
         visited = signals.last_step == epoch
         own, safe = ((self._origin == origin) & visited for origin in (1, 2))
         self.found = found = contradicted(signals.margin, label.clamp(min=0), own, safe, signals.classes)
-        if not epoch or found.number < FEW or found.safe < LEAST:
+        gap, floor = found.difference, found.safe + (found.error if found.difference < 0 else 0)
+        if not epoch or found.number < FEW or floor < LEAST:  # where few are wrong there is nothing to avoid
             return
-        gap = found.difference
         self._gap = gap if self._gap is None else (self._gap + gap) / 2
         beyond = max(0.0, abs(self._gap) - BEYOND - found.error)
         self._labels_say = math.copysign(WEIGHT * beyond, self._gap)
@@ -291,7 +286,7 @@ class PlanGuard:
             "origin": self._origin.clone(),
             "score": self._score[:-1].clone(),
             "correct": self._correct[:-1].clone(),
-            "sum": self.contrast.sum.clone(),
+            "terms": self.contrast.terms.clone(),
             "recent": self.contrast.recent.clone(),
             "shares": list(self.contrast.shares),
             "agreed": {name: list(values) for name, values in self._agreed.items()},
@@ -310,8 +305,8 @@ class PlanGuard:
         return {
             **self.state_dict(),
             "reserve": TensorOf(torch.int64, (number,)),
-            **dict.fromkeys(("score", "correct", "sum"), floats),
-            "recent": TensorOf(torch.float32, (None, number)),
+            **dict.fromkeys(("score", "correct"), floats),
+            **dict.fromkeys(("terms", "recent"), TensorOf(torch.float32, (None, number))),
             "shares": ListOf(0.5),
             "agreed": {"more": ListOf(0.5), "less": ListOf(0.5)},
             "found": Either(None, [0.0, 0.0, 0.0, 0.0, Whole()]),
@@ -335,8 +330,11 @@ class PlanGuard:
         self._keep(reserve.to(device).clone())
         self._origin.copy_(state["origin"])
         self._score[:-1], self._correct[:-1] = state["score"].to(device), state["correct"].to(device)
-        self.contrast.sum = state["sum"].to(device).clone()
-        self.contrast.recent, self.contrast.shares = recent.to(device).clone(), list(state["shares"])
+        self.contrast.terms, self.contrast.recent = (
+            state["terms"].to(device).clone(),
+            recent.to(device).clone(),
+        )
+        self.contrast.shares = list(state["shares"])
         self._agreed = {name: list(values) for name, values in state["agreed"].items()}
         found = state["found"]
         self.found = None if found is None else Contradicted(*found)

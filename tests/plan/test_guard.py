@@ -97,7 +97,7 @@ def test_the_largest_losses_under_wrong_labels_are_found_and_said_once() -> None
     assert re.search(r"contradicts \d+% of the labels that it chose last, and \d+% of the others'", words)
     assert "selector='random' instead" in words and "guard=False" in words
     assert found[0] == 0.25 and found[1] == 0.75
-    assert max(found[-4:]) < 0.15
+    assert max(found[-2:]) < 0.1
     assert plan.metrics()[names.GUARD_WARNED] == 1
 
 
@@ -202,7 +202,7 @@ def test_a_scored_reserve_does_not_ride_and_costs_a_third() -> None:
     plan = plan_of(noisy(0.4), policy=HARDEST)
     with pytest.warns(UserWarning, match="never trained on, the model agrees with|the guard has taken"):
         found = shares(plan, scores=True)
-    assert max(found[-3:]) < 0.2
+    assert max(found[-2:]) < 0.1
     assert plan.cost.trained == int(plan.signals.times_trained.sum()) == EPOCHS * (SIZE // 2)
     assert plan.cost.extra_forwards == EPOCHS * RESERVE
     assert plan.cost.compute == pytest.approx(plan.cost.trained + EPOCHS * RESERVE / 3)
@@ -275,7 +275,7 @@ def test_contradicted_labels_are_compared_class_by_class() -> None:
         gap += weight * (wrong[1] / counts[1] - wrong[0] / counts[0])
     assert found.difference == pytest.approx(gap / total)
     sure = [(group == g) & (margin.abs() > 0.5) for g in (1, 2)]
-    rates = [float((rows & (margin < 0)).sum() / (rows.sum() + 10)) for rows in sure]
+    rates = [float((rows & (margin < 0)).sum() / (rows.sum())) for rows in sure]
     assert [found.chosen, found.safe] == pytest.approx(rates)
     assert found.number == min(int(rows.sum()) for rows in sure)
     assert 0 < found.error < 0.1
@@ -298,18 +298,31 @@ def test_the_contrast_equals_its_definition() -> None:
     for interval, (score, share) in enumerate(zip(scores, used, strict=True)):
         contrast.add(score, share, interval)
     clipped = scores.clamp(min=-CLIP)
-    total = torch.zeros(40)
+    terms = []
     for t in range(3, 8):
         own = clipped[t] - clipped[t - 1]
         around = (clipped[t - 1] - clipped[t - 2] + clipped[t + 1] - clipped[t]) / 2
-        total += (used[t] - (used[t - 1] + used[t + 1]) / 2) * (own - around)
-    torch.testing.assert_close(contrast.sum, total, rtol=1e-4, atol=1e-6)
-    expected = float(total.mean() / (total.std() / math.sqrt(40)))
-    assert contrast.score() == pytest.approx(expected, rel=1e-3)
-    before = contrast.sum.clone()
+        terms.append((used[t] - (used[t - 1] + used[t + 1]) / 2) * (own - around))
+    torch.testing.assert_close(contrast.terms, torch.stack(terms), rtol=1e-4, atol=1e-6)
+    sums = [sum(terms)] + [sum(terms[: max(0, k - 1)] + terms[k + 2 :]) for k in range(len(terms))]
+    found = [float(each.mean() / (each.std() / math.sqrt(40))) for each in sums]
+    weakest = min(found, key=abs) if len({value > 0 for value in found}) == 1 else 0
+    assert contrast.score() == pytest.approx(weakest, rel=1e-3)
     contrast.forget_recent()
     contrast.add(scores[0], 0.5, 9)
-    assert torch.equal(contrast.sum, before)
+    assert len(contrast.terms) == 5 and len(contrast.recent) == 1
+
+
+@pytest.mark.fast
+def test_one_interval_alone_decides_nothing() -> None:
+    draw = torch.Generator().manual_seed(3)
+    contrast = Contrast(80, torch.device("cpu"))
+    level = torch.full((80,), -1.9)
+    for epoch in range(12):
+        jump = 0.8 if epoch == 7 else 0.0  # the labels that all choices have become better, say
+        level = level + 0.02 + jump + 0.05 * torch.randn(80, generator=draw)
+        contrast.add(level, 0.75 if epoch % 2 else 0.25, epoch)
+        assert abs(contrast.score()) < 2, epoch
 
 
 @pytest.mark.fast
