@@ -114,12 +114,14 @@ def draw_reserve(
     if not settings.share or number < LEAST or epochs < SHORTEST:
         return np.zeros(0, np.int64)
 
-    # Sorted by class, in random order within it, every so manieth
+    # Sorted by class, in random order within it, evenly spaced
     draw = np.random.default_rng([seed, size])
     order = draw.permutation(size)
-    kept = None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    if kept is not None and kept.shape == (size,) and kept.dtype.kind in "biu":
-        order = order[np.argsort(kept[order], kind="stable")]
+    is_list = isinstance(labels, list | tuple) and all(isinstance(label, int) for label in labels)
+    if isinstance(labels, Tensor | np.ndarray) or is_list:
+        kept = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        if kept.shape == (size,) and kept.dtype.kind in "biu":
+            order = order[np.argsort(kept[order], kind="stable")]
     first = draw.random() * size / number
     at = (first + np.arange(number) * size / number).astype(np.int64)
     return np.sort(order[at])

@@ -150,6 +150,9 @@ def test_each_class_has_its_share_of_the_reserve() -> None:
     drawn = draw_reserve(Guard(share=0.1), labels[order], 1000, 10, 1000.0, 0)
     assert len(set(drawn.tolist())) == 100
     assert np.bincount(labels[order][drawn]).tolist() == [80, 15, 5]
+    kinds = (labels[order].tolist(), labels[order].numpy(), labels[order].float(), [[1], [2, 3]] * 500, None)
+    again = [draw_reserve(Guard(share=0.1), each, 1000, 10, 1000.0, 0).tolist() for each in kinds]
+    assert again[0] == again[1] == drawn.tolist() and again[2] == again[3] == again[4] != again[0]
     other = draw_reserve(Guard(share=0.1), labels[order], 1000, 10, 1000.0, 1)
     assert set(other.tolist()) != set(drawn.tolist())
 
@@ -609,6 +612,42 @@ def test_metrics_leave_the_reserve_out() -> None:
             assert plan.metrics()[names.GUARD_AGREEMENT] == 0
         else:
             assert (names.GUARD_AGREEMENT in found) == (epoch == 8)
+
+
+class Notes:
+    """A writer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, list[int]] = {}
+        self.layout: Any = None
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        del value
+        self.scalars.setdefault(name, []).append(step)
+
+    def add_custom_scalars(self, layout: Any) -> None:
+        self.layout = layout
+
+    def add_histogram(self, *_: Any, **__: Any) -> None: ...
+
+    def add_image(self, *_: Any, **__: Any) -> None: ...
+
+
+def test_the_log_has_curves_of_the_guard() -> None:
+    written = []
+    for guard in (None, False):
+        plan = plan_of(noisy(0.4), policy=HARDEST, guard=guard)
+        notes = Notes()
+        plan.log_to(notes, pictures=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares(plan) if guard is None else list(run(plan))
+        written.append(notes)
+    held, free = written
+    assert held.scalars[names.GUARD_SHARE] == list(range(EPOCHS))
+    assert len(held.scalars[names.GUARD_AGREEMENT]) >= EPOCHS - 2 and held.scalars[names.GUARD_WARNED]
+    assert "guard/" in str(held.layout) and "guard/" not in str(free.layout)
+    assert not any(name.startswith("guard/") for name in free.scalars)
 
 
 def test_the_blocks_of_the_page_run_and_its_tables_are_those_of_the_code(capsys: Any) -> None:
