@@ -10,9 +10,9 @@ samples, 0, 20 and 40 % of the labels redrawn. Policies of the control "curricul
 - bad: the largest losses, trimming nothing;
 - and the shipped policy "curriculum", where there is one.
 
-Each without a guard, with one whose safe choice is "random" or "trim", and with one whose reserve the loop
-scores by a forward pass, in place of training steps that it rides along in. One line of JSON a run; those
-that are there are not run again. Seeds 100 and more chose the settings of the guard.
+Each without a guard, with one whose safe choice is "random" or "trim" (the default), and with the latter
+where the loop scores the reserve by a forward pass, in place of training steps that it rides along in. One
+line of JSON a run; those that are there are not run again. Seeds 100 and more chose the guard's settings.
 """
 
 import argparse
@@ -46,9 +46,9 @@ WEIGHTS = {"good": (0, 0, 0, 0, 0), "easy": (2, 2, 2, 0, -5), "bad": (-5, -2.5, 
 TRIM = {"good": 1.0}  # of the others nothing is trimmed
 GUARDS: dict[str, dict[str, Any]] = {
     "off": {},
-    "on": {"safe": "random"},
+    "random": {"safe": "random"},
     "trim": {"safe": "trim"},
-    "scored": {"safe": "random"},
+    "scored": {"safe": "trim"},
 }
 POLICIES = (*WEIGHTS, "curriculum")
 ARMS = ("random", "trim", *(f"{policy} {guard}" for policy in POLICIES for guard in GUARDS))

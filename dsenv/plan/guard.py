@@ -31,14 +31,14 @@ class Guard:
 
         data = torch.rand(500, 20), torch.randint(0, 4, (500,))
         plan = dsenv.DataPlan(
-            data, epochs=12, batch_size=50, selector="ucb", ratio=0.5, guard=dsenv.Guard(safe="trim")
+            data, epochs=12, batch_size=50, selector="ucb", ratio=0.5, guard=dsenv.Guard(safe="random")
         )
 
     Args:
         share: of the samples, that are kept for the reserve and never trained on, [0, 0.2]; 0 for none. At
             most a tenth of an epoch and 2,000; none where that leaves fewer than 20, or in fewer than 8
             epochs.
-        safe: the other choice, "random" or "trim".
+        safe: the other choice, "trim" or "random".
         start: share of the choice that is guarded in an epoch, before there is evidence, (0, 1).
         swing: by how much that share is raised in odd epochs and lowered in even ones, so that the two can be
             compared, [0, 0.5].
@@ -48,7 +48,7 @@ class Guard:
     """
 
     share: float = 0.04
-    safe: str = "random"
+    safe: str = "trim"
     start: float = 0.5
     swing: float = 0.25
 

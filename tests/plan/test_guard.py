@@ -93,16 +93,16 @@ def test_the_largest_losses_under_wrong_labels_are_found_and_said_once() -> None
         found = shares(plan)
     said = [str(warning.message) for warning in caught]
     (words,) = [each for each in said if "guard" in each]
-    assert re.search(r"epoch \d: .* back to \d+% of an epoch, and draws the rest by 'random'", words)
+    assert re.search(r"epoch \d: .* back to \d+% of an epoch, and draws the rest by 'trim'", words)
     assert re.search(r"contradicts \d+% of the labels that it chose last, and \d+% of the others'", words)
-    assert "selector='random' instead" in words and "guard=False" in words
+    assert "selector='trim' instead" in words and "guard=False" in words
     assert found[0] == 0.25 and found[1] == 0.75
     assert max(found[-2:]) < 0.1
     assert plan.metrics()[names.GUARD_WARNED] == 1
 
 
 def test_a_choice_with_fewer_wrong_labels_is_trusted() -> None:
-    plan = plan_of(noisy(0.4), policy=EASIEST)
+    plan = plan_of(noisy(0.4), policy=EASIEST, guard=Guard(safe="random"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = shares(plan)
@@ -357,7 +357,7 @@ def test_learned_parts_are_guarded_unless_the_user_says_no() -> None:
     assert plan_of(selector=part).guard.has_choice
     for guard in (True, Guard(), {}):
         assert plan_of(selector="small_loss", guard=guard).guard.has_choice
-    assert plan_of(policy=HARDEST, guard={"safe": "trim", "share": 0.05}).guard.settings.safe == "trim"
+    assert plan_of(policy=HARDEST, guard={"safe": "random", "share": 0.05}).guard.settings.safe == "random"
     # A selector of the user's own beside a learned volume is not what is guarded
     plan = plan_of(selector="small_loss", policy=new_policy("ratio", validation_shown=0.0))
     assert plan.guard is not None and not plan.guard.has_choice
@@ -567,7 +567,7 @@ def test_damaged_states_are_refused_and_nothing_is_loaded() -> None:
     with pytest.raises(ValueError, match="is of a plan with guard=None"):
         fresh.load_state_dict(plan_of(policy=HARDEST, guard=False).state_dict())
     with pytest.raises(ValueError, match=r"guard\.safe"):
-        fresh.load_state_dict(plan_of(policy=HARDEST, guard=Guard(safe="trim")).state_dict())
+        fresh.load_state_dict(plan_of(policy=HARDEST, guard=Guard(safe="random")).state_dict())
 
 
 @pytest.mark.fast
