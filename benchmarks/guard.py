@@ -196,7 +196,7 @@ def main() -> None:
     rows = [json.loads(line) for line in args.json.read_text().splitlines()] if args.json.is_file() else []
     keys = list(missing(args, rows))
     with ProcessPoolExecutor(args.jobs) as pool, args.json.open("a") as file:
-        for row in pool.map(train, keys, chunksize=4):
+        for row in map(train, keys) if args.jobs == 1 else pool.map(train, keys, chunksize=4):
             rows.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
