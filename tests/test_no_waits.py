@@ -221,7 +221,7 @@ def test_no_guard_of_a_plan_waits(device, source):
         loop = Loop(device, source, selector="small_loss", guard=True, epochs=4)
         loop.plan.guard._keep(torch.arange(3, device=device))  # these data are too few for a reserve
         loop.run()
-    assert 0 <= loop.plan.guard.agreement <= 1
+    assert 0 <= loop.plan.guard.agreement() <= 1
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

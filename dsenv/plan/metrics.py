@@ -104,7 +104,8 @@ class PlanMetrics:
             note.chosen = record.chosen.index[: record.end]
             note.trained = self._without_reserve(note.chosen)
             note.acted_on = [runner.acted_on for runner in self._runners]
-            note.guard = {} if sampler.guard is None else sampler.guard.numbers()
+            guard, waiting = sampler.guard, self.feedback.buffer.joined
+            note.guard = {} if guard is None else guard.numbers(waiting())
             note.seconds = None if sampler.began is None else time.perf_counter() - sampler.began
         return note
 

@@ -23,10 +23,8 @@ from dsenv.tracking import names
 
 FURTHEST = 4.0  # log odds by which evidence moves the share of the choice at most
 FEW = 8  # confident samples of a group; of fewer the labels say nothing
-WEIGHT, BEYOND = (
-    15.0,
-    0.05,
-)  # log odds for a difference of 1 in contradicted labels beyond BEYOND
+WEIGHT = 15.0  # log odds for a difference of 1 in contradicted labels
+BEYOND = 0.05  # a difference that counts as none
 LOW = 0.1  # a share of the choice below this one is said in a warning
 
 
@@ -164,6 +162,8 @@ class PlanGuard:
             batch_size: samples a step.
         """
         self._is_measured, self._rides = 0 < riding == len(self.reserve), True
+        if self._is_measured:
+            self._correct.fill_(-1)
         if not riding:
             return chosen
 
@@ -198,7 +198,8 @@ class PlanGuard:
     def note(self, seen: ModelOutputs) -> None:
         """Take down what the model says of those of the samples that are of the reserve; no wait."""
         assert seen.logits is not None
-        said, at = read_outputs(seen.logits, seen.labels), self.slot[seen.index]
+        at, labels = self.slot[seen.index], seen.labels.clamp(0, seen.logits.shape[1] - 1)
+        said = read_outputs(seen.logits, labels)
         self._score.index_copy_(0, at, said["confidence"].log().clamp(min=-CLIP))
         self._correct.index_copy_(0, at, said["correct"])
 
@@ -212,9 +213,10 @@ class PlanGuard:
         if not self.has_choice or signals.label_history is None:
             return
         self._weigh_labels(epoch, signals, signals.label_history.label)
-        if self._is_measured:
+        agreement = self.agreement()
+        if self._is_measured and not math.isnan(agreement):
             self.contrast.add(self._score[:-1], self.used, epoch)
-            self._agreed["more" if epoch % 2 else "less"].append(self.agreement)
+            self._agreed["more" if epoch % 2 else "less"].append(agreement)
         else:
             self.contrast.forget_recent()
         self._is_measured = False
@@ -239,10 +241,17 @@ class PlanGuard:
         if self._gap > 0 and float(signals.times_trained.sum()) < VISITS * self.size:
             self._labels_say = 0.0
 
-    @property
-    def agreement(self) -> float:
-        """Share of the reserve's labels that the model agreed with last; NaN where not known. A wait."""
-        correct = self._correct[:-1]
+    def agreement(self, waiting: ModelOutputs | None = None) -> float:
+        """Share of the reserve's labels that the model agreed with last; NaN where not known. A wait.
+
+        Args:
+            waiting: outputs that were not taken down yet; None for none.
+        """
+        correct = self._correct
+        if waiting is not None and waiting.logits is not None:
+            is_right = (waiting.logits.argmax(1) == waiting.labels).float()
+            correct = correct.index_copy(0, self.slot[waiting.index], is_right)
+        correct = correct[:-1]
         is_known = len(correct) > 0 and bool((correct >= 0).all())
         return float(correct.mean()) if is_known else math.nan
 
@@ -268,11 +277,11 @@ class PlanGuard:
         )
         return "; ".join(words)
 
-    def numbers(self) -> dict[str, float]:
-        """What the metrics say of the current epoch, or the last one."""
+    def numbers(self, waiting: ModelOutputs | None = None) -> dict[str, float]:
+        """What the metrics say of the current epoch, or the last one; `waiting` as for `agreement`."""
         return {
             names.GUARD_SHARE: self.used,
-            names.GUARD_AGREEMENT: self.agreement,
+            names.GUARD_AGREEMENT: self.agreement(waiting),
             names.GUARD_WARNED: float(self.warned),
         }
 

@@ -140,7 +140,7 @@ def test_the_reserve_is_never_trained_on_and_rides_in_the_last_steps() -> None:
     (runner,) = plan.epoch_sampler.policies.runners
     assert plan.cost.trained == EPOCHS * (SIZE // 2) == int(runner.budget.spent[0])
     assert int(plan.signals.times_trained.sum()) == plan.cost.trained - (EPOCHS - 2) * RESERVE
-    assert guard.agreement == 1
+    assert guard.agreement() == 1
 
 
 @pytest.mark.fast
@@ -198,7 +198,7 @@ def test_labels_of_the_reserve_do_not_reach_the_model_before_they_are_weighed() 
                 break
     pairs = zip(models[0].parameters(), models[1].parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
-    assert plans[0].guard.agreement != plans[1].guard.agreement
+    assert plans[0].guard.agreement() != plans[1].guard.agreement()
 
 
 def test_a_scored_reserve_does_not_ride_and_costs_a_third() -> None:
@@ -222,7 +222,7 @@ def test_a_reserve_of_any_source_is_scored() -> None:
         batch = next(iter(plan.batches() if isinstance(data, tuple) else plan.loader()))
         plan.loss(batch, batch.labels.float(), logits=torch.randn(len(batch.index), 10))
         plan.score_reserve(model, batch_size=7)
-        agreed.append(plan.guard.agreement)
+        agreed.append(plan.guard.agreement())
         assert plan.cost.extra_forwards == 60
     said = model.model(scale(IMAGES[:60])).argmax(1)
     assert agreed == pytest.approx([float((said == LABELS[:60]).float().mean())] * 3)
@@ -607,11 +607,35 @@ def test_metrics_leave_the_reserve_out() -> None:
         found = plan.metrics()
         assert found[names.TRAIN_LOSS] == pytest.approx(1) and found[names.TRAIN_ACCURACY] == 1
         assert found[names.SHARE] == pytest.approx(0.5, abs=0.001)
-        if 0 < epoch < 8:
-            plan._feedback.settle(epoch)
-            assert plan.metrics()[names.GUARD_AGREEMENT] == 0
-        else:
-            assert (names.GUARD_AGREEMENT in found) == (epoch == 8)
+        assert found.get(names.GUARD_AGREEMENT) == (None if epoch == 0 else 0)
+
+
+@pytest.mark.fast
+def test_a_reserve_of_which_only_a_part_was_looked_at_says_nothing() -> None:
+    plan = plan_of(policy=HARDEST)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for epoch in plan.epochs_left():
+            for number, batch in enumerate(plan.batches()):
+                if epoch == 6 and number == 14:
+                    break
+                plan.loss(batch, batch.labels.float(), logits=F.one_hot(batch.labels, 10).float())
+            assert (names.GUARD_AGREEMENT in plan.metrics()) == (epoch not in (0, 6))
+            if epoch in (6, 7):
+                assert len(plan.guard.contrast.shares) == (4 if epoch == 6 else 0)
+    assert len(plan.guard.contrast.shares) == 0  # nothing rides in the last epoch
+
+
+@pytest.mark.fast
+def test_labels_that_are_no_class_are_no_error_of_the_guard() -> None:
+    plan = plan_of(policy=HARDEST)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in plan.epochs_left():
+            for batch in plan.batches():
+                odd = batch._replace(labels=torch.full_like(batch.labels, -1))
+                plan.loss(odd, batch.labels.float(), logits=F.one_hot(batch.labels, 10).float())
+    assert plan.guard.share == 0.5
 
 
 class Notes:
