@@ -160,7 +160,7 @@ def summary(rows: list[dict[str, Any]]) -> None:
             cells.append(f"{interval(each)}, {worst:+.1f}" if each else "")
         print(f"| {arm} | " + " | ".join(cells) + " |")
 
-    print("\n| arm | wrong labels | share of the policy by epoch | warned in | after epoch | compute |")
+    print("\n| arm | wrong labels | share of the policy by epoch | warned in | after epochs | compute |")
     print("|---" * 6 + "|")
     guarded = [row for row in rows if "share" in row]
     for arm, rate in product(dict.fromkeys(row["arm"] for row in guarded), RATES):
