@@ -445,7 +445,8 @@ def test_how_much_lies_between_the_policy_and_equal_epochs() -> None:
 
 @pytest.mark.fast
 def test_how_strong_is_scaled_and_the_share_stays() -> None:
-    policy = new_policy("strength", scale=5.0, validation_shown=0.0)
+    strengths = make_control({"name": "strength"}, 5, 0.5).encode(strength=0.6)
+    policy = constant(strengths, control="strength")
     free, held = (plan_of(policy=policy, epochs=2, guard=guard) for guard in (False, None))
     for plan in (free, held):
         next(iter(plan.batches()))

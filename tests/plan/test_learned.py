@@ -133,7 +133,11 @@ def test_a_policy_whose_actions_are_zero_leaves_out_what_the_rule_does() -> None
     given = torch.where(wrong, (TRAIN[1] + torch.randint(1, 10, (SIZE,), generator=draw)) % 10, TRAIN[1])
 
     found = {}
-    for name, choice in (("policy", {"policy": policy}), ("rule", {"selector": "trim"}), ("random", {})):
+    for name, choice in (
+        ("policy", {"policy": policy, "guard": False}),
+        ("rule", {"selector": "trim"}),
+        ("random", {}),
+    ):
         plan = DataPlan((TRAIN[0], given), epochs=8, batch_size=64, transform=scale, ratio=0.5, **choice)
         loop, rates = Loop(plan), []
         for epoch in plan.epochs_left():
