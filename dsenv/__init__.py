@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dsenv.checks import check_controller, check_reward, check_schedule, check_selector
     from dsenv.env import EnvConfig, TrainingEnv
     from dsenv.env.rewards import Reward
-    from dsenv.plan import DataPlan
+    from dsenv.plan import DataPlan, Guard
     from dsenv.policy import Policy
     from dsenv.policy.shipped import pretrained
     from dsenv.rehearsal import rehearse
@@ -33,6 +33,7 @@ __all__ = [
     "DataPlan",
     "EnvConfig",
     "EnvScalars",
+    "Guard",
     "Policy",
     "Recipe",
     "Reward",
@@ -59,6 +60,7 @@ _LAZY = {
     "DataPlan": "dsenv.plan:DataPlan",
     "EnvConfig": "dsenv.env:EnvConfig",
     "EnvScalars": "dsenv.agents.scalars:EnvScalars",
+    "Guard": "dsenv.plan:Guard",
     "Policy": "dsenv.policy:Policy",
     "Recipe": "dsenv.tasks:Recipe",
     "Reward": "dsenv.env.rewards:Reward",

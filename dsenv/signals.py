@@ -170,6 +170,7 @@ class SampleSignals:
         *,
         known: Tensor | None = None,
         filled: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> None:
         """Take in one interval's training forward.
 
@@ -184,6 +185,8 @@ class SampleSignals:
                 others the visit counts, and all else stays as it was.
             filled: (..., B) bool, samples that are not known, whose loss is to be taken in all the same,
                 since the caller put another in its place; None for none.
+            counted: (..., B) bool, samples that were trained on; None for all. Of the others not even the
+                visit counts.
         """
         assert index.shape == loss.shape == labels.shape, (index.shape, loss.shape, labels.shape)
         assert logits is None or logits.shape[:-1] == index.shape, (index.shape, logits.shape)
@@ -210,11 +213,14 @@ class SampleSignals:
             new = self._known_only(new, index, known, known if filled is None else known | filled)
         for name, value in new.items():
             self._write(name, index, value)
-        self._write("times_trained", index, visits + 1)
+        self._write("times_trained", index, visits + (1 if counted is None else counted.int()))
 
         # A number is filled in on the device: a copy to a GPU would wait for it
         at = step.int()[:, None] if isinstance(step, Tensor) else visits.new_full((), step)
-        self._write("last_step", index, at.to(self.device).expand_as(visits))
+        at = at.to(self.device).expand_as(visits)
+        if counted is not None:
+            at = torch.where(counted, at, self.gather("last_step", index))
+        self._write("last_step", index, at)
         self._store["forgetting_events"].scatter_add_(-1, index, forgot)
 
     def _known_only(

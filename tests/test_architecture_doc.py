@@ -205,6 +205,7 @@ class OwnReward(dsenv.Reward):
 
 PLANS = {
     "selector and views": ({"selector": OwnSelector, "augment": OwnViews, "ratio": 0.5}, ()),
+    "guarded": ({"selector": OwnSelector, "guard": True, "ratio": 0.5}, ()),
     "own count": ({"selector": OwnSelector, "augment": OwnController}, ()),
     "strength policy": ({"policy": "strength", "ratio": 0.5}, ()),
     # the runner of a policy that says how many is asked by `LearnedVolume.count` already

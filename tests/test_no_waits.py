@@ -215,6 +215,15 @@ def test_no_controller_of_a_plan_waits(either, name):
     follow(either, augment=part(name))
 
 
+@pytest.mark.parametrize("source", ["tensors", "data set"])
+def test_no_guard_of_a_plan_waits(device, source):
+    with watched_training():
+        loop = Loop(device, source, selector="small_loss", guard=True, epochs=4)
+        loop.plan.guard._keep(torch.arange(3, device=device))  # these data are too few for a reserve
+        loop.run()
+    assert 0 <= loop.plan.guard.agreement() <= 1
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_volume_of_a_plan_waits(either, name):
     follow(either, volume=part(name))

@@ -5,9 +5,11 @@ from dsenv.plan.data import Batch, IndexedDataset
 from dsenv.plan.data_plan import DataPlan
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.epoch_schedule import EpochSchedule
-from dsenv.plan.feedback import Cost, PlanSignals
+from dsenv.plan.feedback import Cost
 from dsenv.plan.forward import FeatureForward
+from dsenv.plan.guard import Guard
 from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.signals import PlanSignals
 from dsenv.plan.suspects import Suspect, Suspects
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "EpochSampler",
     "EpochSchedule",
     "FeatureForward",
+    "Guard",
     "IndexedCollate",
     "IndexedDataset",
     "PlanLoader",

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
+
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.describe import describe
 from dsenv.errors import check_count, check_flag, check_share
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.guard import SAFE_KINDS, GuardChoice, draw_reserve, guard_settings
+from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies, make_policies
-from dsenv.policy.parts import LearnedPart, LearnedVolume, PolicyChoice, resolve
+from dsenv.plan.source import Source
+from dsenv.policy.parts import LearnedPart, LearnedSelector, LearnedVolume, PolicyChoice, resolve
 from dsenv.select.base import Selector
 from dsenv.select.registry import SELECTORS
 from dsenv.signals import SampleSignals
@@ -277,6 +283,45 @@ def _budget(
         return choice.target, choice.target
     target = 1.0 if ratio is None and numbers is not None else ratio
     return target, 1.0 if target is None else paid_ratio(target, epochs, passes)
+
+
+def make_guard(
+    choice: GuardChoice,
+    parts: PlanParts,
+    policies: PlanPolicies | None,
+    schedule: EpochSchedule,
+    source: Source,
+    given: Mapping[str, Any],
+) -> PlanGuard | None:
+    """The guard of the learned parts, or of a selector that the user wants guarded; None for none.
+
+    Args:
+        choice: what the user gave.
+        parts: of the plan.
+        policies: behind learned parts; they do not see the guard's reserve.
+        schedule: of the epochs.
+        source: of the samples.
+        given: `device` and `seed` of the plan.
+
+    Raises:
+        ValueError: it is no guard, or there is nothing to guard.
+    """
+    settings = guard_settings(choice, parts.selector, policies is not None)
+    if settings is None:
+        return None
+
+    # Without a learned selector there is a choice to compare only where the user says so
+    is_asked_for = choice is not None and not isinstance(parts.selector, SAFE_KINDS)
+    has_choice = isinstance(parts.selector, LearnedSelector) or is_asked_for
+    total = schedule.size * schedule.epochs if schedule.counts is None else sum(schedule.counts)
+    mean = (total if schedule.total is None else schedule.total) / schedule.epochs
+    facts = (schedule.size, schedule.epochs, mean, given["seed"])
+    drawn = draw_reserve(settings, source.labels, *facts) if has_choice else np.zeros(0, np.int64)
+
+    reserve = torch.from_numpy(drawn).to(given["device"])
+    if policies is not None:
+        policies.leave_out(reserve)
+    return PlanGuard(settings, schedule.size, reserve, schedule.epochs, has_choice=has_choice)
 
 
 def paid_ratio(ratio: float, epochs: int, scoring_passes: int) -> float:

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.geometric import GEOMETRIC_OPS
-from dsenv.errors import shown
+from dsenv.errors import check_count, shown
 from dsenv.outputs import ModelOutputs
+from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import IGNORED, Batch, are_whole, no_class
 from dsenv.plan.epoch_record import EpochRecord
+from dsenv.plan.plan_guard import PlanGuard
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
 
@@ -246,7 +248,7 @@ def check_scored(selector: Selector, passes: Sequence[ModelOutputs]) -> None:
 
 
 def _check_needed(
-    parts: Sequence[Selector | AugmentationController | LearnedVolume | None],
+    parts: Sequence[Selector | AugmentationController | LearnedVolume | PlanGuard | None],
     outputs: Mapping[str, Tensor | None],
 ) -> None:
     for part in parts:
@@ -261,7 +263,7 @@ def _check_needed(
 
 
 def check_outputs(
-    parts: Sequence[Selector | AugmentationController | LearnedVolume | None],
+    parts: Sequence[Selector | AugmentationController | LearnedVolume | PlanGuard | None],
     size: int,
     classes: int | None,
     logits: Tensor | None,
@@ -349,3 +351,46 @@ def check_forward(controller: AugmentationController, batch: Batch, forward: Any
 
     if len(batch.views) != controller.extra_views:
         raise ValueError(f"{name} needs the batch as the plan made it, with its views")
+
+
+def check_reserve(guard: PlanGuard | None, done: int, epoch: int) -> PlanGuard:
+    """The guard whose reserve is to be scored now.
+
+    Raises:
+        ValueError: there is none, or nothing of the epoch was trained on.
+    """
+    if guard is None:
+        raise ValueError("this plan has no guard, so no reserve to score: give DataPlan(guard=True)")
+    if not done:
+        raise ValueError(
+            f"nothing of epoch {epoch} was trained on yet: call plan.score_reserve(model) after the epoch's "
+            "last batch, in the body of the loop over the epochs"
+        )
+    return guard
+
+
+def check_next_epoch(current: int, epoch: Any) -> int:
+    """The epoch to go to, which is the current or the next one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    wanted: int = check_count("epoch", epoch, 0)
+    if wanted not in (current, current + 1):
+        raise ValueError(
+            f"the plan is in epoch {current} and can go on to {current + 1}, not to {wanted}; signals "
+            "come from training, so epochs cannot be skipped: load a state of that epoch"
+        )
+    return wanted
+
+
+def check_not_left_out(sample: Any) -> None:
+    """Check that a collate function left something of a batch.
+
+    Raises:
+        ValueError: it left nothing.
+    """
+    if isinstance(sample, NothingLeft):
+        raise ValueError(
+            "the collate function left out all samples of a batch: use plan.loader, or pass it over"
+        )

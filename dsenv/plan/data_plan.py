@@ -5,6 +5,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Self
 
 import torch
@@ -17,14 +18,15 @@ from dsenv.catalogue import Choice
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
-from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
-from dsenv.plan.feedback import BatchTransform, Cost, Feedback, PlanSignals, Transform
-from dsenv.plan.forward import ForwardFunction, SampleLoss, full_pass
+from dsenv.plan.feedback import BatchTransform, Cost, Feedback, Transform
+from dsenv.plan.forward import ForwardFunction, SampleLoss
+from dsenv.plan.guard import GuardChoice
 from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.log import PlanLog
 from dsenv.plan.metrics import PlanMetrics
+from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import open_source
 from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
@@ -77,6 +79,8 @@ class DataPlan:
         policy: a trained `Policy`, its file, or the name of a pretrained one: decides the parts that its
             control is about, which are then not given. Each of them may also be {"name": "learned",
             "policy": ...} by itself; parts of one policy share one view of the training run.
+        guard: mixes a learned choice with a safe one, as far as the evidence goes (docs/guard.md): False for
+            none, None for one where a part is learned; True, a `Guard` or a table of its settings.
         classes: C; None to read it off the labels, or the data set's `classes`. Labels that are in memory are
             checked against it.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
@@ -106,6 +110,7 @@ class DataPlan:
         volume: build.VolumeChoice = None,
         augment: Choice | AugmentationController | None = None,
         policy: PolicyChoice | None = None,
+        guard: GuardChoice = None,
         classes: int | None = None,
         transform: Transform | None = None,
         drop_last: bool = False,
@@ -137,9 +142,9 @@ class DataPlan:
 
         # How many samples each epoch has, and which
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
-        self.epoch_sampler = EpochSampler(
-            self.selector, self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies
-        )
+        self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, self._source, given)
+        rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
+        self.epoch_sampler = EpochSampler(self.selector, *rules)
         self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
 
         # What is done to a batch, and what is learned from it
@@ -148,7 +153,8 @@ class DataPlan:
         self._transform_batch = BatchTransform(
             self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
-        self._feedback = Feedback(self.selector, self.controller, self.signals, self.cost, parts.volume)
+        learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
+        self._feedback = Feedback(*learning, self.guard)
         self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, self.classes)
         self._log = PlanLog(self._metrics, self._source)
         build.claim(parts)
@@ -219,14 +225,7 @@ class DataPlan:
 
     def start_epoch(self, epoch: int) -> None:
         """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
-        current, epoch = self.epoch_sampler.epoch, check_count("epoch", epoch, 0)
-        if epoch not in (current, current + 1):
-            raise ValueError(
-                f"the plan is in epoch {current} and can go on to {current + 1}, not to {epoch}; signals "
-                "come from training, so epochs cannot be skipped: load a state of that epoch"
-            )
-
-        if epoch > current:
+        if checks.check_next_epoch(self.epoch, epoch) > self.epoch:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
@@ -239,12 +238,7 @@ class DataPlan:
 
     def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
         """A scheduler to step after each optimiser step; `shape` maps progress to a factor on the rate."""
-
-        def factor(_step: int) -> float:
-            return shape(self.progress)
-
-        setattr(factor, rates.FOLLOWS, True)
-        return LambdaLR(optimizer, factor)
+        return LambdaLR(optimizer, rates.following(lambda: shape(self.progress)))
 
     def check_scheduler(self, scheduler: Any, *, accumulate: int = 1) -> None:
         """Warn when a scheduler of torch is made for another number of steps than the plan has.
@@ -304,10 +298,7 @@ class DataPlan:
             ValueError: a sample is not among those of this epoch or there twice, the loader's batches have
                 another size, or there are more or fewer labels than positions.
         """
-        if isinstance(sample, NothingLeft):
-            raise ValueError(
-                "the collate function left out all samples of a batch: use plan.loader, or pass it over"
-            )
+        checks.check_not_left_out(sample)
 
         # Which samples
         record = self.epoch_sampler.record
@@ -425,13 +416,8 @@ class DataPlan:
         sources = [self._source]
         if validation is not None:
             sources.append(open_source(validation, self.device))
-
-        with self.cost.timed("score"):
-            batches = [source.batches(self.transform, **loader) for source in sources]
-            sizes = [len(source.dataset) for source in sources]
-            settings = (sample_loss, self.classes)
-            passes = [full_pass(forward, *split, *settings) for split in zip(batches, sizes, strict=True)]
-        self.cost.extra_forwards += sum(sizes)
+        how = {"transform": self.transform, "sample_loss": sample_loss, **loader}
+        passes = [self._feedback.pass_over(source, forward, self.classes, **how) for source in sources]
 
         checks.check_scored(self.selector, passes)
         with self.cost.timed("select"):
@@ -447,6 +433,19 @@ class DataPlan:
         accuracy = check_share("validation accuracy", found, zero=True)
         if self.epoch_sampler.policies is not None:
             self.epoch_sampler.policies.validated(accuracy)
+
+    def score_reserve(self, forward: ForwardFunction, **loader: Any) -> None:
+        """Show the guard its reserve after an epoch's last batch, at a third of a sample's cost each.
+
+        Where it is not called, the reserve rides along in batches, at a full cost. Arguments as for `score`.
+
+        Raises:
+            ValueError: there is no guard, or nothing of the epoch was trained on.
+        """
+        guard = checks.check_reserve(self.guard, self.epoch_sampler.done, self.epoch)
+        if len(guard.reserve):
+            source, how = self._source.subset(guard.reserve), {"transform": self.transform, **loader}
+            guard.scored(self._feedback.pass_over(source, forward, self.classes, **how))
 
     def suspects(self) -> Suspects:
         """The samples trained on, sorted by how much their label looks wrong, see `Suspects`.
@@ -530,6 +529,7 @@ class DataPlan:
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
+        own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,9 @@ import torch
 from dsenv.errors import check_count, check_seed, check_share
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies
+from dsenv.policy.parts import LearnedSelector
 from dsenv.select.base import Selection, Selector, checked
 from dsenv.select.infobatch import pruning_is_on
 from dsenv.select.random import UniformRandom
@@ -49,6 +51,7 @@ class EpochSampler:
         tail: share of the epochs, at the end, on all data where the selector sets its own count.
         seed: decides the choices, their order, and the streams of `generator_for`.
         policies: the policies behind learned parts; None where there are none.
+        guard: mixes what is chosen with a safe choice; None for no guard.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class EpochSampler:
         tail: float,
         seed: int,
         policies: PlanPolicies | None = None,
+        guard: PlanGuard | None = None,
     ) -> None:
         self.selector = selector
         self.signals = signals
@@ -68,6 +72,7 @@ class EpochSampler:
         self.tail = check_share("tail", tail, zero=True)
         self.seed = check_seed("seed", seed)
         self.policies = policies
+        self.guard = guard
 
         self.epoch = 0
         """Number of the current epoch; as many as there are after the last."""
@@ -129,17 +134,22 @@ class EpochSampler:
         # How many, and what the policies behind learned parts say
         count = self._count()
         if self.policies is not None:
-            self.policies.begin(self.signals, count)
+            self.policies.begin(self.signals, count, self._trust)
 
         # Which
-        selection = self._choose(count)
+        riding = 0 if self.guard is None else self.guard.riding(self.epoch, count)
+        selection = self._guarded(count - riding)
         if self.policies is not None:
-            self.policies.chose(selection.index)
+            self.policies.chose(selection.index, count)
 
         # In which order
         device = self._generator.device
         order = torch.randperm(len(selection.index), generator=self._generator, device=device)
-        self._begin_record(Selection(selection.index[order], selection.weight[order]))
+        chosen = Selection(selection.index[order], selection.weight[order])
+        if self.guard is not None:
+            end, batch_size = self.epoch_schedule.trained(count), self.epoch_schedule.batch_size
+            chosen = self.guard.with_reserve(chosen, riding, end, batch_size)
+        self._begin_record(chosen)
 
     def _begin_record(self, chosen: Selection) -> None:
         schedule = self.epoch_schedule
@@ -152,7 +162,7 @@ class EpochSampler:
         if table.counts is not None:
             return table.counts[self.epoch]
         if self.policies is not None and self.policies.decides_count:
-            return self.policies.count(self.signals)
+            return self.policies.count(self.signals, self._trust)
         if not pruning_is_on(self.epoch, table.epochs, round(1 - self.tail, 12)):
             return size
 
@@ -160,8 +170,21 @@ class EpochSampler:
         assert count is not None, self.selector  # else the schedule had counts
         return count
 
+    @property
+    def _trust(self) -> float:
+        """How much of what policies say counts, [0, 1]."""
+        if self.guard is None:
+            return 1.0
+        return self.guard.share if isinstance(self.selector, LearnedSelector) else self.guard.settings.start
+
+    def _guarded(self, count: int) -> Selection:
+        """Selection of `count` samples to train on, unshuffled; by the guard, where there is one."""
+        if self.guard is None:
+            return self._choose(count)
+        return self.guard.choose(self.epoch, count, self._choose, self.signals, self._generator)
+
     def _choose(self, count: int) -> Selection:
-        """Selection of `count` samples, unshuffled."""
+        """The selector's choice of `count` samples, unshuffled."""
         if self.epoch < self.uniform_epochs:
             return UniformRandom().select(self.signals, count, self._generator)
 
@@ -169,8 +192,12 @@ class EpochSampler:
         if unready and count == self.signals.size:  # nothing to choose, so nothing to rank
             return UniformRandom().select(self.signals, count, self._generator)
 
+        # Under a guard the policy behind the selector is told later what the epoch trains on
+        select = self.selector.select
+        if self.guard is not None and isinstance(self.selector, LearnedSelector):
+            select = self.selector.draw
         try:
-            found = self.selector.select(self.signals, count, self._generator)
+            found = select(self.signals, count, self._generator)
         except ValueError as error:
             if not unready:
                 raise

@@ -1,7 +1,7 @@
 """What is done to a batch before the forward pass, and who learns from its outputs."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,17 +15,17 @@ from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_sampler import EpochSampler
-from dsenv.plan.forward import ForwardFunction, outputs
-from dsenv.plan.suspects import LabelHistory
+from dsenv.plan.forward import ForwardFunction, full_pass, outputs
+from dsenv.plan.plan_guard import PlanGuard
+from dsenv.plan.signals import PlanSignals
+from dsenv.plan.source import Source
 from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.signals import SampleSignals, read_outputs_and_rival
 from dsenv.volume.budget import FORWARD_COST
 
 Transform = Callable[[Any], Any]
 
-FROM_LOGITS = ("confidence", "entropy", "margin", "correct", "forgetting_events")
 FLUSH_ELEMENTS = 1 << 24  # logits, samples x classes, kept before the signals take them in
 PARTS = ("select", "augment", "observe", "score")
 
@@ -66,56 +66,6 @@ class Cost:
         self.seconds = dict(state["seconds"])
 
 
-class PlanSignals(SampleSignals):
-    """Signals of a training loop that may give no logits.
-
-    Without logits the signals made of them stay as they were before training, and reading them is an
-    error once samples were trained on.
-    """
-
-    blind = False
-    """The last samples came without logits."""
-    label_history: LabelHistory | None = None
-    """What the visits said about each label, for `DataPlan.suspects`; None before the first logits."""
-
-    def __getattr__(self, name: str) -> Tensor:
-        if name in FROM_LOGITS and self.blind:
-            raise ValueError(
-                f"the signal {name!r} needs the model's outputs: plan.loss(batch, losses, logits=logits)"
-            )
-        return super().__getattr__(name)
-
-    def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
-        """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
-        self.blind = True
-        self.update(index, loss, None, torch.zeros_like(index), step, **known)
-
-    def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
-        """What the outputs say, as signals; the history of the labels takes it in."""
-        if self.label_history is None:
-            self.label_history = LabelHistory(self.size, self.device)
-        said, rival, probability = read_outputs_and_rival(logits, labels)
-        self.label_history.add(index, logits, labels, rival, probability, known)
-        return said
-
-    def reset(self, replicas: Iterable[int] | None = None) -> None:
-        """Forget everything."""
-        super().reset(replicas)
-        self.label_history = None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of every signal, and of what is known about the labels."""
-        history = self.label_history or LabelHistory(self.size, self.device)
-        return {**super().state_dict(), **history.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state_dict()`."""
-        history = LabelHistory(self.size, self.device)
-        history.load_state_dict(state)
-        super().load_state_dict(state)
-        self.label_history = history if bool(history.visits.any()) else None
-
-
 class EpochBuffer:
     """Outputs of one epoch's training batches, kept until the signals take them in together.
 
@@ -152,8 +102,13 @@ class EpochBuffer:
         if (seen := self.joined()) is not None:
             record.add(seen.index, codes(unmasked(seen), None if seen.logits is None else signals.classes))
 
-    def flush(self, signals: PlanSignals, step: int, record: ValueRecord) -> None:
-        """Let the signals take in what is kept, but for what is not finite, which goes on record."""
+    def flush(
+        self, signals: PlanSignals, step: int, record: ValueRecord, guard: PlanGuard | None = None
+    ) -> None:
+        """Let the signals take in what is kept, but for what is not finite, which goes on record.
+
+        Of the guard's reserve the guard alone takes in what was said.
+        """
         if (seen := self.joined()) is None:
             return
 
@@ -167,9 +122,11 @@ class EpochBuffer:
             never = record.count[index] == signals.times_trained[index]
             known = {"known": code == 0, "filled": never & (code > 0)}
             record.add(index, code)
-            record.count_visits(index, code)
+            record.count_visits(index, code if guard is None else code * ~guard.holds(index))
             seen = mended(seen, code)
 
+        if guard is not None:
+            known = guard.set_apart(seen, known)
         if seen.logits is None:
             signals.update_losses(index, seen.loss, step, **known)
         else:
@@ -247,6 +204,7 @@ class Feedback:
         signals: take in an epoch's batches at its end.
         cost: records time and further forwards.
         volume: a learned one, which needs logits; None for any other.
+        guard: of a choice, with a reserve that nobody else learns from; None for none.
     """
 
     def __init__(
@@ -256,13 +214,15 @@ class Feedback:
         signals: PlanSignals,
         cost: Cost,
         volume: LearnedVolume | None = None,
+        guard: PlanGuard | None = None,
     ) -> None:
+        self.guard = guard
         self.selector = selector
         self.controller = controller
         self.signals = signals
         self.cost = cost
         self.values = ValueRecord(signals.size, signals.device)
-        self._needing = (selector, controller, volume)
+        self._needing = (selector, controller, volume, guard)
         learning: list[Any] = [selector] if selector.observes else []
         if controller is not None and (controller.observes or controller.extra_views):
             learning.append(controller)
@@ -324,13 +284,15 @@ class Feedback:
             more = () if seen.logits is None else (seen.logits, seen.labels)
             self.buffer.add(self.signals, seen.index, seen.loss, *more)
             if self.buffer.is_full:
-                self.buffer.flush(self.signals, epoch_sampler.epoch, self.values)
+                self.buffer.flush(self.signals, epoch_sampler.epoch, self.values, self.guard)
 
-            # Who learns batch by batch gets finite values only
+            # Who learns batch by batch gets finite values only, and none of a reserve
             controller = self.controller if self.controller is not None and self.controller.observes else None
             if not self.selector.observes and controller is None and not views:
                 return
-            seen, views = self._mended(seen), [self._mended(view) for view in views]
+            seen, *views = [self._mended(each) for each in self._shown(seen, *views)]
+            if not len(seen.index):
+                return
             if self.selector.observes:
                 self.selector.observe(seen)
             if views and self.controller is not None:
@@ -338,6 +300,16 @@ class Feedback:
                 self.controller.observe_views(seen, views, generator)
             elif controller is not None:
                 controller.observe(seen)
+
+    def _shown(self, *batch: ModelOutputs) -> Iterator[ModelOutputs]:
+        """The outputs of a batch and its views without the guard's reserve; a wait for a device."""
+        if self.guard is None:
+            yield from batch
+            return
+        rows = (~self.guard.holds(batch[0].index)).nonzero().flatten()
+        for seen in batch:
+            parts = (getattr(seen, name) for name in ("index", "labels", "loss", "logits", "features"))
+            yield ModelOutputs(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
         """The outputs without what is not finite, or of no class, which goes on record."""
@@ -356,9 +328,19 @@ class Feedback:
             seen = replace(seen, labels=seen.labels.clamp(0, classes - 1))
         return mended(seen, code)
 
+    def pass_over(
+        self, source: Source, forward: ForwardFunction, classes: int | None, **how: Any
+    ) -> ModelOutputs:
+        """A scoring pass over a source; `how` are `transform`, `sample_loss` and arguments of the loader."""
+        sample_loss, size = how.pop("sample_loss", None), len(source.dataset)
+        with self.cost.timed("score"):
+            found = full_pass(forward, source.batches(**how), size, sample_loss, classes)
+        self.cost.extra_forwards += size
+        return found
+
     def settle(self, epoch: int) -> None:
         """Let the signals take in an epoch of which every sample was trained on, before it is ended."""
-        self.buffer.flush(self.signals, epoch, self.values)
+        self.buffer.flush(self.signals, epoch, self.values, self.guard)
         if self.signals.device.type == "cpu":  # elsewhere it would be a wait
             self.values.report(epoch, stacklevel=5)
 
@@ -370,10 +352,12 @@ class Feedback:
     def end_epoch(self, epoch: int) -> None:
         """Let the signals take in the epoch, and say which values were not finite."""
         with self.cost.timed("observe"):
-            self.buffer.flush(self.signals, epoch, self.values)
+            self.buffer.flush(self.signals, epoch, self.values, self.guard)
             if self.controller is not None:
                 self.controller.end_epoch()
         self.values.report(epoch, stacklevel=5)
+        if self.guard is not None:
+            self.guard.end_epoch(epoch, self.signals)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything learnt so far."""
@@ -385,6 +369,7 @@ class Feedback:
             "selector": self.selector.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
             "cost": self.cost.state_dict(),
+            "guard": None if self.guard is None else self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -398,3 +383,5 @@ class Feedback:
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         self.cost.load_state_dict(state["cost"])
+        if self.guard is not None:
+            self.guard.load_state_dict(state["guard"])

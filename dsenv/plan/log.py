@@ -83,7 +83,8 @@ class PlanLog:
         pictures = check_count("pictures", pictures, 0)
         self.writer, self.pictures = writer, pictures
         self.metrics.series = self.metrics.series or Series()
-        writer.add_custom_scalars(plan_layout(BINS))
+        guarded = self.metrics.epoch_sampler.guard is not None
+        writer.add_custom_scalars(plan_layout(BINS, guarded=guarded))
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of a plan has no writer."""

@@ -36,10 +36,14 @@ class EpochNote:
     """Number of the epoch."""
     chosen: Tensor | None = None
     """(M,) positions of the samples to train on."""
+    trained: Tensor | None = None
+    """(M,) the same without the reserve of a guard."""
     strengths: Tensor | None = None
     """(N,) strengths, see `AugmentationController.noted`."""
     acted_on: Sequence[Tensor | None] = ()
     """(G,) each: what the policies behind learned parts saw, see `PolicyRunner.acted_on`."""
+    guard: Mapping[str, float] = field(default_factory=dict)
+    """What the guard said, by names of `dsenv.tracking.names`."""
     seconds: float | None = None
     """Time since its samples were chosen, until its end."""
 
@@ -98,7 +102,10 @@ class PlanMetrics:
         note.strengths = None if controller is None else controller.noted
         if (record := sampler.begun) is not None:
             note.chosen = record.chosen.index[: record.end]
+            note.trained = self._without_reserve(note.chosen)
             note.acted_on = [runner.acted_on for runner in self._runners]
+            guard, waiting = sampler.guard, self.feedback.buffer.joined
+            note.guard = {} if guard is None else guard.numbers(waiting())
             note.seconds = None if sampler.began is None else time.perf_counter() - sampler.began
         return note
 
@@ -129,31 +136,37 @@ class PlanMetrics:
             seen = self.feedback.buffer.joined()
             found |= self._decided(note) | self._seen(note, seen) | self._strength(note, seen)
             found |= {} if note.seconds is None else {names.EPOCH_SECONDS: note.seconds}
-            found |= self._acted_on(note)
+            found |= self._acted_on(note) | dict(note.guard)
         return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
     def _flushed(self, note: EpochNote) -> Tensor:
         """Samples (N,) of the epoch that the signals have taken in."""
         return self.feedback.signals.last_step == note.epoch
 
+    def _without_reserve(self, index: Tensor) -> Tensor:
+        """The samples (M,) that are not of a guard's reserve."""
+        guard = self.epoch_sampler.guard
+        return index if guard is None else index[~guard.holds(index)]
+
     def _decided(self, note: EpochNote) -> dict[str, float]:
         """How many were chosen, and from where."""
-        if note.chosen is None or not len(note.chosen):
+        if note.chosen is None or note.trained is None or not len(note.trained):
             return {}
         signals = self.feedback.signals
-        number = len(note.chosen)
+        number = len(note.trained)
         known = signals.times_trained - self._flushed(note).int() > 0
         found = {
-            names.SHARE: number / signals.size,
-            names.NEW: 1 - int(known[note.chosen].sum()) / number,
+            names.SHARE: len(note.chosen) / signals.size,
+            names.NEW: 1 - int(known[note.trained].sum()) / number,
         }
 
         # Without classes nobody can say what loss a sample has that was never trained on
         can_rank = bool(known.any() if self.classes is not None else known.all())
         if note.losses is not None and can_rank:
-            every = torch.ones_like(known)[None]
-            bins = loss_bins(note.losses[None], every, BINS)[0]
-            counted = torch.bincount(bins[note.chosen], minlength=BINS).tolist()
+            every = torch.zeros_like(known)
+            every[self._without_reserve(torch.arange(signals.size, device=every.device))] = True
+            bins = loss_bins(note.losses[None], every[None], BINS)[0]
+            counted = torch.bincount(bins[note.trained], minlength=BINS).tolist()
             found |= {names.loss_bin(b): count / number for b, count in enumerate(counted)}
         return found
 
@@ -179,8 +192,10 @@ class PlanMetrics:
         # And over the batches that they have not taken in yet
         if seen is not None:
             code = codes(unmasked(seen), None if seen.logits is None else signals.classes)
-            good = code == 0
-            left_out += int((~good).sum())
+            guard = self.feedback.guard
+            own = torch.ones_like(code > 0) if guard is None else ~guard.holds(seen.index)
+            good = (code == 0) & own
+            left_out += int(((code > 0) & own).sum())
             number += int(good.sum())
             loss += float(seen.loss[good].float().sum())
             has_logits &= seen.logits is not None
@@ -201,7 +216,7 @@ class PlanMetrics:
             return {}
         trained = self._flushed(note)
         if seen is not None:
-            trained = trained.index_fill(0, seen.index, True)
+            trained = trained.index_fill(0, self._without_reserve(seen.index), True)
         strength = note.strengths[trained]
         is_known = len(strength) > 0 and bool((strength >= 0).all())
         return {names.STRENGTH: float(strength.mean())} if is_known else {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
@@ -61,24 +62,46 @@ class PlanPolicies:
         """Fewest samples that an epoch may get where a policy says how many."""
         return int(self._volume.runner.budget.floor[0]) if self._volume else 0
 
-    def count(self, signals: SampleSignals) -> int:
-        """Samples of the coming epoch, where a policy says how many."""
-        assert self._volume is not None
-        return self._volume.count(signals)
+    def count(self, signals: SampleSignals, share: float = 1.0) -> int:
+        """Samples of the coming epoch, where a policy says how many.
 
-    def begin(self, signals: SampleSignals, count: int) -> None:
-        """Ask every policy about the coming epoch, which has `count` samples."""
+        Args:
+            signals: of the epochs before.
+            share: how much of its answer counts, [0, 1]; the rest is an equal number for each epoch left.
+        """
+        assert self._volume is not None
+        wanted, runner = self._volume.count(signals), self._volume.runner
+        if share == 1:
+            return wanted
+        equal = runner.budget.left / (runner.intervals - runner.interval)
+        mixed = np.rint(share * wanted + (1 - share) * equal).astype(np.int64)
+        return int(runner.budget.grant(mixed, np.array([runner.interval]))[0])
+
+    def begin(self, signals: SampleSignals, count: int, share: float = 1.0) -> None:
+        """Ask every policy about the coming epoch.
+
+        Args:
+            signals: of the epochs before.
+            count: samples that it has.
+            share: how much of its strengths of augmentation counts, [0, 1]; 0 is none.
+        """
         for runner in self.runners:
             runner.decide(signals, count)
         for part in self.learned:
             if isinstance(part, LearnedAugmentation):
                 part.begin_epoch(signals)
+                part.strength.mul_(share)
 
-    def chose(self, index: Tensor) -> None:
-        """Tell those runners which samples (M,) the epoch trains on that do not know yet."""
+    def chose(self, index: Tensor, spent: int) -> None:
+        """Tell those runners which samples (M,) the epoch trains on that do not know yet, and their cost."""
         for runner in self.runners:
             if runner.is_waiting:
-                runner.chose(index)
+                runner.chose(index, spent)
+
+    def leave_out(self, index: Tensor) -> None:
+        """Let no policy see these samples (L,)."""
+        for runner in self.runners:
+            runner.leave_out(index)
 
     def validated(self, accuracy: float) -> None:
         """Report a validation accuracy to all policies."""

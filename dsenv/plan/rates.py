@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,3 +127,13 @@ def _numbers(table: Any, names: Sequence[str]) -> list[int]:
     """Whole numbers of these names in a table."""
     found = (table.get(name) for name in names)
     return [int(value) for value in found if isinstance(value, int | float | np.integer) and value % 1 == 0]
+
+
+def following(factor: Callable[[], float]) -> Callable[[int], float]:
+    """A factor of the number of steps, for `LambdaLR`, that does not depend on it: a plan's progress does."""
+
+    def of_step(_step: int) -> float:
+        return factor()
+
+    setattr(of_step, FOLLOWS, True)
+    return of_step

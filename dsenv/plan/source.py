@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from dsenv.describe import describe
 from dsenv.errors import check_count, shown
@@ -49,13 +49,22 @@ class Source:
         """Number of samples, device and number of classes."""
         return len(self.dataset), self.device, self.classes
 
+    @property
+    def labels(self) -> Any:
+        """All labels, where they are at hand: of a data set its `targets` or `labels`; else None."""
+        return self.tensors[-1] if self.tensors else _labels_of(self.dataset)
+
+    def subset(self, index: Tensor) -> "Source":
+        """The samples at the positions (M,), as a source of their own."""
+        if len(self.tensors) == 2:
+            tensors = tuple(tensor[index.to(tensor.device)] for tensor in self.tensors)
+            return Source(TensorDataset(*tensors), tensors, self.device, self.classes)
+        return Source(Subset(self.dataset, index.tolist()), (), self.device, self.classes)
+
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others, as plain data: how many samples, and a digest of their labels.
-
-        The labels of a data set are those of its attribute `targets` or `labels`, where it has one.
-        """
-        labels = self.tensors[-1] if self.tensors else _labels_of(self.dataset)
+        """What tells these data from others, as plain data: how many, and a digest of their labels."""
+        labels = self.labels
         if isinstance(labels, list | tuple):  # as an array they are quicker to digest
             labels = np.asarray(labels) if all(isinstance(label, int) for label in labels) else list(labels)
         return {"samples": len(self.dataset), "labels": describe(labels)}

@@ -12,8 +12,8 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.metrics import state_like
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
-VERSION = 3
-READ = (2, VERSION)  # version 2 has no part "metrics"
+VERSION = 4
+READ = (2, 3, VERSION)  # version 2 has no part "metrics", version 3 no guard
 
 
 def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
@@ -29,15 +29,24 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
     """
     _check_version(state)
     if state["version"] < VERSION:
-        state = {"metrics": None, **state}
+        state = as_newest(state)
     _check_same("data", state, own, "the data that it was saved with: the same samples in the same order")
     _check_same("plan", state, own, "the settings that it was saved with")
 
     check_state("a DataPlan", state, {**own, **_pattern(own, schedule), "metrics": state_like(schedule.size)})
-    _check_epoch(state["epoch_sampler"], schedule)
+    _check_epoch(state["epoch_sampler"], schedule, _reserve(state["feedback"]["guard"]))
     _check_finite(state["feedback"]["signals"])
     for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
         _check_buffered(number, part, schedule.size)
+
+
+def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state of an older version, with what it lacks; one that is damaged stays so."""
+    found = {"metrics": None, **state}
+    for name in ("plan", "feedback"):
+        if isinstance(found.get(name), Mapping):
+            found[name] = {"guard": None, **found[name]}
+    return found
 
 
 def _check_version(state: Any) -> None:
@@ -46,7 +55,7 @@ def _check_version(state: Any) -> None:
     version = state.get("version")
     if type(version) is not int or version not in READ:
         raise ValueError(
-            f"the state has version {shown(version)}, this dsenv reads versions 2 and {VERSION}: it is "
+            f"the state has version {shown(version)}, this dsenv reads versions 2 to {VERSION}: it is "
             "damaged, no plan's state, or of another dsenv; go on with the dsenv that it was saved with"
         )
 
@@ -96,14 +105,23 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             **feedback,
             "buffer": {"parts": ListOf(ListOf(Anything())), "elements": Whole()},
             "selector": Anything(),  # each part judges its own
+            "guard": None if feedback["guard"] is None else Anything(),
             "controller": None if feedback["controller"] is None else Anything(),
             "cost": {**cost, "trained": Whole(), "extra_forwards": Whole()},
         },
     }
 
 
-def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
-    """Check that the current epoch's samples fit each other.
+def _reserve(guard: Any) -> Tensor:
+    """Positions (R,) of the reserve in a guard's state, on the CPU; none where it is damaged, or None."""
+    found = guard.get("reserve") if isinstance(guard, Mapping) else None
+    return (
+        found.cpu() if isinstance(found, Tensor) and not found.is_meta else torch.zeros(0, dtype=torch.int64)
+    )
+
+
+def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule, reserve: Tensor) -> None:
+    """Check that the current epoch's samples fit each other; those of the reserve weigh nothing.
 
     Raises:
         ValueError: they are not samples of this plan, or more were trained on than chosen.
@@ -129,11 +147,19 @@ def _check_epoch(state: Mapping[str, Any], schedule: EpochSchedule) -> None:
             f"positions must be in 0..{schedule.size - 1}": bool((inside != index).any()),
             "a sample is there twice": int(chosen.sum()) < len(index),
             "weights and samples differ in number": weight.shape != index.shape,
-            "weights must be finite and above 0": not bool(((weight > 0) & weight.isfinite()).all()),
+            "weights must be finite and above 0": not _weighs(index, weight, reserve),
             "samples were trained on that were not chosen": bool((closed & ~chosen).any()),
         }
     for fault in (words for words, is_met in faults.items() if is_met):
         raise ValueError(f"this is no state of a DataPlan: {fault}; it is damaged, load an older one")
+
+
+def _weighs(index: Tensor, weight: Tensor, reserve: Tensor) -> bool:
+    """Whether all weights are finite and above 0, but for those of the reserve, which are 0."""
+    if index.shape != weight.shape:
+        return True  # said by another fault
+    is_right = torch.where(torch.isin(index, reserve), weight == 0, (weight > 0) & weight.isfinite())
+    return bool(is_right.all())
 
 
 def _check_finite(signals: Mapping[str, Tensor]) -> None:

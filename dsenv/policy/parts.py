@@ -121,14 +121,19 @@ class LearnedSelector(LearnedPart, Selector):
     question = "what"
     needs_logits = True
 
-    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
-        """Draw `count` samples, each with weight 1, and tell the runner which."""
+    def draw(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Draw `count` samples, each with weight 1; the runner is not told which."""
         count = check_choice(count, signals.size)
         weight = self.runner.decide(signals, count).log_weight
         assert weight is not None
-        drawn = gumbel_top_k(weight, [count], Streams.of(generator))
-        self.runner.chose(drawn.index[0])
+        drawn = gumbel_top_k(self.runner.in_pool(weight), [count], Streams.of(generator))
         return Selection(drawn.index[0], drawn.weight[0])
+
+    def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
+        """Draw `count` samples, each with weight 1, and tell the runner which."""
+        drawn = self.draw(signals, count, generator)
+        self.runner.chose(drawn.index)
+        return drawn
 
 
 class LearnedVolume(LearnedPart):

@@ -153,11 +153,20 @@ class PolicyRunner:
             self._pending = self.control.decide(actions, state), actions
         return self._pending[0]
 
-    def chose(self, index: Tensor) -> None:
-        """Take down which samples (M,) the interval trains on."""
+    def leave_out(self, index: Tensor) -> None:
+        """Let the run be without these samples (L,): they are in no bin, and are not drawn."""
+        self.state.pool = torch.ones_like(self.state.pool).index_fill_(1, index, False)
+
+    def in_pool(self, log_weight: Tensor) -> Tensor:
+        """The log weights (1, N), with -inf for the samples that were left out."""
+        return log_weight.masked_fill(~self.state.pool, -torch.inf)
+
+    def chose(self, index: Tensor, spent: int | None = None) -> None:
+        """Take down which samples (M,) the interval trains on; `spent` of the budget, None for M."""
         if self._pending is None:
             raise ValueError("nothing was decided yet: call decide(signals) before chose(index)")
         state, number = self.state, len(index)
+        spent = number if spent is None else spent
 
         counted = torch.bincount(state.bins[0, index], minlength=state.selected.shape[1])
         state.selected = (counted / max(number, 1))[None].float()
@@ -166,7 +175,7 @@ class PolicyRunner:
             state.action = torch.from_numpy(self._pending[1]).to(self.device)
 
         self._accuracy, self._reported = self._validation(), None
-        state.advance(np.array([number]), np.array([True]))
+        state.advance(np.array([spent]), np.array([True]))
         self._pending = None
 
     def read(self, signals: SampleSignals) -> TrainingState:

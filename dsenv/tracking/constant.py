@@ -7,7 +7,7 @@ from typing import Any
 from dsenv.tracking import names
 
 CLOSE = 1e-6  # relative; sums of equal values differ in their last bits
-NORMAL = {names.DIVERGED: 0.0, names.NOT_FINITE: 0.0}
+NORMAL = {names.DIVERGED: 0.0, names.NOT_FINITE: 0.0, names.GUARD_WARNED: 0.0}
 """Series whose constant says something unless it is this one: all runs may diverge, from the first on."""
 
 

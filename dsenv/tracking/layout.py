@@ -26,14 +26,21 @@ def training_layout(first: Sequence[str] = ()) -> Layout:
     return {**{title: {} for title in first}, TRAINING: charts}
 
 
-def plan_layout(bins: int) -> Layout:
-    """Charts of a plan in a training loop of one's own; a dot is a space, or the "_" of tensorboardX."""
+def plan_layout(bins: int, *, guarded: bool = False) -> Layout:
+    """Charts of a plan in a training loop of one's own; a dot is a space, or the "_" of tensorboardX.
+
+    Args:
+        bins: number of loss-rank bins.
+        guarded: whether it has a guard.
+    """
     charts = {
         "what was chosen": [names.SHARE, names.STRENGTH],
         "share from each loss bin": [names.loss_bin(b) for b in range(bins)],
         "accuracy of the chosen": [names.TRAIN_ACCURACY],
         "loss of the chosen": [names.TRAIN_LOSS],
     }
+    if guarded:
+        charts["share of the policy, and the reserve"] = [names.GUARD_SHARE, names.GUARD_AGREEMENT]
     return {
         "Plan": {
             title: ["Multiline", [f"{tag.replace(' ', '.')}$" for tag in tags]]

@@ -59,3 +59,7 @@ NEW = "chosen/not trained on before"
 NOT_FINITE = "chosen/left out as not finite"
 PLAN_SECONDS = "cost/seconds of the plan"
 EPOCH_SECONDS = "cost/seconds of the epoch"
+
+GUARD_SHARE = "guard/share of the policy"
+GUARD_AGREEMENT = "guard/agreement of the reserve"
+GUARD_WARNED = "guard/warned"

@@ -110,7 +110,7 @@ def test_a_policy_of_known_weights_selects_by_them() -> None:
     with torch.no_grad():
         policy.actor.network.layers[1].weight.zero_()
         policy.actor.network.layers[1].bias.copy_(torch.tensor([-1.0, -1, -1, -1, 1]))
-    plan = new_plan(policy=policy, ratio=0.2, epochs=3)
+    plan = new_plan(policy=policy, ratio=0.2, epochs=3, guard=False)
     loop = Loop(plan)
     for epoch in plan.epochs_left():
         if epoch:
@@ -133,7 +133,11 @@ def test_a_policy_whose_actions_are_zero_leaves_out_what_the_rule_does() -> None
     given = torch.where(wrong, (TRAIN[1] + torch.randint(1, 10, (SIZE,), generator=draw)) % 10, TRAIN[1])
 
     found = {}
-    for name, choice in (("policy", {"policy": policy}), ("rule", {"selector": "trim"}), ("random", {})):
+    for name, choice in (
+        ("policy", {"policy": policy, "guard": False}),
+        ("rule", {"selector": "trim"}),
+        ("random", {}),
+    ):
         plan = DataPlan((TRAIN[0], given), epochs=8, batch_size=64, transform=scale, ratio=0.5, **choice)
         loop, rates = Loop(plan), []
         for epoch in plan.epochs_left():

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from dsenv.augment import CONTROLLERS
 from dsenv.plan import DataPlan
 from dsenv.plan.epoch_schedule import EpochSchedule
-from dsenv.plan.feedback import EpochBuffer, PlanSignals
+from dsenv.plan.feedback import EpochBuffer
 from dsenv.plan.forward import full_pass
+from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import READ, open_source
 from dsenv.plan.values import ValueRecord
 from dsenv.select.base import Selection, Selector

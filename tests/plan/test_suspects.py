@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from dsenv.plan import DataPlan, Suspect, Suspects
-from dsenv.plan.feedback import PlanSignals
+from dsenv.plan.signals import PlanSignals
 from dsenv.plan.suspects import find_suspects
 from dsenv.signals import SampleSignals, read_outputs, read_outputs_and_rival
 from dsenv.tasks.corruption import symmetric_noise
