@@ -269,11 +269,13 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     """Lay `overrides` over `base`, table by table.
 
     A table that names another part (a different `name`) replaces the old table whole, since the
-    settings of one part mean nothing to another.
+    settings of one part mean nothing to another. A part that stands as its name alone takes settings too.
     """
     merged = dict(base)
     for key, value in overrides.items():
         old = merged.get(key)
+        if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:
+            old = {"name": old}
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             same_part = (
                 "name" not in value

@@ -127,6 +127,11 @@ def test_merge_goes_into_tables_and_replaces_other_parts():
     base = {"ratio": 0.5, "model": {"name": "mlp", "hidden": [64]}}
     assert merge(base, {"model": {"hidden": [8]}})["model"] == {"name": "mlp", "hidden": [8]}
     assert merge(base, {"model": {"name": "small_cnn"}})["model"] == {"name": "small_cnn"}
+    assert merge({"control": "mask"}, {"control": {"trim": True}})["control"] == {
+        "name": "mask",
+        "trim": True,
+    }
+    assert merge({"control": "mask"}, {"control": {"name": "ratio"}})["control"] == {"name": "ratio"}
     assert base["model"] == {"name": "mlp", "hidden": [64]}
 
 

@@ -16,7 +16,7 @@ NAMES = [
     *["DataPlan", "Policy", "pretrained", "export", "load", "names", "TrainingEnv", "EnvConfig", "Task"],
     *["Recipe", "Selector", "Selection", "SampleSignals", "VolumeSchedule", "AugmentationController"],
     *["Reward", "StackedVecEnv", "EnvScalars", "check_selector", "check_schedule", "check_controller"],
-    *["check_reward", "rehearse"],
+    *["check_reward", "rehearse", "Guard"],
 ]
 
 
