@@ -142,8 +142,11 @@ def _named(given: Iterable[Any]) -> dict[str, dict[str, Any]]:
         ValueError: two have one name, one has the name of a candidate that is run in any case and settings
             of its own, or settings are no table.
     """
-    is_table = isinstance(given, Mapping)
-    pairs = given.items() if is_table else ((_name(part), {"selector": part}) for part in given)
+    if is_table := isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        pairs = [(_name(part), {"selector": part}) for part in given]
+
     found: dict[str, dict[str, Any]] = {}
     for key, settings in pairs:
         name = str(key)

@@ -246,6 +246,23 @@ def test_no_batch_is_of_the_reserve_alone(count: int, size: int) -> None:
         assert weight.mean() == pytest.approx(1)
 
 
+def test_a_sample_of_the_reserve_that_is_not_finite_is_named_by_its_position_in_the_data() -> None:
+    plan, model = plan_of(selector="small_loss", guard=True), new_model()
+    broken = int(plan.guard.reserve[3])
+    for _ in plan.epochs_left():
+        for batch in plan.batches():
+            plan.loss(batch, torch.rand(len(batch.index)), logits=torch.rand(len(batch.index), 10))
+
+        def forward(inputs: Tensor) -> Tensor:
+            logits, _ = model(inputs)
+            logits[3] = math.nan
+            return logits
+
+        with pytest.warns(UserWarning, match=rf"\(positions {broken}\)"):
+            plan.score_reserve(forward, batch_size=1000)
+        break
+
+
 def test_the_only_sample_of_a_class_is_never_of_the_reserve() -> None:
     labels = np.array([0] * 500 + [1] * 480 + list(range(2, 22)))
     drawn = [draw_reserve(Guard(), labels, 1000, 12, 500, seed) for seed in range(50)]
