@@ -295,10 +295,11 @@ def check_outputs(
             "name every class, set DataPlan(classes=...); where outputs are not classes, leave logits out"
         )
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (size,):
-        shape = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        is_tensor = isinstance(labels, Tensor)
+        found = f"{labels.dtype} {tuple(labels.shape)}" if is_tensor else type(labels).__name__
         raise ValueError(
-            f"with logits, batch.labels must be int64 classes of shape ({size},), got {shape}; set them by "
-            "batch._replace(labels=...), or leave logits out"
+            f"with logits, batch.labels must be int64 classes of shape ({size},), got {found}; give the plan "
+            "labels.long(), set them by batch._replace(labels=...), or leave logits out"
         )
 
 

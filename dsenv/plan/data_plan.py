@@ -445,7 +445,7 @@ class DataPlan:
         guard = checks.check_reserve(self.guard, self.epoch_sampler.done, self.epoch)
         if len(guard.reserve):
             source, how = self._source.subset(guard.reserve), {"transform": self.transform, **loader}
-            guard.scored(self._feedback.pass_over(source, forward, self.classes, **how))
+            guard.scored(self._feedback.pass_over(source, forward, self.classes, of=guard.reserve, **how))
 
     def suspects(self) -> Suspects:
         """The samples trained on, sorted by how much their label looks wrong, see `Suspects`.

@@ -331,10 +331,10 @@ class Feedback:
     def pass_over(
         self, source: Source, forward: ForwardFunction, classes: int | None, **how: Any
     ) -> ModelOutputs:
-        """A scoring pass over a source; `how` are `transform`, `sample_loss` and arguments of the loader."""
-        sample_loss, size = how.pop("sample_loss", None), len(source.dataset)
+        """A scoring pass over a source; `how` are `transform`, `sample_loss`, `of` and loader settings."""
+        sample_loss, size, of = how.pop("sample_loss", None), len(source.dataset), how.pop("of", None)
         with self.cost.timed("score"):
-            found = full_pass(forward, source.batches(**how), size, sample_loss, classes)
+            found = full_pass(forward, source.batches(**how), size, sample_loss, classes, of)
         self.cost.extra_forwards += size
         return found
 

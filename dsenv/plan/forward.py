@@ -88,6 +88,7 @@ def full_pass(
     size: int,
     sample_loss: SampleLoss | None = None,
     classes: int | None = None,
+    of: Tensor | None = None,
 ) -> ModelOutputs:
     """Run a model over a split, in evaluation mode.
 
@@ -97,6 +98,7 @@ def full_pass(
         size: N, samples of the split.
         sample_loss: per-sample loss; None for cross-entropy.
         classes: C, where known.
+        of: (N,) positions of the split's samples in the data, for messages; None for 0..N-1.
 
     Returns:
         The outputs in the order of the split. What is not finite is replaced by the mean of what is, and
@@ -116,7 +118,7 @@ def full_pass(
             losses = (sample_loss or _cross_entropy)(logits.float(), labels)
             checks.check_losses(losses, len(index), logits.device)
             parts.append(ModelOutputs(index.to(logits.device), labels, losses, logits, features))
-    return values.finite_pass(_joined(parts, size))
+    return values.finite_pass(_joined(parts, size), of)
 
 
 def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:

@@ -102,6 +102,8 @@ def draw_reserve(
 ) -> NDArray[np.int64]:
     """Positions (R,) of the samples that are never trained on: each class in its share, where known.
 
+    A class of a single sample has none there, or nothing would be learnt of it.
+
     Args:
         settings: of the user.
         labels: of all samples, where they are at hand; else None.
@@ -122,6 +124,13 @@ def draw_reserve(
         kept = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
         if kept.shape == (size,) and kept.dtype.kind in "biu":
             order = order[np.argsort(kept[order], kind="stable")]
-    first = draw.random() * size / number
-    at = (first + np.arange(number) * size / number).astype(np.int64)
+            _, place, sizes = np.unique(kept, return_inverse=True, return_counts=True)
+            order = order[sizes[place[order]] > 1]  # the only sample of a class is trained on
+
+    left = len(order)
+    number = min(number, int(MOST_OF_EPOCH * left))
+    if number < LEAST:
+        return np.zeros(0, np.int64)
+    first = draw.random() * left / number
+    at = (first + np.arange(number) * left / number).astype(np.int64)
     return np.sort(order[at])

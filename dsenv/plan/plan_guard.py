@@ -370,7 +370,7 @@ def places(
     starts = np.arange(0, end, batch_size)
     sizes = np.minimum(batch_size, end - starts)
     for part in (2, 1):  # half of each batch at the end, or all of it where that is not enough
-        most = np.maximum(sizes // part, 1)
+        most = sizes // part
         before = np.cumsum(most[::-1])[::-1] - most  # places in the batches behind
         here = np.clip(riding - before, 0, most)
         if here.sum() == riding:

@@ -293,5 +293,8 @@ def _labels_of(dataset: Any) -> Any:
 def _labelled(sample: Any) -> tuple[Any, Tensor]:
     inputs, labels = split_sample(sample)
     if not isinstance(labels, Tensor):
-        raise ValueError("a pass over the data needs samples with labels: pairs (input, label)")
+        raise ValueError(
+            "a pass over the data needs samples with labels: pairs (input, label), the label a number; got "
+            f"labels {shown(labels)}"
+        )
     return inputs, labels

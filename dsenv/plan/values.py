@@ -87,23 +87,29 @@ def unmasked(seen: ModelOutputs) -> ModelOutputs:
     return replace(seen, logits=seen.logits.masked_fill(is_left_out, NEVER))
 
 
-def finite_pass(found: ModelOutputs) -> ModelOutputs:
-    """The outputs of a pass over a split, `mended`; a warning says what was not finite."""
+def finite_pass(found: ModelOutputs, of: Tensor | None = None) -> ModelOutputs:
+    """The outputs of a pass over a split, `mended`; a warning says what was not finite.
+
+    Args:
+        found: the outputs, in the order of the split.
+        of: (N,) positions of the split's samples in the data; None where it is all of them.
+    """
     if are_finite(found.loss, found.logits, found.features):
         return found
     found = unmasked(found)
     code = codes(found)
     if not bool((code > 0).any()):
         return found
-    warnings.warn(f"a pass over the data: {described(code)}; {ADVICE}", stacklevel=5)
+    warnings.warn(f"a pass over the data: {described(code, of)}; {ADVICE}", stacklevel=5)
     return mended(found, code)
 
 
-def described(code: Tensor) -> str:
-    """What the codes (N,) of all samples say, in words."""
+def described(code: Tensor, of: Tensor | None = None) -> str:
+    """What the codes (N,) of samples say, in words; `of` (N,) are their positions, None for 0..N-1."""
     words = []
     for place, kind in enumerate(KINDS):
-        positions = ((code >> place) & 1).nonzero().flatten().tolist()
+        rows = ((code >> place) & 1).nonzero().flatten()
+        positions = (rows if of is None else of[rows.to(of.device)]).tolist()
         if positions:
             first = ", ".join(map(str, positions[:MOST_POSITIONS]))
             more = ", ..." if len(positions) > MOST_POSITIONS else ""

@@ -13,6 +13,7 @@ from dsenv.policy.shipped import pretrained
 
 ALL_DATA = "all data"
 RANDOM = "random"
+ALWAYS = (ALL_DATA, "all_data", RANDOM)
 PARTS = ("selector", "volume", "augment", "policy")
 FIRST = ("random", "trim", "small_loss", "infobatch")
 LAST = ("order_dp",)
@@ -119,28 +120,58 @@ def own_candidates(given: Any, ratios: Sequence[float]) -> list[Candidate]:
             "candidates must be a list of selectors' names, or a table of name -> keyword arguments of "
             f"DataPlan such as {{'mine': {{'selector': 'trim'}}}}, got {shown(given)}"
         )
-    table = given if isinstance(given, Mapping) else {_name(part): {"selector": part} for part in given}
 
     found = [Candidate(RANDOM, {"selector": "random"}, ratio) for ratio in ratios]
     found.append(Candidate(ALL_DATA, {}, 1.0))
-    for name, settings in table.items():
-        if name in (ALL_DATA, "all_data", RANDOM):
-            continue
-        if not isinstance(settings, Mapping):
-            raise ValueError(
-                f"candidate {name!r} must be a table of keyword arguments of DataPlan ({', '.join(PARTS)}, "
-                f"ratio), got {shown(settings)}"
-            )
-        own = dict(settings)
+    for name, own in _named(given).items():
         wanted = [check_share("ratio", own.pop("ratio"))] if "ratio" in own else list(ratios)
         for key in own:
             pick(f"setting of the candidate {name!r}", key, PARTS)
         if own.get("policy") is not None:
             resolve(own["policy"])
-        found += [Candidate(str(name), own, ratio) for ratio in wanted]
+        found += [Candidate(name, own, ratio) for ratio in wanted]
 
     missing = {one.ratio for one in found} - {one.ratio for one in found if one.is_random} - {1.0}
     return found + [Candidate(RANDOM, {"selector": "random"}, ratio) for ratio in sorted(missing)]
+
+
+def _named(given: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """The settings of each candidate by its name, without those that are run in any case.
+
+    Raises:
+        ValueError: two have one name, one has the name of a candidate that is run in any case and settings
+            of its own, or settings are no table.
+    """
+    if is_table := isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        pairs = [(_name(part), {"selector": part}) for part in given]
+
+    found: dict[str, dict[str, Any]] = {}
+    for key, settings in pairs:
+        name = str(key)
+        if not isinstance(settings, Mapping):
+            raise ValueError(
+                f"candidate {name!r} must be a table of keyword arguments of DataPlan ({', '.join(PARTS)}, "
+                f"ratio), got {shown(settings)}"
+            )
+
+        own = dict(settings)
+        is_name_alone = not own or (list(own) == ["selector"] and own["selector"] is key)
+        if name in ALWAYS:
+            if not is_name_alone and own != {"selector": name}:
+                raise ValueError(
+                    f"candidate {name!r} is run in any case, as dsenv has it, and got {shown(own)}; call "
+                    "yours otherwise, and give other ratios by ratio=[...]"
+                )
+            continue
+        if name in found and (is_table or not is_name_alone):
+            raise ValueError(
+                f"two candidates are called {name!r}, and one would hide the other; name them in a table: "
+                "{'first': {'selector': ...}, 'second': {'selector': ...}}"
+            )
+        found[name] = own
+    return found
 
 
 def _name(part: Any) -> str:

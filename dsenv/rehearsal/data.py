@@ -116,7 +116,7 @@ def _read(source: Source, most: int, seed: int) -> tuple[Tensor, Tensor, Positio
     if total <= most:
         found = np.arange(total)
     elif listed is not None and len(listed) == total:
-        found = spread_positions(_as_labels(torch.as_tensor(listed), "the labels"), most, seed)
+        found = spread_positions(_as_labels(_listed(listed), "the labels"), most, seed)
     else:
         found = np.sort(np.random.default_rng(seed).permutation(total)[:most])
 
@@ -129,6 +129,21 @@ def _read(source: Source, most: int, seed: int) -> tuple[Tensor, Tensor, Positio
         )
     inputs, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     return inputs, _as_labels(labels, "the labels"), found
+
+
+def _listed(labels: Any) -> Tensor:
+    """All labels of a data set, as it lists them.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the labels must be classes, whole numbers from 0, one for each sample, got {shown(labels)}: "
+            "number the classes 0..C-1"
+        ) from error
 
 
 def _as_labels(labels: Tensor, what: str) -> Tensor:

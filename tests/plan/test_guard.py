@@ -237,6 +237,39 @@ def test_scoring_at_the_wrong_moment_says_when() -> None:
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(("count", "size"), [(200, 199), (201, 50), (13, 4), (100, 3)])
+def test_no_batch_is_of_the_reserve_alone(count: int, size: int) -> None:
+    where, factor = places(count, count // 4, count, size)
+    assert where.sum() == count // 4
+    for start in range(0, count, size):
+        weight = np.where(where, 0, factor)[start : start + size]
+        assert weight.mean() == pytest.approx(1)
+
+
+def test_a_sample_of_the_reserve_that_is_not_finite_is_named_by_its_position_in_the_data() -> None:
+    plan, model = plan_of(selector="small_loss", guard=True), new_model()
+    broken = int(plan.guard.reserve[3])
+    for _ in plan.epochs_left():
+        for batch in plan.batches():
+            plan.loss(batch, torch.rand(len(batch.index)), logits=torch.rand(len(batch.index), 10))
+
+        def forward(inputs: Tensor) -> Tensor:
+            logits, _ = model(inputs)
+            logits[3] = math.nan
+            return logits
+
+        with pytest.warns(UserWarning, match=rf"\(positions {broken}\)"):
+            plan.score_reserve(forward, batch_size=1000)
+        break
+
+
+def test_the_only_sample_of_a_class_is_never_of_the_reserve() -> None:
+    labels = np.array([0] * 500 + [1] * 480 + list(range(2, 22)))
+    drawn = [draw_reserve(Guard(), labels, 1000, 12, 500, seed) for seed in range(50)]
+    assert all(len(reserve) == 40 and labels[reserve].max() < 2 for reserve in drawn)
+    assert not len(draw_reserve(Guard(), np.arange(1000), 1000, 12, 500, 0))  # nothing to keep from training
+
+
 def test_places_are_the_last_and_weights_even() -> None:
     draw = np.random.default_rng(0)
     for _ in range(200):

@@ -185,6 +185,8 @@ def test_logits_labels_and_classes() -> None:
         plan.loss(batch, torch.rand(64), logits=torch.rand(64, 7))
     with pytest.raises(ValueError, match=r"batch.labels must be int64 classes of shape \(64,\)"):
         plan.loss(batch._replace(labels=None), torch.rand(64), logits=torch.rand(64, 10))
+    with pytest.raises(ValueError, match=r"got torch.int32 \(64,\); give the plan labels.long\(\)"):
+        plan.loss(batch._replace(labels=batch.labels.int()), torch.rand(64), logits=torch.rand(64, 10))
     regression = DataPlan((TRAIN[0], torch.rand(1000)), epochs=1, batch_size=64)
     with pytest.raises(ValueError, match=r"set DataPlan\(classes=...\)"):
         regression.loss(first_batch(regression), torch.rand(64), logits=torch.rand(64, 10))

@@ -1,15 +1,28 @@
 """Candidates: choices of a plan, as agents in an environment."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from dsenv import DataPlan
+from dsenv import DataPlan, Selection, Selector
 from dsenv.agents.learned import LearnedAgent
 from dsenv.policy.shipped import pretrained
 from dsenv.rehearsal.candidates import Candidate, own_candidates, usual_candidates
 from tests.policy.policies import new_policy
 
 pytestmark = pytest.mark.fast
+
+
+class ByLoss(Selector):
+    """Samples by a power of their loss."""
+
+    def __init__(self, power):
+        self.power = power
+
+    def select(self, signals, count, generator):
+        index = torch.multinomial(signals.loss**self.power, count, generator=generator)
+        return Selection(index, torch.ones(count))
 
 
 def test_the_usual_ones_begin_with_the_reference_and_hold_all_data_once():
@@ -75,6 +88,9 @@ def test_own_ones_have_random_selection_at_each_of_their_ratios_and_all_data():
         ("trim", 0.5),
     ]
     assert [c.name for c in own_candidates(["trim", "random"], [0.5])] == ["random", "all data", "trim"]
+    alone = {"random": {}, "all data": {}, "mine": {"selector": ByLoss(1.0)}}
+    assert [c.name for c in own_candidates(alone, [0.5])] == ["random", "all data", "mine"]
+    assert [c.name for c in own_candidates(["trim", "trim"], [0.5])] == ["random", "all data", "trim"]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +102,12 @@ def test_own_ones_have_random_selection_at_each_of_their_ratios_and_all_data():
         ({"a": {"selektor": "trim"}}, "Did you mean 'selector'"),
         ({"a": {"selector": "trim", "ratio": 2}}, "ratio must be in"),
         ({"a": {"policy": "curiculum"}}, "Did you mean 'curriculum'"),
+        ([ByLoss(1.0), ByLoss(2.0)], "two candidates are called"),
+        ([partial(ByLoss, 1.0), partial(ByLoss, 2.0)], "two candidates are called"),
+        ({1: {"selector": "trim"}, "1": {"selector": "small_loss"}}, "two candidates are called '1'"),
+        ({"random": {"selector": "trim"}}, "'random' is run in any case"),
+        ({"random": {"selector": "random", "ratio": 0.3}}, "'random' is run in any case"),
+        ({"all data": {"selector": "trim"}}, "'all data' is run in any case"),
     ],
 )
 def test_what_is_no_candidate_is_refused(given, words):

@@ -117,3 +117,17 @@ def test_positions_are_sorted_and_grouped_by_class():
     assert labels[torch.from_numpy(by_class(labels, 0))].tolist() == [0, 0, 0, 1, 1, 1]
     found = spread_positions(labels, 4, 0)
     assert sorted(set(found.tolist())) == found.tolist() and labels[found].bincount().tolist() == [2, 2]
+
+
+def test_labels_that_are_words_are_named():
+    inputs, labels, _ = blobs()
+    words = [f"class {label}" for label in labels.tolist()]
+    with pytest.raises(ValueError, match="number the classes"):
+        read_samples(Pairs(inputs, labels, targets=words), 40, 0)
+
+    class Named(Pairs):
+        def __getitem__(self, index):
+            return self.inputs[index], words[index]
+
+    with pytest.raises(ValueError, match=r"the label a number; got labels .*class"):
+        read_samples(Named(inputs, labels), 5000, 0)
