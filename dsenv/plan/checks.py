@@ -354,19 +354,22 @@ def check_forward(controller: AugmentationController, batch: Batch, forward: Any
         raise ValueError(f"{name} needs the batch as the plan made it, with its views")
 
 
-def check_reserve(guard: PlanGuard | None, done: int, epoch: int) -> PlanGuard:
-    """The guard whose reserve is to be scored now.
+def check_reserve(guard: PlanGuard | None, record: EpochRecord | None, epoch: int) -> PlanGuard:
+    """The guard whose reserve is to be scored now; warns where samples of the epoch are still to come.
 
     Raises:
         ValueError: there is none, or nothing of the epoch was trained on.
     """
     if guard is None:
         raise ValueError("this plan has no guard, so no reserve to score: give DataPlan(guard=True)")
-    if not done:
+    if record is None or not record.done:
         raise ValueError(
             f"nothing of epoch {epoch} was trained on yet: call plan.score_reserve(model) after the epoch's "
             "last batch, in the body of the loop over the epochs"
         )
+    if not record.is_done:
+        text = f"the reserve is scored after {record.done} of the {record.end} samples of epoch {epoch}"
+        warnings.warn(f"{text}: score it after the last batch, or the others are not in it", stacklevel=3)
     return guard
 
 

@@ -442,7 +442,7 @@ class DataPlan:
         Raises:
             ValueError: there is no guard, or nothing of the epoch was trained on.
         """
-        guard = checks.check_reserve(self.guard, self.epoch_sampler.done, self.epoch)
+        guard = checks.check_reserve(self.guard, self.epoch_sampler.begun, self.epoch)
         if len(guard.reserve):
             source, how = self._source.subset(guard.reserve), {"transform": self.transform, **loader}
             guard.scored(self._feedback.pass_over(source, forward, self.classes, of=guard.reserve, **how))

@@ -205,6 +205,11 @@ class PlanGuard:
 
     def scored(self, seen: ModelOutputs) -> None:
         """Take in a pass over the reserve, in its order, after an epoch's last batch."""
+        if self._is_measured:
+            text = (
+                "the reserve was measured in this epoch already: the last pass counts, and each is paid for"
+            )
+            warnings.warn(text, stacklevel=3)
         self.note(replace(seen, index=self.reserve))
         self._is_measured, self._rides = True, False
 

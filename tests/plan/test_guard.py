@@ -237,6 +237,22 @@ def test_scoring_at_the_wrong_moment_says_when() -> None:
 
 
 @pytest.mark.fast
+def test_a_reserve_scored_too_early_or_twice_says_so() -> None:
+    plan, model = plan_of(selector="small_loss", guard=True), new_model()
+    for _ in plan.epochs_left():
+        for number, batch in enumerate(plan.batches()):
+            plan.loss(batch, torch.rand(len(batch.index)), logits=torch.rand(len(batch.index), 10))
+            if not number:
+                with pytest.warns(
+                    UserWarning, match=r"scored after \d+ of the \d+ samples of epoch 0: score it"
+                ):
+                    plan.score_reserve(model)
+        with pytest.warns(UserWarning, match="measured in this epoch already: the last pass counts"):
+            plan.score_reserve(model)
+        break
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("count", "size"), [(200, 199), (201, 50), (13, 4), (100, 3)])
 def test_no_batch_is_of_the_reserve_alone(count: int, size: int) -> None:
     where, factor = places(count, count // 4, count, size)
