@@ -37,7 +37,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from dsenv.agents.base import build_agent
 from dsenv.agents.callbacks import SeededEval
 from dsenv.agents.checkpoint import parameters, spaces_state
-from dsenv.catalogue import definition
+from dsenv.catalogue import definition, merge
+from dsenv.errors import pick
 from dsenv.evaluation import Entry, evaluate
 from dsenv.workbench.train import EVAL_SEED, EVALUATIONS, make_vec_env
 
@@ -55,7 +56,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "8 bins": ({}, {"bins": 8}),
     "no trimming": ({}, {"control": {"name": "curriculum", "trim": False}}),
 }
-"""Name -> changes of the agent and of the environment."""
+"""Name -> changes of the agent and of the environment; several together are "rate 7e-4, 8 bins"."""
 CELLS = 4
 NOISE = 0.6  # the largest label noise of the environment
 MEMORY = 0.99  # weight of the past in running moments, for each finished run
@@ -181,7 +182,12 @@ def run(key: Key) -> dict[str, Any]:
     """One line of the file."""
     torch.set_num_threads(1)
     form, variant, seed, steps = key
-    accuracy, spent = trained(form, seed, steps, *VARIANTS[variant])
+    parts = [VARIANTS[name] for name in variant.split(", ")]
+    agent_changes: dict[str, Any] = {}
+    for change, _ in parts:
+        agent_changes = merge(agent_changes, change)
+    env_changes = {name: value for _, change in parts for name, value in change.items()}
+    accuracy, spent = trained(form, seed, steps, agent_changes, env_changes)
     row = dict(zip(KEY, key, strict=True)) | {"cpu_seconds": round(spent, 1), "accuracy": accuracy}
     return {**row, "machine": facts(torch.device("cpu"))}
 
@@ -201,12 +207,15 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["log_error"])
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["as it is"])
+    parser.add_argument("--variants", nargs="+", default=["as it is"])
     parser.add_argument("--agent-seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=24_000)
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--json", type=Path, default=Path("fair_reward.jsonl"))
     args = parser.parse_args()
+
+    for name in (part for variant in args.variants for part in variant.split(", ")):
+        pick("variant", name, VARIANTS)
 
     lines = args.json.read_text().splitlines() if args.json.is_file() else []
     rows = [json.loads(line) for line in lines]

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from dsenv import kernels
 from dsenv.control.state import TrainingState
-from dsenv.select.trim import LEAST, VISITS, estimated_noise_rate
+from dsenv.select.trim import LEAST, VISITS, estimated_noise_rate, left_out
 
 
 def trim_share(state: TrainingState) -> Tensor:
@@ -27,12 +26,4 @@ def trimmed(state: TrainingState, factor: Tensor | float = 1.0) -> Tensor:
         state: of the K training runs.
         factor: () or (K,): share of the seen samples to leave out, over `trim_share`; >= 0.
     """
-    known = state.signals.seen & state.pool
-    number = (factor * trim_share(state) * known.sum(1)).floor().clamp(max=known.shape[1])[:, None]
-
-    # Rank from the largest loss on, of the samples that have one
-    losses = torch.where(known, state.signals.loss, -torch.inf)
-    order = kernels.argsort(losses, descending=True, stable=True)
-    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, place)
-    return torch.where(known & (rank < number), number.long() - 1 - rank, -1)
+    return left_out(state.signals.loss, state.signals.seen & state.pool, factor * trim_share(state))

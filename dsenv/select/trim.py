@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dsenv import kernels
 from dsenv.errors import check_number, check_share
 from dsenv.select.base import Selection, Selector
 from dsenv.select.ranking import check_choice, equally_weighted, random_order, top_by
@@ -32,6 +33,23 @@ def estimated_noise_rate(margin: Tensor, seen: Tensor, confident: float = 0.5) -
     return against / (sure.sum(-1) + PRIOR)
 
 
+def left_out(loss: Tensor, seen: Tensor, share: Tensor) -> Tensor:
+    """Place of each sample among those left out, 0 for the smallest loss; -1 for samples that stay.
+
+    Args:
+        loss: (N,) or (K, N) in nats.
+        seen: of the same shape, bool, the samples that have a loss; others are never left out.
+        share: () or (K,) of the seen samples to leave out, >= 0.
+    """
+    number = (share * seen.sum(-1)).floor().clamp(max=loss.shape[-1]).long()[..., None]
+
+    # Rank from the largest loss on, of the samples that have one
+    order = kernels.argsort(torch.where(seen, loss, -torch.inf), descending=True, stable=True)
+    place = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(-1, order, place)
+    return torch.where(seen & (rank < number), number - 1 - rank, -1)
+
+
 def trimmed(loss: Tensor, seen: Tensor, count: int, share: Tensor, generator: torch.Generator) -> Tensor:
     """Positions (count,): a uniform draw from all but the largest losses.
 
@@ -43,13 +61,9 @@ def trimmed(loss: Tensor, seen: Tensor, count: int, share: Tensor, generator: to
             be chosen, the smallest losses of those left out come in.
         generator: draws.
     """
-    size = len(loss)
-    order = torch.where(seen, loss, -torch.inf).argsort(descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(0, order, torch.arange(size, device=order.device))
-
-    is_out = seen & (rank < (share * seen.sum()).floor())
-    drawn = 1 + random_order(size, generator)
-    return top_by(torch.where(is_out, rank - size, drawn).double(), count, generator)
+    place = left_out(loss, seen, share)
+    drawn = 1 + random_order(len(loss), generator)
+    return top_by(torch.where(place >= 0, -place, drawn).double(), count, generator)
 
 
 class Trim(Selector):
