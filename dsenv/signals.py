@@ -5,15 +5,25 @@ values; `last_step` says how old they are.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from dsenv import kernels
+from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.classification import Classification, read_outputs
 
 EMA_DECAY = 0.8  # weight of the old value in `loss_ema`
 INFLUENCE_SHARE = 0.3  # weight of the newest change in `influence` and its variance
+FROM_OUTPUTS = {
+    "confidence": "confidence",
+    "entropy": "entropy",
+    "margin": "margin",
+    "correct": "correct",
+    "forgetting_events": "correct",
+}
+"""Signals that come from the model's outputs, and the reading of a `TaskKind` that each needs."""
 
 
 class SampleSignals:
@@ -37,6 +47,9 @@ class SampleSignals:
     | influence         | float32 | nats, >=0 | exponential mean of the size of the loss change      |
     | influence_variance| float32 | nats^2    | exponential variance of the same (SADA, loss form)   |
 
+    Ranges and meanings are those of classification; `TaskKind` has them for other kinds of task, whose own
+    `guess_loss` stands in the place of log C. Reading a signal that a kind does not give is an error.
+
     Use::
 
         import torch
@@ -52,27 +65,37 @@ class SampleSignals:
 
     Args:
         size: N, the number of training samples.
-        classes: C, the number of classes.
+        classes: C, the number of classes; None where `kind` says it.
         replicas: K, or None for plain (N,) signals.
         device: where the tensors live.
+        kind: of the task; None for classification.
     """
 
     def __init__(
-        self, size: int, classes: int, replicas: int | None = None, device: torch.device | str = "cpu"
+        self,
+        size: int,
+        classes: int | None = None,
+        replicas: int | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        kind: TaskKind | None = None,
     ) -> None:
-        if size < 1 or classes < 2:
+        if size < 1 or (kind is None and (classes is None or classes < 2)):
             raise ValueError(f"signals need size >= 1 and classes >= 2, got {size} and {classes}")
+        if kind is None:
+            assert classes is not None
+            kind = Classification(classes)
 
         self.size = size
-        self.classes = classes
+        self.kind = kind
         self.replicas = replicas
         self.device = torch.device(device)
         self._initial = {
-            "loss": math.log(classes),
-            "loss_ema": math.log(classes),
+            "loss": kind.guess_loss,
+            "loss_ema": kind.guess_loss,
             "loss_change": 0.0,
             "loss_rank": 0.5,
-            "confidence": 1 / classes,
+            "confidence": kind.guess_confidence,
             "entropy": 1.0,
             "margin": 0.0,
             "correct": 0.0,
@@ -82,6 +105,9 @@ class SampleSignals:
             "influence": 0.0,
             "influence_variance": 0.0,
         }
+
+        for name in self._missing():  # agents are shown 0
+            self._initial[name] *= 0
 
         # One column more than samples: padding (index N) is written there and never read
         lead = () if replicas is None else (replicas,)
@@ -97,13 +123,44 @@ class SampleSignals:
 
     def __getattr__(self, name: str) -> Tensor:
         store = self.__dict__.get("_store", {})
+        if name in FROM_OUTPUTS and (reason := self.kind.missing((FROM_OUTPUTS[name],))):
+            raise ValueError(f"the signal {name!r} is not there: {reason}")
         if name in store:
             signal: Tensor = store[name][..., : self.size]
             return signal
         raise AttributeError(f"SampleSignals has no signal {name!r}; there are: {', '.join(store)}")
 
+    def shown(self, name: str) -> Tensor:
+        """A signal as agents see it: 0 where the kind of task does not give it."""
+        if name in self._missing():
+            return self._store[name][..., : self.size]
+        signal: Tensor = getattr(self, name)
+        return signal
+
+    def _missing(self) -> list[str]:
+        """Names of the signals that the kind of task does not give."""
+        return [name for name, reading in FROM_OUTPUTS.items() if reading not in self.kind.gives]
+
+    @property
+    def classes(self) -> int:
+        """C.
+
+        Raises:
+            ValueError: the outputs are no logits of classes.
+        """
+        if self.kind.classes is None:
+            raise ValueError(f"a task of kind {self.kind.name} has no number of classes")
+        return self.kind.classes
+
+    @property
+    def guess_loss(self) -> float:
+        """Loss of an uninformed guess, in nats: log C for classification."""
+        return self.kind.guess_loss
+
     def __repr__(self) -> str:
-        what = f"{self.size} samples, {self.classes} classes"
+        kind = self.kind
+        of = kind.name if kind.classes is None else f"{kind.classes} classes"
+        what = f"{self.size} samples, {of}"
         if self.replicas is not None:
             what = f"{self.replicas} replicas of {what}"
         elif self.device.type == "cpu":  # elsewhere the number would wait for the device
@@ -141,7 +198,7 @@ class SampleSignals:
     def _like(self, size: int, store: dict[str, Tensor], replicas: int | None) -> "SampleSignals":
         other = object.__new__(SampleSignals)
         other.size = size
-        other.classes = self.classes
+        other.kind = self.kind
         other.replicas = replicas
         other.device = self.device
         other._initial, other._store = self._initial, store
@@ -171,6 +228,7 @@ class SampleSignals:
         known: Tensor | None = None,
         filled: Tensor | None = None,
         counted: Tensor | None = None,
+        readings: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take in one interval's training forward.
 
@@ -187,16 +245,21 @@ class SampleSignals:
                 since the caller put another in its place; None for none.
             counted: (..., B) bool, samples that were trained on; None for all. Of the others not even the
                 visit counts.
+            readings: (..., B) each, what the kind of task read of the outputs, in the place of logits.
         """
-        assert index.shape == loss.shape == labels.shape, (index.shape, loss.shape, labels.shape)
+        assert index.shape == loss.shape, (index.shape, loss.shape)
+        assert logits is None or index.shape == labels.shape, (index.shape, labels.shape)
         assert logits is None or logits.shape[:-1] == index.shape, (index.shape, logits.shape)
         loss = loss.float()
         said = {} if logits is None else self._read(index, logits, labels, known)
+        said |= {name: value.float() for name, value in (readings or {}).items() if name in self._store}
 
         old = {name: self.gather(name, index) for name in ("loss", "loss_ema", "correct")}
         visits = self.gather("times_trained", index)
         first = visits == 0
-        forgot = (old["correct"] > said["correct"]).int() if said else torch.zeros_like(visits)
+        forgot = torch.zeros_like(visits)
+        if "correct" in said:
+            forgot = (old["correct"] > said["correct"]).int()
         is_sample = index < self.size
 
         # The first visit has no loss to compare with
@@ -274,47 +337,6 @@ class SampleSignals:
                     f"this store needs {tuple(tensor.shape)}"
                 )
             tensor.copy_(state[name])
-
-
-def read_outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Signals from a model's outputs: confidence, entropy, margin and correct, as in the table.
-
-    Args:
-        logits: (..., C).
-        labels: (...) int64.
-    """
-    confidence, entropy, others = _probabilities(logits, labels)
-    return _as_signals(confidence, entropy, others.amax(-1))
-
-
-def read_outputs_and_rival(logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """The same signals, and the most probable class other than the label.
-
-    Returns:
-        The signals, the class (...) int64 and its probability (...).
-    """
-    confidence, entropy, others = _probabilities(logits, labels)
-    other, rival = others.max(-1)
-    return _as_signals(confidence, entropy, other), rival, other
-
-
-def _probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability of the label (...), entropy (...), and the probabilities (..., C) with -1 at the label."""
-    log_probability = kernels.log_softmax(logits.float())
-    probability = log_probability.exp()
-    entropy = -(probability * log_probability).sum(-1) / math.log(logits.shape[-1])
-    confidence = probability.gather(-1, labels[..., None]).squeeze(-1)
-    return confidence, entropy, probability.scatter_(-1, labels[..., None], -1.0)
-
-
-def _as_signals(confidence: Tensor, entropy: Tensor, other: Tensor) -> dict[str, Tensor]:
-    """The signals by name; `other` (...) is the largest probability of another class than the label."""
-    return {
-        "confidence": confidence,
-        "entropy": entropy,
-        "margin": confidence - other,
-        "correct": (confidence > other).float(),
-    }
 
 
 def _rank(values: Tensor, valid: Tensor) -> Tensor:

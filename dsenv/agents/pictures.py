@@ -233,7 +233,7 @@ def sheet_of(session: Session, replica: int) -> pictures.Pixels | None:
     is_chosen = torch.zeros(size + 1, dtype=torch.bool, device=session.device)
     is_chosen[index] = True
     is_chosen, pool = is_chosen[:size], session.state.pool[replica]
-    wrong = session.trainer.labels[replica] != data.labels
+    wrong = session.trainer.wrong[replica]
 
     shown = []
     for flags in (is_chosen, pool & ~is_chosen):

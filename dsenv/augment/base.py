@@ -63,6 +63,9 @@ class AugmentationController(Described, ABC):
 
     needs_logits: bool = False
     """`ModelOutputs.logits` must be given to `observe`."""
+    reads: tuple[str, ...] = ()
+    """Of `dsenv.task_kinds.READINGS`, what stands in the place of logits where a task is no
+    classification; nothing where it needs the logits of classes themselves."""
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
     needs_parameters: bool = False

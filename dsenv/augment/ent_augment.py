@@ -41,6 +41,7 @@ class EntAugment(AugmentationController):
     """
 
     needs_logits = True
+    reads = ("entropy",)
 
     def __init__(self, warm_up: int = 10, **settings: Any) -> None:
         super().__init__(**settings)

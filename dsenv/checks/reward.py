@@ -12,7 +12,7 @@ from dsenv.checks.made_up import SIZE
 from dsenv.env.rewards import REWARDS, Reward, Transition
 from dsenv.env.rewards.base import RewardInputs
 from dsenv.signals import SampleSignals
-from dsenv.training.trainer import Score
+from dsenv.training.scores import Score
 
 REPLICAS, INTERVALS = 3, 4
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # how far rounding may take a payment

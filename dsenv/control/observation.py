@@ -8,7 +8,6 @@ Names and values are both made from them. A policy file holds the names that it 
 changes a name, its place or its meaning raises `VERSION`.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -27,10 +26,10 @@ VERSION = 2
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-def squash(loss: Tensor, classes: int) -> Tensor:
-    """Loss in nats to [0, 1): one half for a uniform guess."""
+def squash(loss: Tensor, guess_loss: float) -> Tensor:
+    """Loss to [0, 1): one half for an uninformed guess, whose loss is `guess_loss` (log C for classes)."""
     loss = loss.clamp(0, 1e4)
-    return loss / (loss + math.log(classes))
+    return loss / (loss + guess_loss)
 
 
 def masked_quantiles(values: Tensor, mask: Tensor) -> Tensor:
@@ -114,8 +113,10 @@ class ByBin(NamedTuple):
 
 BY_BIN: dict[str, ByBin] = {
     "mean loss change of {bin}, tanh(nats)": ByBin(lambda r: r.signals.loss_change.tanh(), mean_of_seen),
-    "share of {bin} predicted other than labelled": ByBin(lambda r: 1 - r.signals.correct, mean_of_seen),
-    "mean entropy of {bin}": ByBin(lambda r: r.signals.entropy, mean_of_seen),
+    "share of {bin} predicted other than labelled": ByBin(
+        lambda r: 1 - r.signals.shown("correct"), mean_of_seen
+    ),
+    "mean entropy of {bin}": ByBin(lambda r: r.signals.shown("entropy"), mean_of_seen),
     "mean age of {bin} since the last visit, share of the training": ByBin(
         lambda r: (r.interval[:, None] - 1 - r.signals.last_step) / r.state.intervals, mean_of_seen
     ),
@@ -156,20 +157,20 @@ FEATURES: dict[str, Feature] = {
     "target ratio": lambda r: torch.zeros_like(r.interval) + r.state.target,
     "ratio of the last interval": lambda r: r.state.ratio,
     "train loss of the last interval, l / (l + log C)": lambda r: squash(
-        r.state.train_loss, r.signals.classes
+        r.state.train_loss, r.signals.guess_loss
     ),
     "train accuracy of the last interval": lambda r: r.state.train_accuracy,
     "validation accuracy": lambda r: r.state.validation_accuracy * r.trusted,
     "gain in validation accuracy, times 5": lambda r: 5 * r.state.validation_gain * r.trusted,
     "loss of the seen samples, {quantile} % quantile, l / (l + log C)": lambda r: squash(
-        masked_quantiles(r.signals.loss, r.seen), r.signals.classes
+        masked_quantiles(r.signals.loss, r.seen), r.signals.guess_loss
     ),
     "confidence of the seen samples, {quantile} % quantile": lambda r: masked_quantiles(
-        r.signals.confidence, r.seen
+        r.signals.shown("confidence"), r.seen
     ),
-    "estimated share of wrong labels": lambda r: estimated_noise_rate(r.signals.margin, r.seen),
+    "estimated share of wrong labels": lambda r: estimated_noise_rate(r.signals.shown("margin"), r.seen),
     "share of the seen samples with a margin beyond 0.5": lambda r: share_of(
-        r.signals.margin.abs() > 0.5, r.seen
+        r.signals.shown("margin").abs() > 0.5, r.seen
     ),
     "mean visits of a sample, v / (v + 4)": lambda r: saturating(mean_visits(r.state), 4),
     **_features_of("bin"),
@@ -277,7 +278,7 @@ class Shown:
         intervals: int,
     ) -> None:
         index, scores = candidates.index, candidates.scores
-        self.classes = signals.classes
+        self.guess_loss = signals.guess_loss
         self.of = {name: signals.gather(name, index) for name in signals.names}
         """What is known of the candidates: signals by name, as of now where there are scores."""
         if scores is not None:
@@ -299,9 +300,9 @@ CANDIDATE_FEATURES: dict[str, Callable[[Shown], Tensor]] = {
     "loss rank at its last visit": lambda s: s.of["loss_rank"],
     "loss-rank bin, of all samples": lambda s: s.bin,
     "left out by the rule trim": lambda s: s.left_out,
-    "loss, l / (l + log C)": lambda s: squash(s.of["loss"], s.classes),
+    "loss, l / (l + log C)": lambda s: squash(s.of["loss"], s.guess_loss),
     "loss, standardised among the candidates, over 3": lambda s: standardised(s.of["loss"], s.known) / 3,
-    "mean loss over visits, l / (l + log C)": lambda s: squash(s.of["loss_ema"], s.classes),
+    "mean loss over visits, l / (l + log C)": lambda s: squash(s.of["loss_ema"], s.guess_loss),
     "loss change at its last visit, tanh(nats)": lambda s: s.of["loss_change"].tanh(),
     "confidence in the label": lambda s: s.of["confidence"],
     "margin of the label": lambda s: s.of["margin"],

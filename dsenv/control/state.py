@@ -1,6 +1,5 @@
 """TrainingState: where K training runs stand between two intervals; environments and plans keep one."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +142,7 @@ class TrainingState:
             intervals=intervals,
             target=target,
             shows_validation=torch.ones(replicas, dtype=torch.bool, device=pool.device),
-            **unmeasured(replicas, bins, actions, signals.classes, pool.device),
+            **unmeasured(replicas, bins, actions, signals.guess_loss, pool.device),
         )
 
     def begin(
@@ -169,7 +168,7 @@ class TrainingState:
         replicas, bins = self.selected.shape
         actions = self.action.shape[1]
 
-        blank = unmeasured(replicas, bins, actions, self.signals.classes, self.pool.device)
+        blank = unmeasured(replicas, bins, actions, self.signals.guess_loss, self.pool.device)
         self.measured(rows, **blank | {"validation_accuracy": validation_accuracy})
 
     def measured(self, rows: Tensor, **values: Tensor) -> None:
@@ -242,7 +241,7 @@ class TrainingState:
 
 
 def unmeasured(
-    replicas: int, bins: int, actions: int, classes: int, device: torch.device
+    replicas: int, bins: int, actions: int, guess_loss: float, device: torch.device
 ) -> dict[str, Tensor]:
     """What stands for the measurements before the first interval: zeros, and the loss of a uniform guess.
 
@@ -250,13 +249,13 @@ def unmeasured(
         replicas: K.
         bins: B, number of loss-rank bins.
         actions: A, number of action components.
-        classes: C.
+        guess_loss: loss of an uninformed guess, log C for classes.
         device: where the tensors live.
     """
     zeros = torch.zeros(replicas, device=device)
     return dict.fromkeys(MEASURED, zeros) | {
         "selected": zeros.new_zeros(replicas, bins),
-        "train_loss": zeros + math.log(classes),
+        "train_loss": zeros + guess_loss,
         "action": zeros.new_zeros(replicas, actions),
     }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsenv.control.base import Control
 from dsenv.control.state import Candidates, CandidateScores
 from dsenv.rng import Streams
-from dsenv.signals import read_outputs
+from dsenv.task_kinds.classification import read_outputs
 from dsenv.training.trainer import Trainer
 
 
@@ -63,8 +63,9 @@ class CandidateSampler:
     def _scored(self, index: Tensor) -> Candidates:
         """The candidates (K, M) with what the models say of them now."""
         found = self._trainer.score_candidates(index, features=self._control.embedding)
-        assert found.logits is not None
-        said = read_outputs(found.logits, found.labels)
+        said = dict(found.readings or {})
+        if found.logits is not None:
+            said = read_outputs(found.logits, found.labels)
         return Candidates(index, CandidateScores(found.loss, said, found.features))
 
     def book(self, shown: Candidates, running: NDArray[np.bool_]) -> None:

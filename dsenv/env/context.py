@@ -131,6 +131,37 @@ def realise(
     return given, pool
 
 
+def mismatched(context: Context, size: int, seed: int, trusted: int = 0) -> tuple[Tensor, Tensor]:
+    """Whose target each sample gets, and the pool, where a task is no classification.
+
+    A share `label_noise` of the samples exchange their targets among each other, each with another one.
+
+    Args:
+        context: the situation; of noise it has `label_noise` alone.
+        size: N.
+        seed: decides which samples are kept and which targets are exchanged.
+        trusted: samples at the end that are kept as they are.
+
+    Returns:
+        given: (N,) int64 sample whose target each one is trained on.
+        pool: (N,) bool, the samples that exist.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    own = size - trusted
+    members = random_subset(own, context.subset, generator)
+    pool = torch.zeros(size, dtype=torch.bool)
+    pool[members] = True
+    pool[own:] = True
+
+    # The targets of the chosen ones go round, so that nobody keeps its own
+    number = round(context.label_noise * len(members))
+    chosen = members[torch.randperm(len(members), generator=generator)[:number]]
+    given = torch.arange(size)
+    if number > 1:
+        given[chosen] = chosen.roll(1)
+    return given, pool
+
+
 def _noisy(
     context: Context,
     noise: str,

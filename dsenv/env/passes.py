@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dsenv.select.base import StackedSelection
-from dsenv.training.trainer import Interval
+from dsenv.training.scores import Interval
 from dsenv.volume.budget import Counts
 
 Pass = tuple[StackedSelection, Interval]

@@ -18,7 +18,7 @@ from dsenv.env.budgets import Volumes, extra_forward_share
 from dsenv.env.candidate_sampler import CandidateSampler
 from dsenv.env.config import EnvConfig
 from dsenv.env.context import UNSET, VALUES, Context
-from dsenv.env.labels import EpisodeLabels
+from dsenv.env.labels import EpisodeLabels, check_kind
 from dsenv.env.passes import by_epoch, joined
 from dsenv.env.results import Flags, Floats, Info, StepResult
 from dsenv.env.rewards.base import RewardInputs, RewardTracker
@@ -35,7 +35,8 @@ from dsenv.rng import Streams
 from dsenv.select.base import StackedSelection
 from dsenv.states import fitted
 from dsenv.tasks.narrow import narrow_parameters
-from dsenv.training.trainer import Interval, Score, Trainer
+from dsenv.training.scores import Interval, Score
+from dsenv.training.trainer import Trainer
 from dsenv.volume.budget import Counts
 
 REWARD_SCALE = 10.0  # a gain of 10 points of accuracy pays 1
@@ -114,6 +115,7 @@ class Session:
         """Most epochs of an interval; each draws its samples anew."""
         self.reward_tracker = RewardTracker(config.make_reward(), replicas, device)
         self.contexts = config.make_contexts()
+        check_kind(self.task, config.context, self.reward_tracker.reward)
 
         if config.bounds("width") is not None:
             narrow_parameters(self.task, seed=0, width=0.5)  # a model without narrow forms must show at once
@@ -208,7 +210,7 @@ class Session:
         # A fresh model, and everybody who keeps something of an episode.
         self.trainer.start(replica, model_seed, labels, own_validation, width=context.width, lr=context.lr)
         self.streams.seed(replica, stream_seed)
-        noise_rate = float((labels != self.task.dataset.train.labels)[pool].float().mean())
+        noise_rate = float(self.labels.wrong(labels)[pool].float().mean())
         self.stacked_selector.restart(replica, stream_seed, pool.to(self.device), noise_rate)
         self.candidate_sampler.restart(replica)
         if self.controllers is not None and self.augment is not None:
@@ -302,7 +304,7 @@ class Session:
 
         from_bin = torch.zeros_like(state.selected)
         from_bin.scatter_add_(1, state.bins.gather(1, index), chosen.float())
-        wrong = self.trainer.labels.gather(1, index) != self.trainer.split("train").labels[index]
+        wrong = self.trainer.wrong.gather(1, index)
         strength = torch.zeros_like(state.strength)
         if decision.strength is not None:
             strength = (decision.strength.gather(1, index) * chosen).sum(1) / selected

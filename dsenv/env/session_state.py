@@ -34,6 +34,8 @@ def describe_session(session: Session) -> dict[str, Any]:
 def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Fingerprint of training and validation split: length, digest of all labels and of some samples."""
     found: dict[str, Any] = {"name": dataset.name, "classes": dataset.classes}
+    if not dataset.classes:
+        found["kind"] = describe(dataset.kind)
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         step = max(1, len(split) // SHOWN_SAMPLES)
         found[name] = {

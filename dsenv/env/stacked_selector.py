@@ -18,6 +18,7 @@ from dsenv.select.base import Selection, Selector, StackedSelection, checked
 from dsenv.select.gumbel import gumbel_top_k, shuffled
 from dsenv.select.registry import SELECTORS
 from dsenv.states import listed
+from dsenv.task_kinds.base import check_fits
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.trainer import Trainer
 
@@ -88,11 +89,13 @@ class ReplicaSelectors(StackedSelector):
     Args:
         choice: name or table of the selector.
         replicas: K.
-        classes: C.
+        classes: C; None where the task is no classification.
         device: where the training runs take place.
     """
 
-    def __init__(self, choice: Choice | Selector, replicas: int, classes: int, device: torch.device) -> None:
+    def __init__(
+        self, choice: Choice | Selector, replicas: int, classes: int | None, device: torch.device
+    ) -> None:
         super().__init__(replicas)
         self._choice, self._classes, self._device = choice, classes, device
         self.selectors: list[Selector] = [self._build(0, 0.0) for _ in range(replicas)]
@@ -189,7 +192,10 @@ def make_stacked_selector(selector: Choice | Selector | None, trainer: Trainer) 
     replicas = trainer.replicas.count
     if selector is None:
         return WeightedSelector(replicas)
-    return ReplicaSelectors(selector, replicas, trainer.task.dataset.classes, trainer.device)
+    kind = trainer.task.kind
+    found = ReplicaSelectors(selector, replicas, kind.classes, trainer.device)
+    check_fits(kind, found.selectors[0])
+    return found
 
 
 def evenly(pool: Tensor) -> Tensor:
@@ -234,7 +240,7 @@ def make_augmentation(
         ValueError: the controller learns from more than the training forward, as `DataPlan` can show it.
     """
     signals = trainer.signals.of_replica(replica)
-    given = {"size": signals.size, "classes": signals.classes, "device": signals.device}
+    given = {"size": signals.size, "classes": signals.kind.classes, "device": signals.device}
     kind = part_type("augment", CONTROLLERS, choice)
     controller: AugmentationController | None = None
     if not getattr(kind, "extra_views", 0):
@@ -244,6 +250,7 @@ def make_augmentation(
             f"augment = {describe_part(choice)!r} looks at more than the training forward: use it in a loop "
             "of your own with dsenv.DataPlan"
         )
+    check_fits(trainer.task.kind, controller)
     return controller
 
 
@@ -258,6 +265,11 @@ def make_controllers(
     if choice is None:
         return None
     dataset = trainer.task.dataset
+    if trainer.task.kind.name == "segmentation":
+        raise ValueError(
+            f"augmentation in an environment does not move masks, and {dataset.name} has some; leave augment "
+            "out, or train in a loop of your own with dsenv.DataPlan, which moves them"
+        )
     if len(dataset.sample_shape) != 3:
         raise ValueError(
             f"augmentation needs images (C, H, W), and {dataset.name} has samples of shape "

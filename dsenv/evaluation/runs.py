@@ -139,13 +139,13 @@ class Watch:
     def _runs_of(self, number: int) -> Runs:
         """Results of one session's finished runs."""
         session, rows = self._parts[number]
-        history, classes = session.history, session.task.dataset.classes
+        history, guess = session.history, session.task.kind.guess_metric
         diverged = self.ended[rows] >= 0
         hits, size = self._hits_at_end(number)
         score = (hits.sum(1) / size.sum()).double().cpu().numpy()
 
         return Runs(
-            accuracy=np.where(diverged, 1 / classes, score),
+            accuracy=np.where(diverged, guess, score),
             samples_used=session.state.budget.spent.copy(),
             full=session.state.budget.capacity * session.config.intervals,
             extra_forwards=session.info()["extra_forwards"],
@@ -171,11 +171,12 @@ class Watch:
         if not self._curves:
             return found
         hits = torch.stack(self._hits[number], 1).cpu().numpy()
-        found[:, : self._interval] = hits / session.trainer.split("test").size
+        size = session.trainer.split("test").size if session.task.dataset.classes else 1
+        found[:, : self._interval] = hits / size
 
         ended = self.ended[rows]
         is_guess = (ended >= 0)[:, None] & (np.arange(found.shape[1]) >= ended[:, None])
-        found[is_guess] = 1 / session.task.dataset.classes
+        found[is_guess] = session.task.kind.guess_metric
         return found
 
     def _hits_at_end(self, number: int) -> tuple[Tensor, Tensor]:
@@ -191,7 +192,13 @@ def _class_accuracy(hits: Tensor, size: Tensor, diverged: NDArray[np.bool_]) -> 
 
 
 def _no_classes(session: Session) -> Tensor:
-    return torch.zeros(session.count, session.task.dataset.classes, device=session.device)
+    return torch.zeros(session.count, max(1, session.task.dataset.classes), device=session.device)
+
+
+def _groups(session: Session) -> Tensor:
+    """True class (N,) of each training sample; 0 for all where samples have none."""
+    labels = session.trainer.split("train").labels
+    return labels if session.task.dataset.classes else labels.new_zeros(len(labels), dtype=torch.int64)
 
 
 def _classes_of(session: Session) -> Tensor:
@@ -199,13 +206,13 @@ def _classes_of(session: Session) -> Tensor:
     chosen, size = session.selection, session.trainer.size
     if chosen is None or not chosen.index.numel():
         return _no_classes(session)
-    labels = session.trainer.split("train").labels[chosen.index.clamp(max=size - 1)]
+    labels = _groups(session)[chosen.index.clamp(max=size - 1)]
     return _no_classes(session).scatter_add_(1, labels, (chosen.index < size).float())
 
 
 def _counted(session: Session, flags: Tensor) -> Tensor:
     """How many of the flagged training samples (k, N) are of each true class (k, C)."""
-    labels = session.trainer.split("train").labels.expand(session.count, -1)
+    labels = _groups(session).expand(session.count, -1)
     return _no_classes(session).scatter_add_(1, labels, flags.float())
 
 

@@ -22,6 +22,7 @@ from dsenv.policy.parts import LearnedPart, LearnedSelector, LearnedVolume, Poli
 from dsenv.select.base import Selector
 from dsenv.select.registry import SELECTORS
 from dsenv.signals import SampleSignals
+from dsenv.task_kinds.base import TaskKind, check_fits
 from dsenv.volume.base import VolumeSchedule, counts
 from dsenv.volume.budget import FORWARD_COST
 from dsenv.volume.registry import SCHEDULES
@@ -126,16 +127,20 @@ class PlanParts:
         return iter((self.selector, self.volume, self.controller))
 
 
-def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, Any]) -> PlanParts:
+def make_parts(
+    policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, Any], kind: TaskKind
+) -> PlanParts:
     """Build the parts.
 
     Args:
         policy: decides the parts that its control is about; None for no such policy.
         chosen: what the user gave for "selector", "volume" and "augment".
         given: settings that a part may take.
+        kind: of the task.
 
     Raises:
-        ValueError: a name or setting is unknown, or a choice contradicts another one.
+        ValueError: a name or setting is unknown, a choice contradicts another one, or a part reads what the
+            kind of task does not give.
     """
     chosen = apply_policy(policy, chosen)
     selector = make_selector(chosen["selector"], given)
@@ -143,6 +148,8 @@ def make_parts(policy: PolicyChoice | None, chosen: Chosen, given: Mapping[str, 
     volume = make_volume(chosen["volume"])
     for name, part in (("selector", selector), ("augment", controller)):
         check_free(name, part)
+        check_fits(kind, part)
+    check_fits(kind, volume)
 
     words = in_words(chosen, {"selector": selector, "volume": volume, "augment": controller})
     return PlanParts(selector, volume, controller, chosen["volume"], words)
@@ -229,7 +236,7 @@ class Budgeted:
 
 
 def plan_epochs(
-    said: Budgeted, parts: PlanParts, signals: SampleSignals, classes: int | None, seed: int
+    said: Budgeted, parts: PlanParts, signals: SampleSignals, source: Source, seed: int
 ) -> tuple[EpochSchedule, PlanPolicies | None]:
     """How many samples each epoch has, and what runs the policies behind learned parts.
 
@@ -237,7 +244,7 @@ def plan_epochs(
         said: length, ratio and scoring passes.
         parts: of the plan.
         signals: of the plan, before training.
-        classes: C, where known.
+        source: of the samples.
         seed: of the plan.
 
     Raises:
@@ -255,8 +262,9 @@ def plan_epochs(
     target, budget = _budget(parts.volume_choice, ratio, numbers, said.epochs, passes)
     policies = None
     if any(isinstance(part, LearnedPart) for part in parts):
+        is_known = source.classes is not None or signals.kind.classes is None
         policies = make_policies(
-            parts, signals, classes=classes, epochs=said.epochs, ratio=target, budget=budget, seed=seed
+            parts, signals, is_known=is_known, epochs=said.epochs, ratio=target, budget=budget, seed=seed
         )
 
     # Where a policy says how many, only the total is known

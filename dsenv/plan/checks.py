@@ -15,19 +15,20 @@ from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import IGNORED, Batch, are_whole, no_class
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.plan_guard import PlanGuard
-from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
+from dsenv.task_kinds.base import TaskKind
 
 ON_IMAGES = ("box", "mask", "keypoint", "segment", "semantic", "landmark", "polygon")  # in keys of targets
 
 
-def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
+def check_labels(labels: Any, index: Tensor, classes: int | None, kind: TaskKind | None = None) -> None:
     """Check the labels of a loader's batch where they are on the CPU: one for each sample, and classes.
 
     Args:
         labels: what the data set gives as target.
         index: (B,) positions.
         classes: C; None where it is not known.
+        kind: of the task; None for classification.
 
     Raises:
         ValueError: there are more or fewer labels than positions, or one is not in 0..C-1.
@@ -41,6 +42,8 @@ def check_labels(labels: Any, index: Tensor, classes: int | None) -> None:
             "dsenv.plan.IndexedCollate in a loader of your own, and its positions follow"
         )
     if not are_whole(labels) or labels.dim() != 1 or not len(labels) or labels.device.type != "cpu":
+        return
+    if kind is not None and kind.classes is None:
         return
 
     low, high = (int(value) for value in labels.aminmax())
@@ -210,6 +213,31 @@ def _loss_advice(losses: Tensor, size: int) -> str:
     )
 
 
+HINTS = {
+    "logits": "the model's outputs (B, C)",
+    "features": "the inputs (B, D) of its last layer, by dsenv.plan.FeatureForward(model, head)",
+}
+
+
+def check_output(name: str, value: Any, device: torch.device) -> None:
+    """Check that logits or features are a floating tensor on the plan's device.
+
+    Raises:
+        ValueError: they are of another type, or somewhere else.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be {HINTS[name]} as a tensor, got {type(value).__name__}")
+    if not value.is_floating_point() or value.layout != torch.strided:
+        raise ValueError(
+            f"{name} must be {HINTS[name]}, dense and floating, got {value.dtype} ({value.layout})"
+        )
+    if value.device != device:
+        raise ValueError(
+            f"the {name} are on {value.device}, the plan's batches on {device}; give outputs where "
+            f"the batches are, or DataPlan(device={str(value.device)!r})"
+        )
+
+
 def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, classes: int | None) -> None:
     """Check that a scoring pass gives one row of outputs for each sample of a batch.
 
@@ -224,7 +252,7 @@ def check_pass(index: Tensor, logits: Tensor, features: Tensor | None, classes: 
                 "row a sample"
             )
         if value is not None and name in HINTS:
-            _check_output(name, value, value.device)
+            check_output(name, value, value.device)
     if features is not None and features.dim() != 2:
         raise ValueError(f"features must have shape (B, D), got {tuple(features.shape)}; flatten them")
     if logits.dim() == 2 and classes is not None and logits.shape[1] != classes:
@@ -245,82 +273,6 @@ def check_scored(selector: Selector, passes: Sequence[ModelOutputs]) -> None:
             f"{type(selector).__name__} needs the features of the pass: plan.score(dsenv.plan.FeatureForward("
             "model, head)), or of a function that gives (logits, features)"
         )
-
-
-def _check_needed(
-    parts: Sequence[Selector | AugmentationController | LearnedVolume | PlanGuard | None],
-    outputs: Mapping[str, Tensor | None],
-) -> None:
-    for part in parts:
-        if part is None or getattr(part, "needs_pass", False):
-            continue  # a static selector learns only from the scoring pass
-        for name, given in outputs.items():
-            if given is None and getattr(part, f"needs_{name}"):
-                raise ValueError(
-                    f"{type(part).__name__} needs the {name} of every training batch: "
-                    f"plan.loss(batch, losses, {name}=...); {HINTS[name]}"
-                )
-
-
-def check_outputs(
-    parts: Sequence[Selector | AugmentationController | LearnedVolume | PlanGuard | None],
-    size: int,
-    classes: int | None,
-    logits: Tensor | None,
-    features: Tensor | None,
-    labels: Any,
-    device: torch.device,
-) -> None:
-    """Check that a batch's outputs are there where a part needs them, of the right shape, on the device.
-
-    Raises:
-        ValueError: logits, features or labels are missing, of another shape or type, or somewhere else.
-    """
-    for name, value in {"logits": logits, "features": features}.items():
-        if value is not None:
-            _check_output(name, value, device)
-    _check_needed(parts, {"logits": logits, "features": features})
-    if features is not None and (features.dim() != 2 or len(features) != size):
-        raise ValueError(f"features must have shape ({size}, D), got {tuple(features.shape)}; flatten them")
-
-    if logits is None:
-        return
-    if classes is None:
-        raise ValueError(
-            "logits were given, but the number of classes is not known; set DataPlan(classes=...)"
-        )
-    if logits.shape != (size, classes):
-        raise ValueError(
-            f"logits must have shape ({size}, {classes}), got {tuple(logits.shape)}; where the labels do not "
-            "name every class, set DataPlan(classes=...); where outputs are not classes, leave logits out"
-        )
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (size,):
-        is_tensor = isinstance(labels, Tensor)
-        found = f"{labels.dtype} {tuple(labels.shape)}" if is_tensor else type(labels).__name__
-        raise ValueError(
-            f"with logits, batch.labels must be int64 classes of shape ({size},), got {found}; give the plan "
-            "labels.long(), set them by batch._replace(labels=...), or leave logits out"
-        )
-
-
-def _check_output(name: str, value: Any, device: torch.device) -> None:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name} must be {HINTS[name]} as a tensor, got {type(value).__name__}")
-    if not value.is_floating_point() or value.layout != torch.strided:
-        raise ValueError(
-            f"{name} must be {HINTS[name]}, dense and floating, got {value.dtype} ({value.layout})"
-        )
-    if value.device != device:
-        raise ValueError(
-            f"the {name} are on {value.device}, the plan's batches on {device}; give outputs where "
-            f"the batches are, or DataPlan(device={str(value.device)!r})"
-        )
-
-
-HINTS = {
-    "logits": "the model's outputs (B, C)",
-    "features": "the inputs (B, D) of its last layer, by dsenv.plan.FeatureForward(model, head)",
-}
 
 
 def check_views(controller: AugmentationController, views: Any) -> None:
@@ -352,6 +304,19 @@ def check_forward(controller: AugmentationController, batch: Batch, forward: Any
 
     if len(batch.views) != controller.extra_views:
         raise ValueError(f"{name} needs the batch as the plan made it, with its views")
+
+
+def check_suspects(kind: TaskKind) -> None:
+    """Check that labels are classes, which `DataPlan.suspects` looks at.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if kind.classes is None:
+        raise ValueError(
+            f"suspects are labels that a model takes for another class, and a task of kind {kind.name} has "
+            "no classes; look at plan.signals.loss_ema, and at plan.signals.margin where the kind gives it"
+        )
 
 
 def check_reserve(guard: PlanGuard | None, record: EpochRecord | None, epoch: int) -> PlanGuard:

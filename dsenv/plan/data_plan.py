@@ -15,22 +15,26 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dsenv.augment.base import AugmentationController
 from dsenv.catalogue import Choice
+from dsenv.describe import describe
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
+from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
-from dsenv.plan.feedback import BatchTransform, Cost, Feedback, Transform
+from dsenv.plan.feedback import BatchTransform, Feedback, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss
 from dsenv.plan.guard import GuardChoice
 from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.log import PlanLog
 from dsenv.plan.metrics import PlanMetrics
+from dsenv.plan.said import Said
 from dsenv.plan.signals import PlanSignals
-from dsenv.plan.source import open_source
+from dsenv.plan.source import open_kind, open_source
 from dsenv.plan.suspects import Suspects, find_suspects
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
+from dsenv.task_kinds.registry import KindChoice
 
 _NUMBERS = itertools.count()  # of the plans of this process; batches carry them
 
@@ -83,6 +87,8 @@ class DataPlan:
             none, None for one where a part is learned; True, a `Guard` or a table of its settings.
         classes: C; None to read it off the labels, or the data set's `classes`. Labels that are in memory are
             checked against it.
+        kind: of the task: a name of `dsenv.task_kinds.KINDS`, or any other form as for `selector`; None for
+            classification. Of other kinds `outputs` take the place of logits.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
@@ -112,6 +118,7 @@ class DataPlan:
         policy: PolicyChoice | None = None,
         guard: GuardChoice = None,
         classes: int | None = None,
+        kind: KindChoice | None = None,
         transform: Transform | None = None,
         drop_last: bool = False,
         uniform_epochs: int = 0,
@@ -126,22 +133,22 @@ class DataPlan:
 
         # The samples
         classes = None if classes is None else check_count("classes", classes, 2)
-        self._source = open_source(data, device, classes)
+        self._source, self.kind = open_kind(data, device, classes, kind)
         size, self.device, self.classes = self._source.facts()
-        self.signals = PlanSignals(size, self.classes or 2, device=self.device)
+        self.signals = PlanSignals(size, device=self.device, kind=self.kind)
         self.dataset = IndexedDataset(self._source.dataset)
         """Gives (position, sample), for your own DataLoader with `sampler`."""
 
         # What, how much, how strong
         chosen = {"selector": selector, "volume": volume, "augment": augment}
         given = {"size": size, "classes": self.classes, "device": self.device, "seed": seed}
-        parts = build.make_parts(policy, chosen, {**given, "epochs": said.epochs})
+        parts = build.make_parts(policy, chosen, {**given, "epochs": said.epochs}, self.kind)
         self.selector = parts.selector
         self.controller = parts.controller
         self._parts = parts
 
         # How many samples each epoch has, and which
-        self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self.classes, seed)
+        self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self._source, seed)
         self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, self._source, given)
         rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
         self.epoch_sampler = EpochSampler(self.selector, *rules)
@@ -155,7 +162,8 @@ class DataPlan:
         )
         learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
         self._feedback = Feedback(*learning, self.guard)
-        self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, self.classes)
+        is_known = self.classes is not None or self.kind.classes is None
+        self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, is_known)
         self._log = PlanLog(self._metrics, self._source)
         build.claim(parts)
 
@@ -312,7 +320,7 @@ class DataPlan:
         record.note_made(index, number)
 
         # What they hold
-        checks.check_labels(split_sample(sample)[1], index, self.classes)
+        checks.check_labels(split_sample(sample)[1], index, self.classes, self.kind)
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
 
@@ -326,6 +334,8 @@ class DataPlan:
         logits: Tensor | None = None,
         features: Tensor | None = None,
         forward: ForwardFunction | None = None,
+        outputs: Any = None,
+        signals: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Weighted mean of a batch's losses; takes in what the training forward says of its samples.
 
@@ -337,11 +347,15 @@ class DataPlan:
             logits: (B, C) the model's outputs. Signals such as entropy come from them.
             features: (B, D) inputs of the model's last layer, see `FeatureForward`.
             forward: (inputs) -> (logits, features), for controllers that compare further views (AdaAugment).
+            outputs: what the kind of task reads; for classification the same as logits.
+            signals: in their place what the loop has read itself: (B,) each, by names of
+                `dsenv.task_kinds.READINGS`, as of a fused head that gives no logits.
 
         Raises:
             ValueError: the losses are a scalar, or something that a part needs is missing.
         """
-        self.observe(batch, losses, logits=logits, features=features, forward=forward)
+        said = {"logits": logits, "features": features, "outputs": outputs, "signals": signals}
+        self.observe(batch, losses, forward=forward, **said)
         return self.weighted(batch, losses)
 
     def observe(
@@ -352,6 +366,8 @@ class DataPlan:
         logits: Tensor | None = None,
         features: Tensor | None = None,
         forward: ForwardFunction | None = None,
+        outputs: Any = None,
+        signals: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take in what the training forward says of a batch, which then counts as trained on.
 
@@ -363,7 +379,8 @@ class DataPlan:
         checks.check_stamp(batch, self._number, self.epoch)
         record = self.epoch_sampler.record
         record.check_new(batch)
-        seen = self._feedback.checked(batch, losses, logits, features, self.classes)
+        said = Said(logits, features, outputs, signals)
+        seen = self._feedback.checked(batch, losses, said, self.classes)
 
         # 2. Further views, where the controller compares them
         views = self._feedback.forward_views(batch, forward)
@@ -458,8 +475,9 @@ class DataPlan:
             wrong = suspects.likely.position  # a proposal, without a noise rate
 
         Raises:
-            ValueError: the logits were not given, or no epoch has ended.
+            ValueError: the logits were not given, no epoch has ended, or the task is no classification.
         """
+        checks.check_suspects(self.kind)
         epochs = self.epoch
         if self.epoch_sampler.is_done:  # trained to its end, and not ended yet
             self._feedback.settle(self.epoch)
@@ -529,6 +547,7 @@ class DataPlan:
     def _settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
+        own["kind"] = None if self.kind.classes is not None else describe(self.kind)
         own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
 

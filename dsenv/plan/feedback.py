@@ -1,9 +1,8 @@
 """What is done to a batch before the forward pass, and who learns from its outputs."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,136 +12,20 @@ from dsenv.augment.base import AugmentationController
 from dsenv.kernels import cross_entropy
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks
+from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, to_device
+from dsenv.plan.epoch_buffer import EpochBuffer
 from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, full_pass, outputs
 from dsenv.plan.plan_guard import PlanGuard
+from dsenv.plan.said import Said, check_needed
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import Source
 from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
 from dsenv.policy.parts import LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.volume.budget import FORWARD_COST
 
 Transform = Callable[[Any], Any]
-
-FLUSH_ELEMENTS = 1 << 24  # logits, samples x classes, kept before the signals take them in
-PARTS = ("select", "augment", "observe", "score")
-
-
-@dataclass
-class Cost:
-    """What a training run has cost so far, and the time that the plan's own work took."""
-
-    trained: int = 0
-    """Samples trained on (forward and backward)."""
-    extra_forwards: int = 0
-    """Samples of further forward passes, over the training set, a validation split or other views."""
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    """Time on the host in "select", "augment", "observe" and "score"."""
-
-    @property
-    def compute(self) -> float:
-        """All of it, in samples trained on; a forward pass alone counts as a third."""
-        return self.trained + FORWARD_COST * self.extra_forwards
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add the time of a block to `seconds`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.perf_counter() - start
-
-    def state_dict(self) -> dict[str, Any]:
-        """A copy of all of it."""
-        return {"trained": self.trained, "extra_forwards": self.extra_forwards, "seconds": dict(self.seconds)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.trained = state["trained"]
-        self.extra_forwards = state["extra_forwards"]
-        self.seconds = dict(state["seconds"])
-
-
-class EpochBuffer:
-    """Outputs of one epoch's training batches, kept until the signals take them in together.
-
-    Samples are chosen between epochs, so nobody needs them earlier, and ranks are those of the whole epoch.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Tensor, ...]] = []
-        self._elements = 0
-
-    def add(self, signals: PlanSignals, index: Tensor, loss: Tensor, *more: Tensor) -> None:
-        """Keep a batch without its graph: positions and losses (B,), and logits (B, C) with labels or not."""
-        if self._parts and len(self._parts[0]) != 2 + len(more):
-            raise ValueError("some batches of this epoch came with logits and some without; give them always")
-        # Cloned, since a compiled model may write its next outputs into the same memory.
-        self._parts.append((index, loss.clone(), *(value.clone() for value in more)))
-        self._elements += len(loss) * (signals.classes if more else 1)
-
-    @property
-    def is_full(self) -> bool:
-        """So much is kept that the signals should take it in now."""
-        return self._elements > FLUSH_ELEMENTS
-
-    def joined(self) -> ModelOutputs | None:
-        """All that is kept as one batch, whose labels mean nothing without logits; None for nothing."""
-        if not self._parts:
-            return None
-        index, loss, *more = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        logits, labels = more or (None, index)
-        return ModelOutputs(index, labels, loss, logits)
-
-    def note(self, signals: PlanSignals, record: ValueRecord) -> None:
-        """Put on record what is not finite of all that is kept."""
-        if (seen := self.joined()) is not None:
-            record.add(seen.index, codes(unmasked(seen), None if seen.logits is None else signals.classes))
-
-    def flush(
-        self, signals: PlanSignals, step: int, record: ValueRecord, guard: PlanGuard | None = None
-    ) -> None:
-        """Let the signals take in what is kept, but for what is not finite, which goes on record.
-
-        Of the guard's reserve the guard alone takes in what was said.
-        """
-        if (seen := self.joined()) is None:
-            return
-
-        # What is not finite is found here, in one look at many batches
-        index, loss, logits = seen.index, seen.loss, seen.logits
-        classes = None if logits is None else signals.classes
-        known: dict[str, Tensor] = {}
-        if loss.device.type != "cpu" or not (are_finite(loss, logits) and are_classes(seen.labels, classes)):
-            seen = unmasked(seen)
-            code = codes(seen, classes)
-            never = record.count[index] == signals.times_trained[index]
-            known = {"known": code == 0, "filled": never & (code > 0)}
-            record.add(index, code)
-            record.count_visits(index, code if guard is None else code * ~guard.holds(index))
-            seen = mended(seen, code)
-
-        if guard is not None:
-            known = guard.set_apart(seen, known)
-        if seen.logits is None:
-            signals.update_losses(index, seen.loss, step, **known)
-        else:
-            signals.blind = False
-            labels = seen.labels.clamp(0, signals.classes - 1)
-            signals.update(index, seen.loss, seen.logits, labels, step, **known)
-        self._parts, self._elements = [], 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is kept."""
-        return {"parts": [list(part) for part in self._parts], "elements": self._elements}
-
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Continue from `state_dict()`."""
-        self._parts = [tuple(value.to(device) for value in part) for part in state["parts"]]
-        self._elements = state["elements"]
 
 
 class BatchTransform:
@@ -234,8 +117,7 @@ class Feedback:
         self,
         batch: Batch,
         losses: Any,
-        logits: Tensor | None,
-        features: Tensor | None,
+        said: Said,
         classes: int | None,
     ) -> ModelOutputs:
         """The batch's training forward, detached.
@@ -245,9 +127,14 @@ class Feedback:
         """
         size, device = len(batch.index), batch.weight.device
         checks.check_losses(losses, size, device)
-        checks.check_outputs(self._needing, size, classes, logits, features, batch.labels, device)
-        found = (None if value is None else value.detach() for value in (logits, features))
-        return ModelOutputs(batch.index.to(self.signals.device), batch.labels, losses.detach(), *found)
+        logits, readings = said.read(self.signals.kind, batch, losses.detach(), classes)
+        check_needed(self._needing, said, logits, readings, self.signals.kind)
+        features = None if said.features is None else said.features.detach()
+
+        index = batch.index.to(self.signals.device)
+        labels = batch.labels if isinstance(batch.labels, Tensor) and logits is not None else None
+        labels = torch.full_like(index, -1) if labels is None else labels
+        return ModelOutputs(index, labels, losses.detach(), logits, features, readings)
 
     def forward_views(self, batch: Batch, forward: ForwardFunction | None) -> list[ModelOutputs]:
         """Outputs for the batch's further views, where the controller compares them."""
@@ -281,8 +168,7 @@ class Feedback:
 
         with self.cost.timed("observe"), full:
             # The signals take in many batches at once, and look at their values then
-            more = () if seen.logits is None else (seen.logits, seen.labels)
-            self.buffer.add(self.signals, seen.index, seen.loss, *more)
+            self.buffer.add(seen)
             if self.buffer.is_full:
                 self.buffer.flush(self.signals, epoch_sampler.epoch, self.values, self.guard)
 
@@ -308,8 +194,7 @@ class Feedback:
             return
         rows = (~self.guard.holds(batch[0].index)).nonzero().flatten()
         for seen in batch:
-            parts = (getattr(seen, name) for name in ("index", "labels", "loss", "logits", "features"))
-            yield ModelOutputs(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+            yield seen.rows(rows)
 
     def _mended(self, seen: ModelOutputs) -> ModelOutputs:
         """The outputs without what is not finite, or of no class, which goes on record."""
@@ -318,7 +203,8 @@ class Feedback:
             logits = seen.logits if self._needs["logits"] else None
             features = seen.features if self._needs["features"] else None
             of_classes = logits is None or are_classes(seen.labels, classes)
-            if are_finite(seen.loss, logits, features) and of_classes:
+            readings = (seen.readings or {}).values()
+            if are_finite(seen.loss, logits, features, *readings) and of_classes:
                 return replace(seen, is_finite=True)
 
         seen = unmasked(seen)
@@ -333,8 +219,9 @@ class Feedback:
     ) -> ModelOutputs:
         """A scoring pass over a source; `how` are `transform`, `sample_loss`, `of` and loader settings."""
         sample_loss, size, of = how.pop("sample_loss", None), len(source.dataset), how.pop("of", None)
+        rules = (sample_loss, classes, of, self.signals.kind)
         with self.cost.timed("score"):
-            found = full_pass(forward, source.batches(**how), size, sample_loss, classes, of)
+            found = full_pass(forward, source.batches(**how), size, *rules)
         self.cost.extra_forwards += size
         return found
 

@@ -16,6 +16,7 @@ from dsenv.errors import shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks, values
 from dsenv.plan.collate import read_by_name
+from dsenv.task_kinds.base import TaskKind
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""
@@ -89,6 +90,7 @@ def full_pass(
     sample_loss: SampleLoss | None = None,
     classes: int | None = None,
     of: Tensor | None = None,
+    kind: TaskKind | None = None,
 ) -> ModelOutputs:
     """Run a model over a split, in evaluation mode.
 
@@ -96,9 +98,10 @@ def full_pass(
         forward: an `nn.Module`, a `FeatureForward`, or any function of the inputs.
         batches: (positions, inputs, labels) that cover the split, in any order, on the model's device.
         size: N, samples of the split.
-        sample_loss: per-sample loss; None for cross-entropy.
+        sample_loss: per-sample loss; None for that of the kind of task, cross-entropy for classification.
         classes: C, where known.
         of: (N,) positions of the split's samples in the data, for messages; None for 0..N-1.
+        kind: of the task; None for classification.
 
     Returns:
         The outputs in the order of the split. What is not finite is replaced by the mean of what is, and
@@ -112,6 +115,9 @@ def full_pass(
         for index, inputs, given in batches:
             logits, features = outputs(forward, inputs)
             labels = given.to(logits.device)
+            if kind is not None and kind.classes is None:
+                parts.append(_read(kind, index, logits, features, labels, sample_loss))
+                continue
             checks.check_pass(index, logits, features, classes)
             if sample_loss is None and logits.dim() == 2:
                 checks.check_labels(labels.cpu(), index.cpu(), logits.shape[1])
@@ -119,6 +125,25 @@ def full_pass(
             checks.check_losses(losses, len(index), logits.device)
             parts.append(ModelOutputs(index.to(logits.device), labels, losses, logits, features))
     return values.finite_pass(_joined(parts, size), of)
+
+
+def _read(
+    kind: TaskKind,
+    index: Tensor,
+    found: Tensor,
+    features: Tensor | None,
+    targets: Tensor,
+    sample_loss: SampleLoss | None,
+) -> ModelOutputs:
+    """What a pass says of a batch of another kind of task than classification: losses and readings."""
+    kind.check_outputs(found, targets)
+    checks.check_pass(index, found, features, None)
+    with torch.no_grad():
+        losses = (sample_loss or kind.sample_loss)(found.float(), targets)
+        checks.check_losses(losses, len(index), found.device)
+        readings = kind.read(found, targets, losses)
+    index = index.to(found.device)
+    return ModelOutputs(index, torch.full_like(index, -1), losses, None, features, readings)
 
 
 def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:
@@ -129,8 +154,11 @@ def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:
         found = [getattr(part, name) for part in parts]
         return None if found[0] is None else torch.cat(found)[order]
 
-    columns = {name: joined(name) for name in ("labels", "loss", "logits", "features")}
-    return ModelOutputs(torch.arange(size, device=order.device), **columns)  # type: ignore[arg-type]
+    columns: dict[str, Any] = {name: joined(name) for name in ("labels", "loss", "logits", "features")}
+    each = [part.readings for part in parts if part.readings is not None]
+    if each:
+        columns["readings"] = {name: torch.cat([one[name] for one in each])[order] for name in each[0]}
+    return ModelOutputs(torch.arange(size, device=order.device), **columns)
 
 
 def _order_of(index: Tensor, size: int) -> Tensor:

@@ -15,8 +15,8 @@ from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.feedback import Feedback
 from dsenv.plan.values import codes, unmasked
 from dsenv.policy.runner import PolicyRunner
-from dsenv.signals import read_outputs
 from dsenv.states import Anything, Either, TensorOf
+from dsenv.task_kinds.classification import read_outputs
 from dsenv.tracking import names
 from dsenv.tracking.constant import Changing
 
@@ -76,7 +76,8 @@ class PlanMetrics:
 
     epoch_sampler: EpochSampler
     feedback: Feedback
-    classes: int | None
+    knows_guess: bool
+    """Whether the loss of a guess is known, which unseen samples have."""
     now: EpochNote = field(default_factory=EpochNote)
     """Of the current epoch."""
     before: EpochNote | None = None
@@ -161,7 +162,7 @@ class PlanMetrics:
         }
 
         # Without classes nobody can say what loss a sample has that was never trained on
-        can_rank = bool(known.any() if self.classes is not None else known.all())
+        can_rank = bool(known.any() if self.knows_guess else known.all())
         if note.losses is not None and can_rank:
             every = torch.zeros_like(known)
             every[self._without_reserve(torch.arange(signals.size, device=every.device))] = True
@@ -186,7 +187,8 @@ class PlanMetrics:
             is_bad = flushed & (values.count > before)
             good = flushed & ~is_bad
             number, left_out = int(good.sum()), int(is_bad.sum())
-            loss, has_logits = float(signals.loss[good].sum()), not signals.blind
+            loss = float(signals.loss[good].sum())
+            has_logits = not signals.blind and "correct" in signals.kind.gives
             correct = float(signals.correct[good].sum()) if has_logits else 0.0
 
         # And over the batches that they have not taken in yet
@@ -198,10 +200,14 @@ class PlanMetrics:
             left_out += int(((code > 0) & own).sum())
             number += int(good.sum())
             loss += float(seen.loss[good].float().sum())
-            has_logits &= seen.logits is not None
-            if has_logits and seen.logits is not None:
+            said = dict(seen.readings or {})
+            if seen.logits is not None:
                 logits = unmasked(seen).logits[good]  # type: ignore[index]
-                correct += float(read_outputs(logits, seen.labels[good])["correct"].sum())
+                said = {"correct": read_outputs(logits, seen.labels[good])["correct"]}
+            elif "correct" in said:
+                said["correct"] = said["correct"][good]
+            has_logits &= "correct" in said
+            correct += float(said["correct"].sum()) if has_logits else 0.0
 
         found = {names.NOT_FINITE: float(left_out)}
         if number:

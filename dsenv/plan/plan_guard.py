@@ -17,8 +17,9 @@ from dsenv.plan.guard import SAFE, Guard
 from dsenv.plan.signals import PlanSignals
 from dsenv.select.base import Selection
 from dsenv.select.trim import LEAST, VISITS
-from dsenv.signals import SampleSignals, read_outputs
+from dsenv.signals import SampleSignals
 from dsenv.states import Either, ListOf, TensorOf, Whole, check_state
+from dsenv.task_kinds.classification import read_outputs
 from dsenv.tracking import names
 
 FURTHEST = 4.0  # log odds by which evidence moves the share of the choice at most
@@ -48,6 +49,7 @@ class PlanGuard:
     """
 
     needs_logits = True
+    reads = ("confidence", "margin", "correct")
     needs_features = False
 
     def __init__(
@@ -185,7 +187,7 @@ class PlanGuard:
             seen: outputs for B samples, finite.
             known: which of them the signals are to take in, as for `SampleSignals.update`; empty for all.
         """
-        if seen.logits is not None:
+        if seen.logits is not None or seen.readings is not None:
             self.note(seen)
         counted = ~self.holds(seen.index)
         none = torch.zeros_like(counted)
@@ -197,9 +199,9 @@ class PlanGuard:
 
     def note(self, seen: ModelOutputs) -> None:
         """Take down what the model says of those of the samples that are of the reserve; no wait."""
-        assert seen.logits is not None
-        at, labels = self.slot[seen.index], seen.labels.clamp(0, seen.logits.shape[1] - 1)
-        said = read_outputs(seen.logits, labels)
+        at, said = self.slot[seen.index], dict(seen.readings or {})
+        if seen.logits is not None:
+            said = read_outputs(seen.logits, seen.labels.clamp(0, seen.logits.shape[1] - 1))
         self._score.index_copy_(0, at, said["confidence"].log().clamp(min=-CLIP))
         self._correct.index_copy_(0, at, said["correct"])
 
@@ -215,9 +217,14 @@ class PlanGuard:
 
     def end_epoch(self, epoch: int, signals: PlanSignals) -> None:
         """Weigh what the epoch said; warn once where the choice has lost most of its share."""
-        if not self.has_choice or signals.label_history is None:
+        if not self.has_choice or signals.blind:
             return
-        self._weigh_labels(epoch, signals, signals.label_history.label)
+        if signals.kind.classes is None:  # one group of all
+            self._weigh_labels(epoch, signals, torch.zeros_like(self.slot), 1)
+        elif signals.label_history is not None:
+            self._weigh_labels(epoch, signals, signals.label_history.label, signals.classes)
+        else:
+            return
         agreement = self.agreement()
         if self._is_measured and not math.isnan(agreement):
             self.contrast.add(self._score[:-1], self.used, epoch)
@@ -230,11 +237,11 @@ class PlanGuard:
             self.warned = True
             warnings.warn(self._warning(epoch), stacklevel=6)
 
-    def _weigh_labels(self, epoch: int, signals: PlanSignals, label: Tensor) -> None:
+    def _weigh_labels(self, epoch: int, signals: PlanSignals, label: Tensor, classes: int) -> None:
         """Move the odds by the labels that the model contradicts, of the samples trained on in the epoch."""
         visited = signals.last_step == epoch
         own, safe = ((self._origin == origin) & visited for origin in (1, 2))
-        self.found = found = contradicted(signals.margin, label.clamp(min=0), own, safe, signals.classes)
+        self.found = found = contradicted(signals.margin, label.clamp(min=0), own, safe, classes)
         gap, floor = found.difference, found.safe + (found.error if found.difference < 0 else 0)
         if not epoch or found.number < FEW or floor < LEAST:  # where few are wrong there is nothing to avoid
             return
@@ -256,6 +263,8 @@ class PlanGuard:
         if waiting is not None and waiting.logits is not None:
             is_right = (waiting.logits.argmax(1) == waiting.labels).float()
             correct = correct.index_copy(0, self.slot[waiting.index], is_right)
+        if waiting is not None and waiting.readings is not None:
+            correct = correct.index_copy(0, self.slot[waiting.index], waiting.readings["correct"])
         correct = correct[:-1]
         is_known = len(correct) > 0 and bool((correct >= 0).all())
         return float(correct.mean()) if is_known else math.nan

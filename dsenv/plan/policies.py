@@ -21,7 +21,7 @@ class PlanPolicies:
 
     Args:
         parts: the plan's selector, volume and controller, learned ones among others.
-        settings: `size`, `classes`, `intervals`, `ratio`, `budget`, `seed` and `device` of the runners.
+        settings: `size`, `kind`, `intervals`, `ratio`, `budget`, `seed` and `device` of the runners.
 
     Raises:
         ValueError: a runner that was built before the plan is of another training run.
@@ -122,7 +122,7 @@ def make_policies(
     parts: Iterable[Selector | LearnedVolume | AugmentationController | None],
     signals: SampleSignals,
     *,
-    classes: int | None,
+    is_known: bool,
     epochs: int,
     ratio: float | None,
     budget: float,
@@ -133,7 +133,7 @@ def make_policies(
     Args:
         parts: selector, volume and controller.
         signals: of the plan.
-        classes: C, where known.
+        is_known: whether the number of classes is known, or the task is no classification.
         epochs: length of the plan.
         ratio: target ratio as the user set it; None where the selector sets its own count.
         budget: what is left of it after passes without training.
@@ -142,7 +142,7 @@ def make_policies(
     Raises:
         ValueError: the classes or the budget are not known.
     """
-    if classes is None:
+    if not is_known:
         raise ValueError(
             "a learned part needs the number of classes; give DataPlan(classes=...), or labels that tell: "
             "int64 of shape (N,), for example labels.long().flatten()"
@@ -152,5 +152,5 @@ def make_policies(
             "a learned part needs a known budget, and the selector sets the number of samples of each "
             "epoch as it goes; give DataPlan(ratio=...)"
         )
-    settings = {"classes": classes, "intervals": epochs, "ratio": ratio, "budget": budget, "seed": seed}
+    settings = {"kind": signals.kind, "intervals": epochs, "ratio": ratio, "budget": budget, "seed": seed}
     return PlanPolicies(tuple(parts), size=signals.size, device=signals.device, **settings)

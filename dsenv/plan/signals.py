@@ -1,14 +1,14 @@
 """Signals of a training loop that may give no logits."""
 
 from collections.abc import Iterable
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from dsenv.outputs import ModelOutputs
 from dsenv.plan.suspects import LabelHistory
-from dsenv.signals import SampleSignals, read_outputs_and_rival
-
-FROM_LOGITS = ("confidence", "entropy", "margin", "correct", "forgetting_events")
+from dsenv.signals import FROM_OUTPUTS, SampleSignals
+from dsenv.task_kinds.classification import read_outputs_and_rival
 
 
 class PlanSignals(SampleSignals):
@@ -24,16 +24,18 @@ class PlanSignals(SampleSignals):
     """What the visits said about each label, for `DataPlan.suspects`; None before the first logits."""
 
     def __getattr__(self, name: str) -> Tensor:
-        if name in FROM_LOGITS and self.blind:
+        if name in FROM_OUTPUTS and self.blind and FROM_OUTPUTS[name] in self.kind.gives:
+            given = "outputs=outputs" if self.kind.classes is None else "logits=logits"
             raise ValueError(
-                f"the signal {name!r} needs the model's outputs: plan.loss(batch, losses, logits=logits)"
+                f"the signal {name!r} needs the model's outputs: plan.loss(batch, losses, {given})"
             )
         return super().__getattr__(name)
 
-    def update_losses(self, index: Tensor, loss: Tensor, step: int, **known: Tensor | None) -> None:
-        """Take in losses (B,) of samples (B,) whose logits are not known; `known` as for `update`."""
-        self.blind = True
-        self.update(index, loss, None, torch.zeros_like(index), step, **known)
+    def take_in(self, seen: ModelOutputs, step: int, **known: Any) -> None:
+        """Take in the outputs of B samples, of whose outputs little may be known; `known` as for `update`."""
+        self.blind = seen.logits is None and seen.readings is None
+        labels = seen.labels if seen.logits is None else seen.labels.clamp(0, self.classes - 1)
+        self.update(seen.index, seen.loss, seen.logits, labels, step, readings=seen.readings, **known)
 
     def _read(self, index: Tensor, logits: Tensor, labels: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the outputs say, as signals; the history of the labels takes it in."""

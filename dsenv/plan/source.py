@@ -1,7 +1,7 @@
 """Where the samples of a plan come from, looked at once: what they are, how many, of which classes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,9 @@ from dsenv.plan.data import (
     split_sample,
     to_device,
 )
+from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.classification import Classification
+from dsenv.task_kinds.registry import KindChoice, make_kind
 
 OWNED = ("sampler", "batch_sampler", "shuffle", "drop_last", "dataset", "generator")  # of a pass's loader
 LABEL_ATTRIBUTES = ("targets", "labels")  # of data sets
@@ -119,7 +122,13 @@ class Source:
         return ((index, *_labelled(to_device(sample, self.device))) for index, sample in loader)
 
 
-def open_source(data: Any, device: torch.device | str | None, classes: int | None = None) -> Source:
+def open_source(
+    data: Any,
+    device: torch.device | str | None,
+    classes: int | None = None,
+    *,
+    are_classes: bool = True,
+) -> Source:
     """The source behind what a user gives as data.
 
     Args:
@@ -127,6 +136,7 @@ def open_source(data: Any, device: torch.device | str | None, classes: int | Non
             data set.
         device: where batches are to live; None for that of the tensors, or the CPU.
         classes: C as the user said it; None to read it off the labels, or the data set's `classes`.
+        are_classes: whether whole numbers as labels are classes.
 
     Raises:
         ValueError: it is none of these, is empty, inputs and labels differ in number, or a label is no class.
@@ -143,7 +153,7 @@ def open_source(data: Any, device: torch.device | str | None, classes: int | Non
         _check_pair(inputs, labels)
         target = _device_of(device, inputs.device if isinstance(inputs, Tensor) else "cpu")
         labels = labels.to(target)
-        known = classes_of(labels, classes)
+        known = classes_of(labels, classes) if are_classes else None
         if isinstance(inputs, np.ndarray):
             return Source(ArrayPair(inputs, labels.cpu()), (labels,), target, known)
         inputs = inputs.to(target)
@@ -154,6 +164,35 @@ def open_source(data: Any, device: torch.device | str | None, classes: int | Non
     names = getattr(data, "classes", None)
     known = len(names) if isinstance(names, list | tuple) and len(names) > 1 else None
     return Source(data, (), _device_of(device, "cpu"), known if classes is None else classes)
+
+
+def open_kind(
+    data: Any, device: torch.device | str | None, classes: int | None, choice: KindChoice | None
+) -> tuple[Source, TaskKind]:
+    """The samples of a plan, and their kind of task.
+
+    Args:
+        data: as the user gave it.
+        device: where batches are to live.
+        classes: C as the user said it.
+        choice: kind of the task; None for classification.
+
+    Raises:
+        ValueError: the data are no samples by position, or their targets do not fit the kind.
+    """
+    if choice is None or choice == "classification":
+        source = open_source(data, device, classes)
+        return source, Classification(source.classes or 2)
+    kind = make_kind(choice, {} if classes is None else {"classes": classes, "labels": classes})
+    if kind.classes is not None:
+        return open_source(data, device, kind.classes), kind
+
+    # The targets are looked at once, where they are at hand
+    source = replace(open_source(data, device, are_classes=False), classes=None)
+    targets = source.labels
+    if isinstance(targets, Tensor):
+        kind.check_targets("the targets of data", targets, len(source.dataset))
+    return source, kind.fitted(targets if isinstance(targets, Tensor) else None)
 
 
 def _check_pair(inputs: NDArray[Any] | Tensor, labels: Tensor) -> None:

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from dsenv.errors import shown
 from dsenv.plain import differing
+from dsenv.plan.epoch_buffer import as_columns
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.metrics import state_like
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
-VERSION = 4
-READ = (2, 3, VERSION)  # version 2 has no part "metrics", version 3 no guard
+VERSION = 5
+READ = (2, 3, 4, VERSION)  # version 2 has no part "metrics", version 3 no guard, version 4 no kind of task
 
 
 def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
@@ -46,6 +47,8 @@ def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("plan", "feedback"):
         if isinstance(found.get(name), Mapping):
             found[name] = {"guard": None, **found[name]}
+    if isinstance(found.get("plan"), Mapping):
+        found["plan"] = {"kind": None, **found["plan"]}
     return found
 
 
@@ -103,7 +106,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
         },
         "feedback": {
             **feedback,
-            "buffer": {"parts": ListOf(ListOf(Anything())), "elements": Whole()},
+            "buffer": {"parts": ListOf(Anything()), "elements": Whole()},
             "selector": Anything(),  # each part judges its own
             "guard": None if feedback["guard"] is None else Anything(),
             "controller": None if feedback["controller"] is None else Anything(),
@@ -176,29 +179,34 @@ def _check_finite(signals: Mapping[str, Tensor]) -> None:
 
 
 def _check_buffered(number: int, part: Any, size: int) -> None:
-    """Check a batch that the signals did not take in yet: positions, losses, perhaps logits and labels.
+    """Check a batch that the signals did not take in: positions, losses, logits with labels, or readings.
 
     Raises:
         ValueError: it is none.
     """
-    has_logits = len(part) == 4
-    are_tensors = len(part) in (2, 4) and all(
-        isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta for value in part
-    )
-    if are_tensors and part[0].dtype == torch.int64 and part[0].dim() == 1:
-        index, loss = part[:2]
-        is_inside = not len(index) or (int(index.min()) >= 0 and int(index.max()) < size)
-        fits = loss.shape == index.shape and loss.is_floating_point()
-        if has_logits:
-            logits, labels = part[2:]
-            fits &= logits.dim() == 2 and len(logits) == len(index) and labels.shape == index.shape
-            fits &= logits.is_floating_point() and labels.dtype == torch.int64
-        if is_inside and fits:
+    columns = as_columns(part)
+    if (
+        isinstance(columns, Mapping)
+        and {"index", "loss"} <= columns.keys()
+        and all(map(_is_dense, columns.values()))
+    ):
+        index, logits, labels = columns["index"], columns.get("logits"), columns.get("labels")
+        rest = [value for name, value in columns.items() if name not in ("index", "logits", "labels")]
+        fits = index.dtype == torch.int64 and index.dim() == 1 and (logits is None) == (labels is None)
+        fits = fits and all(value.shape == index.shape and value.is_floating_point() for value in rest)
+        if logits is not None and labels is not None:
+            fits = fits and logits.dim() == 2 and len(logits) == len(index) and labels.shape == index.shape
+            fits = fits and logits.is_floating_point() and labels.dtype == torch.int64
+        if fits and (not len(index) or (int(index.min()) >= 0 and int(index.max()) < size)):
             return
     raise ValueError(
         f"this is no state of a DataPlan: batch {number} of 'feedback.buffer' is none; it is damaged, load "
         "an older one"
     )
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def _closed(record: Mapping[str, Any]) -> Tensor:

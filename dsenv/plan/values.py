@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dsenv.outputs import ModelOutputs
 
-KINDS = ("loss", "logits", "features", "label")
-"""What a value may be; the last one is a label outside of 0..C-1. Bit k of a code stands for the k-th."""
+KINDS = ("loss", "logits", "features", "label", "outputs")
+"""What a value may be; a label is one outside of 0..C-1. Bit k of a code stands for the k-th."""
 NEVER = -1e4  # a logit with which a class has no probability, in every float type
 ADVICE = "they are left out of what the plan learns; look at these samples"
 MOST_POSITIONS = 10  # in a warning
@@ -55,6 +55,8 @@ def codes(seen: ModelOutputs, classes: int | None = None) -> Tensor:
             found |= (~is_finite(value)).byte() << place
     if classes is not None:
         found |= ((seen.labels < 0) | (seen.labels >= classes)).byte() << 3
+    for value in (seen.readings or {}).values():
+        found |= (~is_finite(value)).byte() << 4
     return found
 
 
@@ -67,7 +69,11 @@ def mended(seen: ModelOutputs, code: Tensor) -> ModelOutputs:
     """
     is_bad = code > 0
     parts = {"loss": seen.loss, "logits": seen.logits, "features": seen.features}
-    filled = {name: _filled(value, is_bad) for name, value in parts.items() if value is not None}
+    filled: dict[str, Any] = {
+        name: _filled(value, is_bad) for name, value in parts.items() if value is not None
+    }
+    if seen.readings is not None:
+        filled["readings"] = {name: _filled(value, is_bad) for name, value in seen.readings.items()}
     return replace(seen, **filled, is_finite=True)
 
 
@@ -94,7 +100,7 @@ def finite_pass(found: ModelOutputs, of: Tensor | None = None) -> ModelOutputs:
         found: the outputs, in the order of the split.
         of: (N,) positions of the split's samples in the data; None where it is all of them.
     """
-    if are_finite(found.loss, found.logits, found.features):
+    if are_finite(found.loss, found.logits, found.features, *(found.readings or {}).values()):
         return found
     found = unmasked(found)
     code = codes(found)

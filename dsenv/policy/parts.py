@@ -120,6 +120,7 @@ class LearnedSelector(LearnedPart, Selector):
 
     question = "what"
     needs_logits = True
+    reads = ("confidence",)
 
     def draw(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Draw `count` samples, each with weight 1; the runner is not told which."""
@@ -156,6 +157,7 @@ class LearnedVolume(LearnedPart):
 
     question = "how_much"
     needs_logits = True
+    reads = ("confidence",)
     needs_features = False
 
     def count(self, signals: SampleSignals) -> int:
@@ -188,6 +190,7 @@ class LearnedAugmentation(LearnedPart, GivenStrength):
 
     question = "how_strong"
     needs_logits = True
+    reads = ("confidence",)
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from dsenv.errors import check_share
 from dsenv.policy.policy import Policy
 from dsenv.signals import SampleSignals
 from dsenv.states import TensorOf, check_state
+from dsenv.task_kinds.base import TaskKind
 from dsenv.volume.budget import Budget
 
 
@@ -37,7 +38,8 @@ class PolicyRunner:
     Args:
         policy: decides.
         size: N, samples of the training set.
-        classes: C.
+        classes: C; None where `kind` says it.
+        kind: of the task; None for classification.
         intervals: T, epochs of the training run.
         ratio: target ratio, (0, 1]; None for that the policy was trained with.
         budget: share of the samples of all epochs that are trained on, where that is less than `ratio` since
@@ -55,7 +57,8 @@ class PolicyRunner:
         policy: Policy,
         *,
         size: int,
-        classes: int,
+        classes: int | None = None,
+        kind: TaskKind | None = None,
         intervals: int,
         ratio: float | None = None,
         budget: float | None = None,
@@ -63,9 +66,10 @@ class PolicyRunner:
         device: torch.device | str = "cpu",
     ) -> None:
         self.policy, self.size = policy, size
-        self.classes, self.seed = classes, seed
-        if classes < 2:
+        if kind is None and (classes is None or classes < 2):
             raise ValueError(f"a policy needs at least 2 classes, got {classes}")
+        stand_in = SampleSignals(1, classes, 1, device, kind=kind)  # until `read` gets those of the run
+        self.kind, self.seed = stand_in.kind, seed
         ratio = policy.card.ratio if ratio is None else check_share("ratio", ratio)
         self.device = torch.device(device)
         self.control = control = policy.card.make_control(ratio)
@@ -78,7 +82,7 @@ class PolicyRunner:
         paid = ratio if budget is None else min(budget, ratio)
         minimum = paid if control.minimum is None else min(control.minimum, paid)
         self.state = TrainingState.blank(
-            SampleSignals(1, classes, 1, self.device),  # stand in until `read` gets those of the run
+            stand_in,
             torch.ones(1, size, dtype=torch.bool, device=self.device),
             Budget(np.array([size]), intervals, paid, minimum),
             bins=policy.card.bins,
@@ -206,7 +210,8 @@ class PolicyRunner:
 
     def _measure(self, signals: SampleSignals) -> None:
         """Loss and accuracy of the last interval, from the samples trained on in it."""
-        correct, trained = signals.correct, signals.last_step == self.interval - 1  # without logits: an error
+        # Without the model's outputs reading `correct` is an error
+        correct, trained = signals.shown("correct"), signals.last_step == self.interval - 1
         if self.interval == 0:
             return
         number = trained.sum().clamp(min=1)
@@ -222,7 +227,7 @@ class PolicyRunner:
         if self._reported is not None or not self.policy.card.needs_validation:
             return None if self.policy.card.is_blind else self._reported
         if self.interval == 0:
-            return 1 / self.classes  # of a guess, which an untrained model comes near
+            return self.kind.guess_metric  # which an untrained model comes near
 
         raise ValueError(
             "this policy was trained with the accuracy on a validation split in sight, and none was reported "

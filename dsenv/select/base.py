@@ -114,6 +114,11 @@ class Selector(Described, ABC):
     """`ModelOutputs.logits` must be given."""
     needs_features: bool = False
     """`ModelOutputs.features` must be given."""
+    needs_classes: bool = False
+    """Labels must be classes, as for methods that go class by class."""
+    reads: tuple[str, ...] = ()
+    """Of `dsenv.task_kinds.READINGS`, what stands in the place of logits where a task is no
+    classification; nothing where it needs the logits of classes themselves."""
     observes: bool = False
     """It learns from every training batch. Set automatically for a class that defines `observe`."""
 

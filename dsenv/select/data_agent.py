@@ -12,7 +12,7 @@ from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection, Selector, top
 from dsenv.select.data_agent_config import DataAgentConfig
 from dsenv.select.data_agent_ppo import LEARNERS, Learner
-from dsenv.select.data_agent_reward import composite
+from dsenv.select.data_agent_reward import composite, uncertainty
 from dsenv.select.ranking import check_choice
 from dsenv.signals import SampleSignals
 from dsenv.states import Anything, Either, Exactly, TensorOf, Whole, check_part_state
@@ -73,6 +73,7 @@ class DataAgent(Selector):
     """
 
     needs_logits = True
+    reads = ("entropy",)
     needs_features = True
 
     def __init__(
@@ -126,21 +127,30 @@ class DataAgent(Selector):
             ValueError: features or logits are missing, or the training set's size is not known yet.
         """
         features = self._checked_features(batch)
-        if batch.logits is None:
-            raise ValueError(
-                "Data Agent needs ModelOutputs.logits, got None; pass the model's outputs (B, C)"
-            )
         if self._size is None:
             raise ValueError(
                 "Data Agent does not know the training set's size; call select first or give size"
             )
 
         self._remember(self._size, features.device)
-        worth = composite(batch.loss.detach().float(), batch.logits.detach().float(), self.config.quantile)
+        worth = composite(batch.loss.detach().float(), self._uncertainty(batch), self.config.quantile)
         score = self._learner_for(features).visit(features.float(), worth)
         assert self._trained_at is not None
         self.score[batch.index] = score
         self._trained_at.index_fill_(0, batch.index, self.selections)
+
+    @staticmethod
+    def _uncertainty(batch: ModelOutputs) -> Tensor:
+        """Entropy (B,) of each prediction over that of a uniform guess.
+
+        Raises:
+            ValueError: neither logits nor the reading was given.
+        """
+        if batch.logits is not None:
+            return uncertainty(batch.logits.detach().float())
+        if batch.readings is not None and "entropy" in batch.readings:
+            return batch.readings["entropy"].detach().float()
+        raise ValueError("Data Agent needs ModelOutputs.logits, got None; pass the model's outputs (B, C)")
 
     def select(self, signals: SampleSignals, count: int, generator: torch.Generator) -> Selection:
         """Choose the samples of the next epoch; each call counts as one epoch.

@@ -51,18 +51,18 @@ def adaptive_weight(hard: Tensor, unsure: Tensor) -> Tensor:
     return (spread / (spread + other + EPSILON)).clamp(0, 1)
 
 
-def composite(loss: Tensor, logits: Tensor, quantile: float = 0.95) -> Tensor:
+def composite(loss: Tensor, unsure: Tensor, quantile: float = 0.95) -> Tensor:
     """Worth of each sample, r * difficulty + (1 - r) * uncertainty, with r the adaptive weight.
 
     Args:
         loss: (B,) per-sample loss, in nats.
-        logits: (B, C).
+        unsure: (B,) `uncertainty`, or the entropy in [0, 1] that another kind of task reads.
         quantile: see `difficulty`.
 
     Returns:
         (B,) in [0, 1].
     """
-    hard, unsure = difficulty(loss, quantile), uncertainty(logits)
+    hard = difficulty(loss, quantile)
     return torch.lerp(unsure, hard, adaptive_weight(hard, unsure))
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dsenv.errors import check_count
 from dsenv.outputs import ModelOutputs
-from dsenv.select.ranking import StaticSelector, label_errors, need
+from dsenv.select.ranking import StaticSelector, need
+from dsenv.task_kinds.classification import label_errors
 
 EXHAUSTED = 1e-5  # of the largest squared gradient; what is left of a gradient below it is rounding error
 

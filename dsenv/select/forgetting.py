@@ -52,6 +52,7 @@ class Forgetting(Selector):
             )
         self.recorded = recorded
         self.needs_logits = recorded is None  # `correct` comes from them
+        self.reads = ("correct",)
 
     def settings(self) -> dict[str, Any]:
         """The recorded events, by digest."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dsenv.errors import check_count, check_positive, check_share
 from dsenv.outputs import ModelOutputs
-from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
+from dsenv.select.ranking import StaticSelector, chunks, need
+from dsenv.task_kinds.classification import label_errors
 
 
 @dataclass(frozen=True)

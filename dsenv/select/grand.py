@@ -5,7 +5,8 @@ from torch import Tensor
 
 from dsenv.errors import check_flag
 from dsenv.outputs import ModelOutputs
-from dsenv.select.ranking import StaticSelector, chunks, label_errors, need
+from dsenv.select.ranking import StaticSelector, chunks, need
+from dsenv.task_kinds.classification import label_errors
 
 
 def last_layer_grad_norm(features: Tensor, logits: Tensor, labels: Tensor, bias: bool = True) -> Tensor:

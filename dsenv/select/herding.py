@@ -74,6 +74,7 @@ class Herding(StaticSelector):
     """
 
     needs_features = True
+    needs_classes = True
     score_dtype = torch.float64
 
     def __init__(self, budget: float = 1.0) -> None:

@@ -71,6 +71,7 @@ class Moderate(StaticSelector):
     """
 
     needs_features = True
+    needs_classes = True
     score_dtype = torch.float64
 
     def __init__(self, prototype: str = "mean") -> None:

@@ -10,9 +10,10 @@ from dsenv.errors import check_count, pick
 from dsenv.outputs import ModelOutputs
 from dsenv.select.base import Selection
 from dsenv.select.history import HistorySelector
-from dsenv.select.ranking import check_choice, equally_weighted, label_errors, need, top_by, unseen_first
+from dsenv.select.ranking import check_choice, equally_weighted, need, top_by, unseen_first
 from dsenv.signals import SampleSignals
 from dsenv.states import check_state
+from dsenv.task_kinds.classification import label_errors
 
 HARDER = {"loss": 1, "loss_ema": 1, "entropy": 1, "margin": -1, "label_margin": -1}
 """What to rank by, and whether a large value (1) or a small one (-1) is hard."""
@@ -81,6 +82,7 @@ class Ranked(HistorySelector):
         self.keep = pick("end to keep", keep, KEEP)
         self.needs_logits = self.by in ("entropy", "margin", "label_margin")
         self.observes = self.by == "margin"
+        self.reads = {"entropy": ("entropy",), "label_margin": ("margin",)}.get(self.by, ())
         super().__init__(size)
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
@@ -144,6 +146,7 @@ class EL2N(HistorySelector):
 
     fields = ("el2n",)
     needs_logits = True
+    reads = ("error",)
 
     def __init__(self, keep: str = "hardest", visits: int = 10, size: int | None = None) -> None:
         self.keep = pick("end to keep", keep, KEEP)
@@ -152,7 +155,10 @@ class EL2N(HistorySelector):
 
     def updated(self, old: Mapping[str, Tensor], visits: Tensor, batch: ModelOutputs) -> dict[str, Tensor]:
         """Mean score (B,) with this batch, for samples still within their first visits."""
-        now = el2n(need(batch, "logits", self), batch.labels)
+        if batch.readings is not None and "error" in batch.readings:
+            now = batch.readings["error"]
+        else:
+            now = el2n(need(batch, "logits", self), batch.labels)
         mean = old["el2n"] + (now - old["el2n"]) / (visits + 1)
         return {"el2n": torch.where(visits < self.visits, mean, old["el2n"])}
 

@@ -66,12 +66,6 @@ def chunks(size: int) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
 
 
-def label_errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Gradient (B, C) of the cross-entropy by the logits (B, C): softmax minus the one-hot label."""
-    error = logits.float().softmax(1)
-    return error.scatter_add_(1, labels[:, None], error.new_full((len(labels), 1), -1.0))
-
-
 def is_permutation(index: Tensor) -> bool:
     """Whether `index` (N,) int64 holds each of 0..N-1 once."""
     inside = bool(((index >= 0) & (index < len(index))).all())

@@ -97,6 +97,7 @@ class Trim(Selector):
     """
 
     needs_logits = True
+    reads = ("margin",)
 
     def __init__(
         self, rate: float | None = None, confident: float = 0.5, least: float = LEAST, visits: float = VISITS

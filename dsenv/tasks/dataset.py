@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
+from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.classification import Classification
 
 MOST_CLASSES = 1 << 20
 MOST_SAMPLES = 1 << 40  # of a split that is asked for
@@ -20,9 +22,9 @@ class Split:
     """Samples of one split."""
 
     images: Tensor
-    """(N, ...) uint8 in 0..255, or float32 that is used as it is; images are (N, C, H, W)."""
+    """(N, ...) uint8 in 0..255, or float32 or int64 that is used as it is; images are (N, C, H, W)."""
     labels: Tensor
-    """(N,) int64 in 0..classes-1."""
+    """(N,) int64 in 0..classes-1; for other kinds of task (N, ...) as the kind wants its targets."""
     source: tuple[str, Tensor]
     """Where the samples come from: a name, and their (N,) int64 positions there."""
 
@@ -48,30 +50,40 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    classes: int
+    classes: int = 0
+    """C; 0 where `kind` is another than classification."""
     mean: tuple[float, ...] = (0.0,)
     """Mean of each channel, on the scale 0..1."""
     std: tuple[float, ...] = (1.0,)
     """Standard deviation of each channel, on the scale 0..1."""
     trusted: int = 0
     """Training samples at the end of `train` whose labels stay as they are: an added validation split."""
+    kind: TaskKind | None = None
+    """What is asked of a sample; None for classification."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"the name of a data set must be text, got {shown(self.name)}")
-        object.__setattr__(
-            self, "classes", check_count(f"{self.name}: classes", self.classes, 1, MOST_CLASSES)
-        )
+        if self.kind is None or self.kind.classes is not None:
+            most = MOST_CLASSES
+            object.__setattr__(self, "classes", check_count(f"{self.name}: classes", self.classes, 1, most))
+        elif self.classes:
+            raise ValueError(
+                f"{self.name} is a task of kind {self.kind.name} and has no classes; leave them out"
+            )
         for name, split in self.splits().items():
-            _check_split(f"{self.name}/{name}", split, self.classes)
+            _check_split(f"{self.name}/{name}", split, self.classes, self.kind)
             self._check_like_training(name, split)
+        if self.kind is None:
+            object.__setattr__(self, "kind", Classification(max(2, self.classes)))
 
         most = len(self.train) - 1  # at least one sample is the data set's own
         object.__setattr__(self, "trusted", check_count(f"{self.name}: trusted", self.trusted, 0, most))
         object.__setattr__(self, "mean", self._per_channel("mean", self.mean))
         object.__setattr__(self, "std", self._per_channel("std", self.std))
         self._check_disjoint()
-        self._say_missing()
+        if self.classes:
+            self._say_missing()
 
     def _per_channel(self, name: str, values: Sequence[float]) -> tuple[float, ...]:
         """One number for each channel, or one for all, as Python floats."""
@@ -108,12 +120,14 @@ class Dataset:
             )
 
     def _check_like_training(self, name: str, split: Split) -> None:
-        own, wanted = ((s.images.dtype, tuple(s.images.shape[1:])) for s in (split, self.train))
-        if own != wanted:
-            raise ValueError(
-                f"{self.name}/{name} has samples of {own[0]} {own[1]}, its training split of {wanted[0]} "
-                f"{wanted[1]}; all splits must be alike"
-            )
+        pairs = (("samples", split.images, self.train.images), ("targets", split.labels, self.train.labels))
+        for what, values, like in pairs:
+            own, wanted = ((value.dtype, tuple(value.shape[1:])) for value in (values, like))
+            if own != wanted:
+                raise ValueError(
+                    f"{self.name}/{name} has {what} of {own[0]} {own[1]}, its training split of {wanted[0]} "
+                    f"{wanted[1]}; all splits must be alike"
+                )
 
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
@@ -142,13 +156,16 @@ class Dataset:
         return replace(self, train=joined, trusted=len(self.validation))
 
 
-def _check_split(name: str, split: Split, classes: int) -> None:
+def _check_split(name: str, split: Split, classes: int, kind: TaskKind | None) -> None:
     if not isinstance(split, Split):
         raise ValueError(f"{name} must be a Split, got {shown(split)}; dsenv.tasks.from_tensors makes them")
     _check_images(name, split.images)
-    check_labels(name, split.labels, classes)
+    if kind is None or kind.classes is not None:
+        check_labels(name, split.labels, classes)
     if len(split) == 0:
         raise ValueError(f"{name} is empty: every split needs at least one sample")
+    if kind is not None and kind.classes is None:
+        kind.check_targets(f"{name}: targets", split.labels, len(split.images))
     if len(split.images) != len(split.labels):
         raise ValueError(f"{name} has {len(split.images)} samples and {len(split.labels)} labels")
     _check_source(name, split)
@@ -161,8 +178,8 @@ def _check_split(name: str, split: Split, classes: int) -> None:
 def _check_images(name: str, images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.layout is not torch.strided:
         raise ValueError(f"{name}: samples must be a dense tensor (N, ...), got {type(images).__name__}")
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"{name}: samples must be uint8 or float32, got {images.dtype}")
+    if images.dtype not in (torch.uint8, torch.float32, torch.int64):
+        raise ValueError(f"{name}: samples must be uint8, float32 or int64 (tokens), got {images.dtype}")
     if images.dim() < 2 or (len(images) and not images[0].numel()):
         raise ValueError(
             f"{name}: samples must be (N, D) or images (N, C, H, W), got shape {tuple(images.shape)}"
@@ -217,7 +234,7 @@ def _check_source(name: str, split: Split) -> None:
         raise ValueError(f"{name}: source must be a name and the positions there, got {shown(source)}")
     positions = source[1]
     is_tensor = isinstance(positions, Tensor) and positions.dtype == torch.int64
-    if not is_tensor or positions.shape != split.labels.shape:
+    if not is_tensor or positions.shape != (len(split),):
         raise ValueError(
             f"{name}: source must have an int64 position for each of {len(split)} samples, got "
             f"{shown(positions)}"

@@ -24,6 +24,7 @@ from dsenv.errors import (
     shown,
 )
 from dsenv.kinds import check_class
+from dsenv.task_kinds.base import TaskKind
 from dsenv.tasks.dataset import Dataset
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -153,8 +154,8 @@ class Task:
             CPU stream seeded, so that its initial parameters follow from the run's seed. With the keyword
             `width_factor`, in (0, 1], it may build a narrower model: see `narrow_parameters`.
         recipe: optimiser, schedule and batch size.
-        loss: maps logits (B, C) and labels (B,) to a loss for each sample (B,); None for cross-entropy
-            with the recipe's label smoothing.
+        loss: maps logits (B, C) and labels (B,) to a loss for each sample (B,); None for that of the data
+            set's kind of task: cross-entropy with the recipe's label smoothing for classification.
     """
 
     dataset: Dataset
@@ -176,20 +177,33 @@ class Task:
             raise ValueError(
                 f"loss of a Task must be a function of logits (B, C) and labels (B,), got {shown(self.loss)}"
             )
+        if self.recipe.label_smoothing and self.kind.classes is None and self.loss is None:
+            raise ValueError(
+                f"label smoothing is for classification, and {self.dataset.name} is a task of kind "
+                f"{self.kind.name}; leave recipe.label_smoothing at 0"
+            )
+
+    @property
+    def kind(self) -> TaskKind:
+        """What is asked of a sample: that of the data set."""
+        assert self.dataset.kind is not None
+        return self.dataset.kind
 
     def sample_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Training loss of each sample, (B,), from logits (B, C) and labels (B,).
+        """Training loss of each sample, (B,), from outputs, logits (B, C), and targets, labels (B,).
 
         Raises:
             ValueError: a custom loss does not return a tensor of one value for each sample.
         """
+        if self.loss is None and self.kind.classes is None:
+            return self.kind.sample_loss(logits, labels)
         if self.loss is None:
             return kernels.cross_entropy(logits, labels, self.recipe.label_smoothing)
 
         values = self.loss(logits, labels)
         if not isinstance(values, Tensor):
             raise ValueError(f"the loss must return a tensor of one value a sample, got {shown(values)}")
-        if values.shape != labels.shape:
+        if values.shape != labels.shape[:1]:
             raise ValueError(
                 f"the loss returned shape {tuple(values.shape)} for {len(labels)} samples; it must return "
                 "one value for each sample: use reduction='none'"
@@ -263,7 +277,9 @@ def _model_factory(dataset: Dataset, choice: Choice) -> Callable[..., nn.Module]
                 f"table with name and {key}"
             )
         return choice
-    known = {"sample_shape": dataset.sample_shape, "classes": dataset.classes}
+    assert dataset.kind is not None
+    outputs = dataset.classes or dataset.kind.outputs
+    known = {"sample_shape": dataset.sample_shape, "classes": outputs}
     check_part("model", MODELS, choice, known, nn.Module)
     return partial(_build_model, known, as_table("model", choice))
 

@@ -1,11 +1,15 @@
 """Any pair of tensors as a data set."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsenv.errors import check_count, check_seed
+from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.registry import KindChoice, make_kind
 from dsenv.tasks.dataset import Dataset, Split, draw_positions, split_pools, subset
 
 MOST_CLASSES = 1_000_000
@@ -25,6 +29,7 @@ def from_tensors(
     test_images: Tensor | None = None,
     test_labels: Tensor | None = None,
     split_seed: int = 0,
+    kind: KindChoice = "classification",
 ) -> Dataset:
     """Make a data set of samples and labels.
 
@@ -43,7 +48,7 @@ def from_tensors(
     Args:
         images: (N, ...) uint8 in 0..255, normalised by the training split's mean and deviation, or
             float32 that is used as it is. Images are (N, C, H, W).
-        labels: (N,) whole numbers from 0.
+        labels: (N,) whole numbers from 0; for other kinds of task (N, ...) as the kind wants its targets.
         name: names the data set in messages.
         classes: number of classes; None for the largest label plus one.
         train: training samples; None for all that are left.
@@ -55,19 +60,28 @@ def from_tensors(
         test_images: test samples of their own; drawn from `images` where None.
         test_labels: their labels.
         split_seed: decides which sample falls into which split.
+        kind: of the task, see `dsenv.task_kinds`: a name, a table or a `TaskKind`. Its scale is that of the
+            training split.
 
     Raises:
         ValueError: a tensor or number is of another kind or out of range; see `Dataset` too.
     """
-    pool = _checked_pair(name, "images", images, "labels", labels)
-    own_validation = _own_pair(name, "validation", validation_images, validation_labels)
-    own_test = _own_pair(name, "test", test_images, test_labels)
+    is_classes = kind == "classification"
+    check = _checked_pair if is_classes else partial(_checked_targets, make_kind(kind))
+    pool = check(name, "images", images, "labels", labels)
+    own_validation = _own_pair(check, "validation", validation_images, validation_labels, name)
+    own_test = _own_pair(check, "test", test_images, test_labels, name)
     sizes = (
         None if train is None else check_count("train", train, 0),
         0 if own_validation is not None else check_count("validation", validation, 0),
         None if test is None else check_count("test", test, 0),
     )
     splits = _cut(name, pool, own_validation, own_test, sizes, check_seed("split_seed", split_seed))
+
+    if not is_classes:
+        fitted = make_kind(kind).fitted(splits[0].labels)
+        mean, std = ((0.0,), (1.0,)) if images.dtype != torch.uint8 else channel_statistics(splits[0].images)
+        return Dataset(name, *splits, kind=fitted, mean=mean, std=std)
 
     largest = int(pool[1].max()) + 1
     what, wanted = ("the largest label plus one", largest) if classes is None else ("classes", classes)
@@ -99,13 +113,28 @@ def _checked_pair(
     return images, labels.long()
 
 
-def _own_pair(name: str, split: str, images: Any, labels: Any) -> tuple[Tensor, Tensor] | None:
+def _checked_targets(
+    kind: TaskKind, name: str, images_name: str, images: Any, labels_name: str, labels: Any
+) -> tuple[Tensor, Tensor]:
+    """Samples, and their targets as the kind of task wants them; one number a sample becomes (N, 1)."""
+    for what, values in ((images_name, images), (labels_name, labels)):
+        if not isinstance(values, Tensor):
+            raise ValueError(
+                f"{name}: {what} must be a tensor, got {type(values).__name__}; use torch.as_tensor"
+            )
+    kind.check_targets(f"{name}: {labels_name}", labels, len(images))
+    return images, labels[:, None] if labels.ndim == 1 and labels.is_floating_point() else labels
+
+
+def _own_pair(
+    check: Callable[..., tuple[Tensor, Tensor]], split: str, images: Any, labels: Any, name: str
+) -> tuple[Tensor, Tensor] | None:
     """Samples and labels of a split of their own; None where they are to be drawn from the others."""
     if (images is None) != (labels is None):
         raise ValueError(f"give {split}_images and {split}_labels together, or neither")
     if images is None:
         return None
-    return _checked_pair(name, f"{split}_images", images, f"{split}_labels", labels)
+    return check(name, f"{split}_images", images, f"{split}_labels", labels)
 
 
 def _cut(

@@ -36,6 +36,8 @@ class Replicas(ABC):
         """Whether one pass serves all replicas."""
         self.lr_device = device
         """Where `step` wants its learning rates."""
+        self.outputs_each = 1
+        """Numbers that the model gives for one sample."""
 
     @abstractmethod
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
@@ -62,18 +64,22 @@ class Replicas(ABC):
         Args:
             samples: (K, B, ...) float inputs.
             index: (K, B) int64 positions of the samples, returned as they are.
-            labels: (K, B) int64.
+            labels: (K, B) int64; targets (K, B, ...) for other kinds of task than classification.
             weight: (K, B) factor on the loss of each sample; the batch loss is the mean over its samples.
             sizes: samples in the batch of each replica, 0..B; the rest of the row is padding.
             lr: (K,) learning rates, on `lr_device`.
 
         Returns:
-            Outputs of the models before the step, with logits; with features where `features_wanted` is set.
+            Outputs of the models before the step, with logits, or with readings where they are no logits of
+            classes; with features where `features_wanted` is set.
         """
 
     @abstractmethod
     def predict(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (K, B, C) of samples (K, B, ...) in evaluation mode, and features (K, B, D) where wanted."""
+        """Outputs of samples (K, B, ...) in evaluation mode, and features (K, B, D) where wanted.
+
+        Outputs are logits (K, B, C) for classification.
+        """
 
     @abstractmethod
     def parameters_of(self, replica: int) -> dict[str, Tensor]:
@@ -91,8 +97,25 @@ class Replicas(ABC):
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict()`."""
 
+    def read(
+        self, outputs: Tensor, targets: Tensor, loss: Tensor
+    ) -> tuple[Tensor | None, dict[str, Tensor] | None]:
+        """What is kept of outputs (..., B, ...): logits of classes, or what the kind reads of others."""
+        kind = self.task.kind
+        if kind.classes is not None:
+            return outputs, None
+        return None, {
+            name: value.view(loss.shape)
+            for name, value in kind.read(*flat(loss.dim(), outputs, targets, loss)).items()
+        }
+
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else nullcontext()
+
+
+def flat(axes: int, *tensors: Tensor) -> list[Tensor]:
+    """Tensors with their first `axes` axes as one: rows of all replicas."""
+    return [tensor.flatten(0, axes - 1) for tensor in tensors]
 
 
 def no_features(model: nn.Module) -> str:

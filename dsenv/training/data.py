@@ -19,6 +19,7 @@ class ResidentSplit:
         self.size = len(split)
         self.images = torch.cat([split.images, torch.zeros_like(split.images[:1])]).to(device)
         self.labels = split.labels.to(device)
+        """(N,) classes, or targets (N, ...) of other kinds of task."""
         self.is_bytes = split.images.dtype == torch.uint8
 
         shape = (-1, *[1] * (split.images.ndim - 2))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dsenv.errors import check_count
-from dsenv.outputs import ModelOutputs
+from dsenv.outputs import ModelOutputs, of_classes
 from dsenv.states import listed
 from dsenv.tasks.task import Task
 from dsenv.training.base import Replicas, State, cloned, no_features
@@ -28,6 +28,7 @@ from dsenv.training.optim import make_optimizer
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 Found = TypeVar("Found")
+Readings = dict[str, Tensor]
 
 
 @lru_cache(maxsize=4)
@@ -197,27 +198,34 @@ class LoopReplicas(Replicas):
     ) -> ModelOutputs:
         rates = lr.tolist()
 
-        def one(replica: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        def one(replica: int) -> tuple[Tensor, Tensor | None, Readings | None, Tensor | None]:
             size = sizes[replica]
             self._models[replica].train()
             with self._own_stream(replica), self._explained(size):
                 outputs, seen = self._call(replica, samples[replica, :size])
             loss = self.task.sample_loss(outputs, labels[replica, :size])
             self._descend(replica, (loss * weight[replica, :size]).mean(), rates[replica])
-            return loss.detach(), outputs.detach(), seen
+            loss = loss.detach()
+            return loss, *self.read(outputs.detach(), labels[replica, :size], loss), seen
 
         # One step in every replica that has samples; padding keeps zeros
-        losses = torch.zeros_like(weight)
-        logits = weight.new_zeros(*weight.shape, self.task.dataset.classes)
-        features: Tensor | None = None
+        kind = self.task.kind
+        losses, features = torch.zeros_like(weight), None
+        logits = None if kind.classes is None else weight.new_zeros(*weight.shape, kind.classes)
+        readings = None if kind.classes else {name: torch.zeros_like(weight) for name in kind.gives}
         active = [replica for replica, size in enumerate(sizes) if size]
-        for replica, (loss, outputs, seen) in zip(active, self._each(one, active), strict=True):
-            size = sizes[replica]
-            losses[replica, :size], logits[replica, :size] = loss, outputs
+        for replica, (loss, outputs, said, seen) in zip(active, self._each(one, active), strict=True):
+            own = (replica, slice(sizes[replica]))
+            losses[own] = loss
+            if logits is not None and outputs is not None:
+                logits[own] = outputs
+            for name, value in (said or {}).items():
+                assert readings is not None
+                readings[name][own] = value
             if seen is not None:
                 features = weight.new_zeros(*weight.shape, seen.shape[1]) if features is None else features
-                features[replica, :size] = seen.float()
-        return ModelOutputs(index, labels, losses, logits, features)
+                features[own] = seen.float()
+        return ModelOutputs(index, of_classes(labels, index, logits), losses, logits, features, readings)
 
     def _descend(self, replica: int, objective: Tensor, rate: float) -> None:
         """One optimiser step of one replica."""

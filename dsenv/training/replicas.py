@@ -1,5 +1,7 @@
 """The form in which K replicas of a model run: it is chosen here, and nowhere else."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -45,8 +47,11 @@ def choose_form(model: nn.Module, replicas: int, device: torch.device) -> str:
 
 
 @torch.no_grad()
-def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardFacts:
+def _check_model(model: nn.Module, task: Task, device: torch.device) -> tuple[ForwardFacts, int]:
     """Check what a model returns in both modes, and find out what its forward does beside that.
+
+    Returns:
+        The facts, and how many numbers it gives for one sample.
 
     Raises:
         ValueError: it returns no logits, or has nothing to train.
@@ -57,7 +62,9 @@ def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardF
             "trained; leave requires_grad on in one layer at least"
         )
 
-    samples, wanted = torch.zeros(2, *task.dataset.sample_shape, device=device), (2, task.dataset.classes)
+    samples = first_inputs(task, 2, device)
+    if samples.is_floating_point():
+        samples.zero_()
     lazy = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
     if lazy:
         raise ValueError(
@@ -67,27 +74,56 @@ def _check_model(model: nn.Module, task: Task, device: torch.device) -> ForwardF
 
     scored = model.to(device).eval()(samples.clone())
     trained, facts = observe_forward(model, samples)
-    for logits, mode in ((scored, "evaluation"), (trained, "training")):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if shape != wanted:
-            raise ValueError(
-                f"for 2 samples of {task.dataset.name} a model must return logits of shape {wanted}, got "
-                f"{shape} in {mode} mode"
-            )
+    for outputs, mode in ((scored, "evaluation"), (trained, "training")):
+        _check_outputs(task, outputs, mode)
     if facts.draws_elsewhere:
         raise ValueError(
             f"the forward of {type(model).__name__} draws from the global stream of {facts.draws_elsewhere}, "
             "which all training runs would share, and no seed decides: draw with torch (torch.rand, "
             "torch.nn.functional.dropout), whose stream each training run has of its own"
         )
-    return facts
+    return facts, scored.numel() // 2 if isinstance(scored, Tensor) else 1
+
+
+def _check_outputs(task: Task, outputs: Any, mode: str) -> None:
+    """Check what a model gives for 2 samples.
+
+    Raises:
+        ValueError: it does not fit the kind of task.
+    """
+    data = task.dataset
+    if task.kind.classes is None:
+        try:
+            task.kind.check_outputs(outputs, data.train.labels[:2].expand(2, *data.train.labels.shape[1:]))
+        except ValueError as error:
+            raise ValueError(f"for 2 samples of {data.name} in {mode} mode: {error}") from error
+        return
+    shape, wanted = (
+        tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__,
+        (2, data.classes),
+    )
+    if shape != wanted:
+        raise ValueError(
+            f"for 2 samples of {data.name} a model must return logits of shape {wanted}, got {shape} in "
+            f"{mode} mode"
+        )
+
+
+def first_inputs(task: Task, number: int, device: torch.device) -> Tensor:
+    """Inputs of a model (number, ...): the first training samples, over again where they are few."""
+    train = task.dataset.train
+    place = torch.arange(number).remainder(len(train))
+    split = ResidentSplit(subset(train.images, train.labels, place, "first samples"), task.dataset, device)
+    return split.gather(torch.arange(number, device=device))
 
 
 @torch.no_grad()
 def _mixes_samples(model: nn.Module, task: Task, device: torch.device) -> bool:
     """Whether a sample's output in training depends on the rest of its batch, padding included."""
     generator = torch.Generator().manual_seed(0)
-    samples = torch.randn(3, *task.dataset.sample_shape, generator=generator).to(device)
+    samples = first_inputs(task, 3, device)
+    if samples.is_floating_point():  # tokens stay as they are
+        samples = torch.randn(3, *task.dataset.sample_shape, generator=generator).to(device)
     padded = torch.cat([samples, torch.zeros_like(samples)])
     (alone, _), (beside, _) = observe_forward(model, samples), observe_forward(model, padded)
     return not torch.allclose(alone, beside[:3], rtol=1e-3, atol=1e-4)
@@ -131,17 +167,19 @@ def _differs(task: Task, device: torch.device, facts: ForwardFacts, chosen: str)
             together.start(replica, replica)
             model = fresh_model(task, replica).to(device).train()
             with torch.no_grad():
-                alone.append(model(samples[replica].clone()).float())
+                outputs = model(samples[replica].clone()).float()
+            is_known = task.kind.classes is not None
+            alone.append(outputs if is_known else task.sample_loss(outputs, labels[replica]).detach())
         try:
             weight, rates = torch.ones(2, 3, device=device), torch.zeros(2, device=device)
-            found = together.step(samples, index, labels, weight, [3, 3], rates).logits
+            step = together.step(samples, index, labels, weight, [3, 3], rates)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001  # of an operation that has no form with a replica axis
             first = str(error).partition("\n")[0]
             return f"an operation that has no such form ({type(error).__name__}: {first})"
 
-    assert found is not None
+    found = step.loss if step.logits is None else step.logits
     wanted = torch.stack(alone)
     room = 1e-2 * float(wanted.abs().amax().clamp(min=1e-3))
     is_same = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-2, atol=room)
@@ -166,7 +204,7 @@ def make_replicas(
     """
     pick("form", form, ("auto", *FORMS))
     model = seeded_model(task.model, 0)
-    facts = _check_model(model, task, device)
+    facts, outputs_each = _check_model(model, task, device)
     chosen = choose_form(model, replicas, device) if form == "auto" else form
     if form == "auto" and replicas == 1 and (channels_last or compile):  # settings of the loop form alone
         chosen = "loop"
@@ -179,7 +217,9 @@ def make_replicas(
 
     if chosen == "loop":
         settings = {"channels_last": channels_last, "compile": compile}
-        return LoopReplicas(task, replicas, device, autocast, facts, **settings, threads=threads)
+        loop = LoopReplicas(task, replicas, device, autocast, facts, **settings, threads=threads)
+        loop.outputs_each = outputs_each
+        return loop
 
     # The other forms do not take every model
     bad = [type(part).__name__ for part in model.modules() if isinstance(part, BATCH_STATISTICS)]
@@ -193,4 +233,6 @@ def make_replicas(
             f"form {chosen!r} does not fit a model with {', '.join(sorted(set(bad)))}; use form = 'loop'"
         )
 
-    return StackedReplicas(task, replicas, device, autocast, facts, by_vmap=chosen == "vmap")
+    stacked = StackedReplicas(task, replicas, device, autocast, facts, by_vmap=chosen == "vmap")
+    stacked.outputs_each = outputs_each
+    return stacked

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dsenv.outputs import ModelOutputs
+from dsenv.outputs import ModelOutputs, of_classes
 from dsenv.states import fitted
 from dsenv.tasks.narrow import narrow_parameters
 from dsenv.tasks.task import Task, seeded_model
-from dsenv.training.base import Replicas, State, cloned, no_features
+from dsenv.training.base import Replicas, State, cloned, flat, no_features
 from dsenv.training.graphs import StepGraphs
 from dsenv.training.modules import ForwardFacts, fresh_model
 from dsenv.training.optim import StackedOptimizer, make_optimizer
@@ -50,7 +50,8 @@ class StackedReplicas(Replicas):
         assert isinstance(optimizer, StackedOptimizer)
         self._optimizer = optimizer
         self._graphs = StepGraphs()
-        self._can_capture = device.type == "cuda" and not by_vmap and task.loss is None
+        is_known = task.loss is None and task.kind.classes is not None
+        self._can_capture = device.type == "cuda" and not by_vmap and is_known
         """Whether a step is made of known operations, none of which waits."""
 
     def start(self, replica: int, seed: int, width: float = 1.0) -> None:
@@ -99,16 +100,18 @@ class StackedReplicas(Replicas):
     ) -> ModelOutputs:
         # What decides the sequence of operations: whether batches are padded, and whether some are empty
         inputs = [samples, labels, weight, lr]
-        if any(size != labels.shape[1] for size in sizes):
+        if any(size != index.shape[1] for size in sizes):
             is_on_gpu = self.device.type == "cuda"  # a copy from pinned memory does not wait
             inputs.append(torch.tensor(sizes, pin_memory=is_on_gpu).to(self.device, non_blocking=True))
         step = partial(self._step, all_step=min(sizes) > 0)
         kind = (min(sizes) > 0, self.features_wanted)
         found = self._graphs.call(kind, step, inputs) if self._can_capture else step(*inputs)
 
-        loss, logits, features = found
+        loss, outputs, features = found
         assert loss is not None
-        return ModelOutputs(index, labels, loss, logits, features)
+        assert outputs is not None
+        logits, readings = self.read(outputs, labels, loss)
+        return ModelOutputs(index, of_classes(labels, index, logits), loss, logits, features, readings)
 
     def _step(
         self,
@@ -126,7 +129,7 @@ class StackedReplicas(Replicas):
             self._model.train()
         trained = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
         logits, features = self._forward(samples)
-        loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+        loss = self.task.sample_loss(*flat(2, logits, labels)).view(weight.shape)
         gradients = torch.autograd.grad(_objective(loss, weight, size), trained, allow_unused=True)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient

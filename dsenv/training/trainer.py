@@ -1,7 +1,6 @@
 """Trainer: trains K replicas of a task's model, one interval after another."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,59 +8,21 @@ from torch.nn import functional
 
 from dsenv import kernels
 from dsenv.errors import check_count, check_flag, check_positive, pick
-from dsenv.outputs import ModelOutputs
+from dsenv.outputs import ModelOutputs, of_classes
 from dsenv.select.base import StackedSelection
 from dsenv.signals import SampleSignals
 from dsenv.states import fitted, listed
 from dsenv.tasks.task import Task
-from dsenv.training.base import State, cloned
+from dsenv.training.base import State, cloned, flat
 from dsenv.training.data import ResidentSplit
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
+from dsenv.training.scores import Interval, Score, Totals, score_classes, score_kind
 
 PRECISIONS = ("fp32", "bf16")
 MOST_REPLICAS = 100_000
 FLUSH_ELEMENTS = 1 << 24  # logits kept in an interval before the signals are updated with them
 PREDICT_ELEMENTS = 1 << 22  # input values of one evaluation forward
-
-
-@dataclass(frozen=True)
-class Interval:
-    """What one interval of training measured, on the device."""
-
-    loss: Tensor
-    """(K,) mean training loss in nats; NaN for a replica that trained on nothing."""
-    accuracy: Tensor
-    """(K,) share of the trained samples predicted as labelled; NaN as above."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy and mean log-likelihood on a split, for each replica."""
-
-    accuracy: Tensor
-    """(K,) in [0, 1]."""
-    log_likelihood: Tensor
-    """(K,) mean log probability of the label, in nats, <= 0."""
-
-
-class Totals:
-    """Running sums over the batches of one interval, for each replica."""
-
-    def __init__(self, replicas: int, device: torch.device) -> None:
-        self.loss = torch.zeros(replicas, device=device)
-        self.correct = torch.zeros_like(self.loss)
-        self.count = torch.zeros_like(self.loss)
-
-    def add(self, loss: Tensor, correct: Tensor, is_sample: Tensor, size: int) -> None:
-        """Add (K, B) losses and hits, leaving out padding; `size` is N.
-
-        The sum goes over at least N places, so that it rounds alike however many the other replicas have.
-        """
-        own = torch.where(is_sample, loss, torch.zeros_like(loss))
-        self.loss += functional.pad(own, (0, max(size - own.shape[1], 0))).sum(1)
-        self.correct += (correct & is_sample).sum(1)
-        self.count += is_sample.sum(1)
 
 
 class Trainer:
@@ -110,15 +71,37 @@ class Trainer:
         """N, the number of training samples."""
 
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
-        self.signals = SampleSignals(self.size, task.dataset.classes, replicas, self.device)
-        self._labels = self.split("train").labels.new_zeros(replicas, self.size + 1)
+        self.signals = SampleSignals(self.size, None, replicas, self.device, kind=task.kind)
+        self._labels = torch.zeros(replicas, self.size + 1, dtype=torch.int64, device=self.device)
         self._validation_labels: Tensor | None = None  # (K, V), where replicas have their own
+        self._wrong: Tensor | None = None  # (K, N), once it was asked for
         self._lr_factors = [1.0] * replicas
 
     @property
     def labels(self) -> Tensor:
-        """(K, N) the labels each replica trains on."""
+        """(K, N) the labels each replica trains on.
+
+        For other kinds of task than classification, the training samples whose targets they are.
+        """
         return self._labels[:, : self.size]
+
+    @property
+    def wrong(self) -> Tensor:
+        """(K, N) bool, which labels or targets are not those of the data set."""
+        if self._wrong is None:
+            clean = self.split("train").labels
+            differs = self._targets("train", self.labels) != clean
+            self._wrong = differs if differs.dim() == 2 else differs.flatten(2).any(-1)
+        return self._wrong
+
+    def _targets(self, split: str, labels: Tensor) -> Tensor:
+        """Targets (..., *shape) of `labels` (...): classes themselves, or rows of the split's targets."""
+        if self.task.kind.classes is not None:
+            return labels
+        own = self.split(split).labels
+        return own.index_select(0, labels.flatten().clamp(max=len(own) - 1)).view(
+            *labels.shape, *own.shape[1:]
+        )
 
     def split(self, name: str) -> ResidentSplit:
         """A split of the data set, moved to the device at its first use."""
@@ -144,27 +127,34 @@ class Trainer:
         Args:
             replica: which one, 0..K-1.
             seed: decides its initial parameters.
-            labels: (N,) the labels to train on.
-            validation_labels: (V,) labels that the validation split has for this replica; None for those of
-                the data set. Give them to every replica, or to none.
+            labels: (N,) int64, the labels to train on; for other kinds of task than classification the
+                training samples whose targets to train on.
+            validation_labels: (V,) the same for the validation split; None for those of the data set. Give
+                them to every replica, or to none.
             width: share of the model's hidden units, (0, 1]; see `narrow_parameters`.
             lr: factor on the recipe's learning rates, > 0.
         """
         self.replicas.start(replica, seed, width)
         self._lr_factors[replica] = lr
         self._labels[replica, : self.size] = labels.to(self.device)
+        self._wrong = None
         self.signals.reset([replica])
 
         if validation_labels is not None:
             if self._validation_labels is None:
-                self._validation_labels = self.split("validation").labels.repeat(self.replicas.count, 1)
+                self._validation_labels = self._clean("validation").repeat(self.replicas.count, 1)
             self._validation_labels[replica] = validation_labels.to(self.device)
+
+    def _clean(self, split: str) -> Tensor:
+        """(N,) labels of the data set; for other kinds of task the samples themselves, in their order."""
+        data = self.split(split)
+        return data.labels if self.task.kind.classes else torch.arange(data.size, device=self.device)
 
     def _labels_of(self, split: str) -> Tensor:
         """Labels that a split is scored on: (K, N), or (1, N) where all replicas have the same."""
         if split == "validation" and self._validation_labels is not None:
             return self._validation_labels
-        return self.split(split).labels[None]
+        return self._clean(split)[None]
 
     def train(
         self,
@@ -187,7 +177,7 @@ class Trainer:
         rates = self._learning_rates(selection.counts, starts, spent, budget)
         self.replicas.features_wanted = hooks is not None and hooks.needs_features
         total = Totals(self.replicas.count, self.device)
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        parts: list[ModelOutputs] = []
         pending = 0
 
         for number, start in enumerate(starts):
@@ -196,7 +186,7 @@ class Trainer:
             if not any(sizes):  # the last sample went with the batch before
                 continue
             index, weight = self._batch(selection, start, sizes)  # (K, B)
-            labels = self._labels.gather(1, index)
+            labels = self._targets("train", self._labels.gather(1, index))
             inputs = self._inputs(index, sizes, hooks)
 
             # One optimiser step; the hooks get the outputs from before it
@@ -205,9 +195,8 @@ class Trainer:
                 hooks.observe(found, sizes)
 
             # The signals are updated once an interval, or earlier where its logits are many
-            assert found.logits is not None
-            parts.append((index, found.loss, found.logits))
-            pending += found.logits.numel()
+            parts.append(found)
+            pending += found.loss.numel() if found.logits is None else found.logits.numel()
             if pending > FLUSH_ELEMENTS:
                 self._take_in(parts, step, total)
                 parts, pending = [], 0
@@ -272,21 +261,31 @@ class Trainer:
         ]
         return torch.tensor(rows, device=self.replicas.lr_device)
 
-    def _take_in(self, parts: list[tuple[Tensor, Tensor, Tensor]], step: int | Tensor, total: Totals) -> None:
+    def _take_in(self, parts: list[ModelOutputs], step: int | Tensor, total: Totals) -> None:
         """Update the signals and the totals with the outputs of the training forward."""
         if not parts:
             return
 
-        index, loss, logits = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        index, loss = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("index", "loss"))
         labels = self._labels.gather(1, index)
-        self.signals.update(index, loss, logits, labels, step)
-        total.add(loss, logits.argmax(-1) == labels, index < self.size, self.size)
+        if parts[0].readings is None:
+            logits = torch.cat([part.logits for part in parts if part.logits is not None], 1)
+            self.signals.update(index, loss, logits, labels, step)
+            correct = logits.argmax(-1) == labels
+        else:
+            each = [part.readings for part in parts if part.readings is not None]
+            readings = {name: torch.cat([one[name] for one in each], 1) for name in each[0]}
+            self.signals.update(index, loss, None, labels, step, readings=readings)
+            guess = self.signals.guess_loss
+            correct = readings.get("correct", guess / (guess + loss))
+        total.add(loss, correct, index < self.size, self.size)
 
     def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""
         # A loop on a GPU runs one replica at a time; elsewhere the batches of all must fit into memory.
         together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
-        chunk = max(1, PREDICT_ELEMENTS // (together * max(split.images[0].numel(), 64)))
+        each = max(split.images[0].numel(), self.replicas.outputs_each, 64)
+        chunk = max(1, PREDICT_ELEMENTS // (together * each))
 
         for start in range(0, split.size, chunk):
             stop = min(start + chunk, split.size)
@@ -301,23 +300,26 @@ class Trainer:
         The environment reads only "train" and "validation"; "test" is for evaluation. Labels are those of
         the data set, except for a validation split with its own labels: see `start`.
         """
-        data, labels = self.split(split), self._labels_of(split)
+        data, labels, count = self.split(split), self._labels_of(split), self.replicas.count
         self.replicas.features_wanted = False
-        correct = torch.zeros(self.replicas.count, device=self.device)
-        likelihood = torch.zeros_like(correct)
-
-        for where, logits, _ in self._predictions(data):
-            wanted = labels[:, where].expand(len(correct), -1)
-            correct += (logits.argmax(-1) == wanted).sum(1)
-            likelihood += kernels.log_softmax(logits).gather(2, wanted[..., None]).sum((1, 2))
-        return Score(correct / data.size, likelihood / data.size)
+        found = (
+            (outputs, self._targets(split, labels[:, where].expand(count, -1)))
+            for where, outputs, _ in self._predictions(data)
+        )
+        if self.task.kind.classes is None:
+            return score_kind(found, self.task.kind, count, data.size)
+        return score_classes(found, count, data.size, self.device)
 
     @torch.no_grad()
     def class_hits(self, split: str) -> tuple[Tensor, Tensor]:
         """Samples of each class that every replica predicts as labelled (K, C), and how many there are (C,).
 
-        In evaluation mode, as `evaluate`, whose accuracy is the share over all classes.
+        In evaluation mode, as `evaluate`, whose accuracy is the share over all classes. For other kinds of
+        task there is one group: the metric (K, 1), and 1.
         """
+        if self.task.kind.classes is None:
+            metric = self.evaluate(split).accuracy[:, None]
+            return metric, torch.ones(1, dtype=torch.int64, device=self.device)
         data, classes = self.split(split), self.task.dataset.classes
         self.replicas.features_wanted = False
         hits = torch.zeros(self.replicas.count, classes, device=self.device)
@@ -340,12 +342,16 @@ class Trainer:
         logits = torch.cat([logits for logits, _ in found], 1)  # (K, N, C)
         features = torch.cat([features for _, features in found if features is not None], 1)
 
-        own = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
+        rows = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
+        own = self._targets(split, rows)
         index = torch.arange(data.size, device=self.device)
-        return [
-            ModelOutputs(index, own[k], self.task.sample_loss(logits[k], own[k]), logits[k], features[k])
-            for k in range(len(logits))
-        ]
+        passes = []
+        for k in range(len(logits)):
+            loss = self.task.sample_loss(logits[k], own[k])
+            kept, readings = self.replicas.read(logits[k], own[k], loss)
+            labels = of_classes(rows[k], index, kept)
+            passes.append(ModelOutputs(index, labels, loss, kept, features[k], readings))
+        return passes
 
     @torch.no_grad()
     def score_candidates(self, index: Tensor, *, features: bool = False) -> ModelOutputs:
@@ -360,9 +366,10 @@ class Trainer:
         """
         self.replicas.features_wanted = features
         logits, seen = self.replicas.predict(self.split("train").gather(index))
-        labels = self._labels.gather(1, index)
-        loss = self.task.sample_loss(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-        return ModelOutputs(index, labels, loss, logits, seen)
+        labels = self._targets("train", self._labels.gather(1, index))
+        loss = self.task.sample_loss(*flat(2, logits, labels)).view(index.shape)
+        kept, readings = self.replicas.read(logits, labels, loss)
+        return ModelOutputs(index, of_classes(labels, index, kept), loss, kept, seen, readings)
 
     def state_dict(self) -> State:
         """Everything needed to continue all training runs."""
@@ -386,11 +393,12 @@ class Trainer:
             check_positive("lr_factors", value) for value in listed("lr_factors", state["lr_factors"], count)
         ]
         if validation is not None:
-            like = self.split("validation").labels.expand(count, -1)
+            like = self._clean("validation").expand(count, -1)
             validation = fitted("validation_labels", validation, like).clone()
 
         self.replicas.load_state_dict(state["replicas"])
         self.signals.load_state_dict(state["signals"])
         self._labels.copy_(labels)
+        self._wrong = None
         self._validation_labels = validation
         self._lr_factors = factors

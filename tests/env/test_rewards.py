@@ -1,5 +1,7 @@
 """Rewards: what they pay, and that they pay the right policies."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,7 @@ def test_what_an_interval_pays():
 @pytest.mark.fast
 def test_log_likelihood_is_scaled_between_a_guess_and_certainty():
     score = Score(torch.zeros(5), torch.tensor([0.0, -np.log(10), -2 * np.log(10), -np.inf, np.nan]))
-    values = quality(score, "log_likelihood", 10)
+    values = quality(score, "log_likelihood", math.log(10))
     np.testing.assert_allclose(values, [1, 0, -1, -1, -1], atol=1e-6)
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from dsenv.plan import DataPlan, Suspect, Suspects
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.suspects import find_suspects
-from dsenv.signals import SampleSignals, read_outputs, read_outputs_and_rival
+from dsenv.signals import SampleSignals
+from dsenv.task_kinds.classification import read_outputs, read_outputs_and_rival
 from dsenv.tasks.corruption import symmetric_noise
 
 pytestmark = pytest.mark.fast

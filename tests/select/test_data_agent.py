@@ -69,7 +69,7 @@ def test_reward_equals_its_definition(seed: int) -> None:
     torch.testing.assert_close(uncertainty(batch.logits), torch.tensor(unsure), **near)
     fast_weight = adaptive_weight(difficulty(batch.loss), uncertainty(batch.logits))
     torch.testing.assert_close(fast_weight, torch.tensor(weight), **near)
-    torch.testing.assert_close(composite(batch.loss, batch.logits), torch.tensor(worth), **near)
+    torch.testing.assert_close(composite(batch.loss, uncertainty(batch.logits)), torch.tensor(worth), **near)
     torch.testing.assert_close(take_reward(action, torch.tensor(worth)), torch.tensor(reward), **near)
 
 
@@ -78,7 +78,7 @@ def test_reward_directions() -> None:
     loss, logits = torch.tensor([0.1, 1.0, 2.0]), torch.tensor([[5.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
     assert difficulty(loss).diff().gt(0).all()
     assert uncertainty(logits).diff().gt(0).all()
-    assert composite(loss, logits).diff().gt(0).all()
+    assert composite(loss, uncertainty(logits)).diff().gt(0).all()
     assert uncertainty(torch.zeros(1, 4)).item() == pytest.approx(1)
     flat = torch.full((3,), 0.5)
     assert adaptive_weight(loss, flat).item() == pytest.approx(1, abs=1e-6)
@@ -87,8 +87,8 @@ def test_reward_directions() -> None:
 
 @pytest.mark.fast
 def test_reward_of_equal_samples_and_of_one_sample_is_finite() -> None:
-    assert composite(torch.full((4,), 0.7), torch.zeros(4, 3)).isfinite().all()
-    assert composite(torch.tensor([0.7]), torch.zeros(1, 3)).isfinite().all()
+    assert composite(torch.full((4,), 0.7), uncertainty(torch.zeros(4, 3))).isfinite().all()
+    assert composite(torch.tensor([0.7]), uncertainty(torch.zeros(1, 3))).isfinite().all()
 
 
 # --- policy and PPO -----------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from dsenv.outputs import ModelOutputs
 from dsenv.select.divbs import DivBS, divbs
-from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
+from dsenv.task_kinds.classification import label_errors
 from tests.select.batches import random_batch
 
 pytestmark = pytest.mark.fast

@@ -7,8 +7,8 @@ from torch import Tensor
 from dsenv.outputs import ModelOutputs
 from dsenv.select import ranking
 from dsenv.select.glister import Glister, LastLayer, glister
-from dsenv.select.ranking import label_errors
 from dsenv.signals import SampleSignals
+from dsenv.task_kinds.classification import label_errors
 
 pytestmark = pytest.mark.fast
 

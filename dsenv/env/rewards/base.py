@@ -1,6 +1,5 @@
 """What every reward is: a measurement between intervals, and what its change is worth; and who calls it."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from dsenv.errors import pick
 from dsenv.signals import SampleSignals
-from dsenv.training.trainer import Score
+from dsenv.training.scores import Score
 
 MEASURES = ("accuracy", "log_likelihood", "log_error")
 LEAST_ERROR = 0.01  # added to an error rate before its logarithm: no error at all is no infinite gain
@@ -67,6 +66,9 @@ class Reward(ABC):
 
     prices_samples: bool = False
     """Whether each sample seen costs something, so that an agent must be free to leave some out."""
+
+    reads: tuple[str, ...] = ()
+    """Of `dsenv.task_kinds.READINGS`, what it reads of the signals: the kind of task must give that."""
 
     @abstractmethod
     def measure(self, inputs: RewardInputs) -> Tensor:
@@ -129,11 +131,12 @@ class RewardTracker:
         return self.reward.compute(Transition(self._start, before, self._last, samples_seen, is_last))
 
 
-def quality(score: Score, measure: str, classes: int) -> Tensor:
+def quality(score: Score, measure: str, guess_loss: float) -> Tensor:
     """How good models are by a measure of `MEASURES`, (K,).
 
-    "accuracy" lies in [0, 1]. "log_likelihood" is 1 + mean log-likelihood / log C: 1 for a model that is
-    certain and right, 0 for a uniform guess, cut at -1, so that a gain counts about as one in accuracy.
+    "accuracy" lies in [0, 1]; for other kinds of task it is their metric. "log_likelihood" is 1 less the mean
+    loss over `guess_loss` (log C): 1 for a model that is certain and right, 0 for a guess, cut at -1, so that
+    a gain counts about as one in accuracy.
     "log_error" is -log(error rate + `LEAST_ERROR`) / 10, in [0, 0.46]: to halve the error pays alike wherever
     a training run stands, so that runs on clean data, whose errors are few, count as much as those on noisy
     data, and no noise rate has to be known.
@@ -142,7 +145,7 @@ def quality(score: Score, measure: str, classes: int) -> Tensor:
         return score.accuracy
     if measure == "log_error":
         return -torch.log(1 - score.accuracy + LEAST_ERROR) / 10
-    shared = 1 + score.log_likelihood / math.log(classes)
+    shared = 1 + score.log_likelihood / guess_loss
     return shared.nan_to_num(nan=WORST, neginf=WORST).clamp(min=WORST)
 
 

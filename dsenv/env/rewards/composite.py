@@ -35,6 +35,8 @@ class CompositeReward(Reward):
         ValueError: the quantile is out of range.
     """
 
+    reads = ("entropy", "correct")
+
     def __init__(self, quantile: float = 0.95) -> None:
         self.quantile = check_share("reward.quantile", quantile)
 
@@ -42,7 +44,7 @@ class CompositeReward(Reward):
         """D, U, Var(d) and Var(u), (K, 4)."""
         signals, pool = inputs.signals, inputs.pool
         cut = upper_quantile(signals.loss, pool, self.quantile)
-        hard = squash(torch.minimum(signals.loss, cut[:, None]), signals.classes)
+        hard = squash(torch.minimum(signals.loss, cut[:, None]), signals.guess_loss)
         unsure = torch.where(signals.correct > 0, signals.entropy, 1.0)
         parts = [summary(values, pool) for summary in (mean_over, variance_over) for values in (hard, unsure)]
         return torch.stack(parts, 1)

@@ -20,7 +20,7 @@ class ValidationReward(Reward):
         self.by = check_measure(measure)
 
     def measure(self, inputs: RewardInputs) -> Tensor:
-        return quality(inputs.validation, self.by, inputs.signals.classes)[:, None]
+        return quality(inputs.validation, self.by, inputs.signals.guess_loss)[:, None]
 
     def compute(self, transition: Transition) -> Tensor:
         return transition.after[:, 0] - transition.before[:, 0]
