@@ -148,7 +148,7 @@ def mismatched(context: Context, size: int, seed: int, trusted: int = 0) -> tupl
     """
     generator = torch.Generator().manual_seed(seed)
     own = size - trusted
-    members = random_subset(own, context.subset, generator)
+    members = random_subset(own, context.subset, generator).nonzero().flatten()
     pool = torch.zeros(size, dtype=torch.bool)
     pool[members] = True
     pool[own:] = True

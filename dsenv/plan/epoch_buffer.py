@@ -31,7 +31,7 @@ class EpochBuffer:
             part |= {"logits": seen.logits.clone(), "labels": seen.labels.clone()}
         part |= {name: value.clone() for name, value in (seen.readings or {}).items()}
         if self._parts and self._parts[0].keys() != part.keys():
-            names = sorted(self._parts[0].keys() ^ part.keys())
+            names = sorted((self._parts[0].keys() ^ part.keys()) - {"labels"})
             raise ValueError(
                 f"some batches of this epoch came with {', '.join(names)} and some without; give them always"
             )

@@ -1,6 +1,7 @@
 """Regression: one number a sample, or several."""
 
 import math
+import warnings
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from dsenv.errors import check_count, check_positive
 from dsenv.task_kinds.base import TaskKind, check_finite, check_tensor, found
+
+FAR = 5.0  # standard deviations from 0 at which the mean of the targets is worth a warning
 
 
 class Regression(TaskKind):
@@ -46,6 +49,9 @@ class Regression(TaskKind):
 
         Raises:
             ValueError: there are none at hand and no scale was given, or all of them are equal.
+
+        Warns:
+            UserWarning: their mean is far from 0.
         """
         if self.scale is not None:
             return self
@@ -58,6 +64,13 @@ class Regression(TaskKind):
         spread = float(columns.var(0, correction=0).mean().sqrt())
         if not spread > 0:
             raise ValueError(f"all targets are {targets.flatten()[0].item():g}: there is nothing to learn")
+        far = columns.mean(0).abs().max() / spread
+        if far > FAR:
+            warnings.warn(
+                f"the mean of the targets is {far:.3g} standard deviations away from 0, and a model begins near "
+                "0: train on (targets - mean) / deviation, or most of the training goes into the mean",
+                stacklevel=3,
+            )
         return type(self)(spread, columns.shape[1])
 
     def _squares(self, outputs: Tensor, targets: Tensor) -> Tensor:

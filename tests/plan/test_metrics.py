@@ -123,7 +123,7 @@ def slow_bins(losses: list[float], chosen: list[int]) -> list[float]:
 
 @pytest.mark.parametrize("flush", [1 << 24, 1], ids=["whole epochs", "step by step"])
 def test_values_are_those_of_slow_definitions(flush: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", flush)
+    monkeypatch.setattr("dsenv.plan.epoch_buffer.FLUSH_ELEMENTS", flush)
     run = Run(augment={"name": "fixed", "strength": 0.25, "ramp_epochs": 2}, uniform_epochs=1)
     losses, known, samples = [math.log(CLASSES)] * SIZE, set[int](), 0
     for epoch in run.plan.epochs_left():
@@ -187,7 +187,7 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_values_that_are_not_finite_are_counted_and_left_out(
     flush: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", flush)
+    monkeypatch.setattr("dsenv.plan.epoch_buffer.FLUSH_ELEMENTS", flush)
     run, later = Run(ratio=None, volume=None, selector="random"), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -300,7 +300,7 @@ def test_on_a_device_the_values_are_the_same() -> None:
 
 def test_the_middle_of_an_epoch_goes_on_with_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
     for flush in (1 << 24, 1):
-        monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", flush)
+        monkeypatch.setattr("dsenv.plan.epoch_buffer.FLUSH_ELEMENTS", flush)
         whole = Run(augment="trivial").run()
         run, found = Run(augment="trivial"), []
         for _ in run.plan.epochs_left():
@@ -335,7 +335,7 @@ def test_an_older_state_loads_and_what_it_does_not_know_is_left_out(monkeypatch:
     assert older(run).plan.metrics() == {k: v for k, v in run.plan.metrics().items() if k not in left_out}
 
     # The signals hold a part of the epoch, and what they held before is lost
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 1)
+    monkeypatch.setattr("dsenv.plan.epoch_buffer.FLUSH_ELEMENTS", 1)
     found = older(second_epoch(2)).plan.metrics()
     assert set(timeless(found)) == {names.SHARE, names.NEW, names.SAMPLES, names.FORWARDS}
 

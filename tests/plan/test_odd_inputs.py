@@ -136,7 +136,7 @@ def test_a_state_holds_values(change: Any) -> None:
     plan = made()
     plan.loss(batch := next(iter(plan.batches())), torch.rand(len(batch.index)))
     state = plan.state_dict()
-    state["feedback"]["buffer"]["parts"][0][1] = change(state["feedback"]["buffer"]["parts"][0][1])
+    state["feedback"]["buffer"]["parts"][0]["loss"] = change(state["feedback"]["buffer"]["parts"][0]["loss"])
     with pytest.raises(ValueError, match=r"batch 0 of 'feedback.buffer' is none"):
         made().load_state_dict(state)
 

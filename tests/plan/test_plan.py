@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from dsenv.augment import CONTROLLERS
+from dsenv.outputs import ModelOutputs
 from dsenv.plan import DataPlan
+from dsenv.plan.epoch_buffer import EpochBuffer
 from dsenv.plan.epoch_schedule import EpochSchedule
-from dsenv.plan.feedback import EpochBuffer
 from dsenv.plan.forward import full_pass
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import READ, open_source
@@ -334,14 +335,15 @@ def test_regression_and_samples_without_labels() -> None:
 
 @pytest.mark.fast
 def test_losses_without_logits_take_no_room_for_logits_of_a_whole_epoch(monkeypatch: Any) -> None:
-    monkeypatch.setattr("dsenv.plan.feedback.FLUSH_ELEMENTS", 30)
+    monkeypatch.setattr("dsenv.plan.epoch_buffer.FLUSH_ELEMENTS", 30)
     signals, inbox = PlanSignals(64, classes=100), EpochBuffer()
     record = ValueRecord(64, signals.device)
     for first in range(0, 64, 8):
-        inbox.add(signals, torch.arange(first, first + 8), torch.rand(8))
+        index = torch.arange(first, first + 8)
+        inbox.add(ModelOutputs(index, index, torch.rand(8)))
         if inbox.is_full:
             inbox.flush(signals, 0, record)
-        assert sum(len(part[0]) for part in inbox.state_dict()["parts"]) <= 32
+        assert sum(len(part["index"]) for part in inbox.state_dict()["parts"]) <= 32
     assert int(signals.seen.sum()) >= 32
 
 
