@@ -18,7 +18,7 @@ from dsenv.env.interface import check_options, check_render_mode
 from dsenv.env.results import Floats
 from dsenv.env.state import check_header, opened, sealed
 from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
-from dsenv.integrations.ray_actors import Call, Crew, connect
+from dsenv.integrations.ray_actors import Call, Crew, DeadActorError, connect
 from dsenv.states import fitted, listed
 from dsenv.training.trainer import MOST_REPLICAS
 
@@ -95,7 +95,9 @@ class RayVecEnv(VecEnv):
         cpus, gpus = check_number("cpus", cpus, 0), check_number("gpus", gpus, 0)
         timeout, count = check_positive("timeout", timeout), self.actors * self.per_actor
         if str(device).startswith("cuda") and not gpus:
-            raise ValueError(f"device {device!r} in a Ray actor needs a share of a GPU: give gpus=..., at most 1")
+            raise ValueError(
+                f"device {device!r} in a Ray actor needs a share of a GPU: give gpus=..., at most 1"
+            )
         found = env if isinstance(env, Definition) else definition("envs", env)
         found = found.with_overrides(settings)
 
@@ -108,7 +110,6 @@ class RayVecEnv(VecEnv):
         own = {"render_mode": render_mode, "device": device}
         self._crew = Crew(ray, found, self.actors, self.per_actor, own, cpus, gpus, timeout)
 
-        self._attributes: dict[str, Any] = {}  # that were set, for actors that are restarted
         self._actions: NDArray[Any] | None = None
         self._last: Floats | None = None  # (K, O) observations that the agent has seen
         self._origin: list[int | None] = [None] * count  # seeds that the episodes follow from
@@ -130,7 +131,7 @@ class RayVecEnv(VecEnv):
         return slice(number * self.per_actor, (number + 1) * self.per_actor)
 
     def _ask(self, call: Callable[[int], Call], numbers: Sequence[int] | None = None) -> dict[int, Any]:
-        """Ask actors, all of them where no numbers are given; those that die are restarted, and asked again."""
+        """Ask actors, all where no numbers are given; those that die are restarted and asked again."""
         answers: dict[int, Any] = {}
         left = list(range(self.actors) if numbers is None else numbers)
         while left:
@@ -144,14 +145,11 @@ class RayVecEnv(VecEnv):
     def _renew(self, lost: Mapping[int, str]) -> None:
         """Restart actors that died, and begin their training runs anew."""
         for number, reason in lost.items():
-            self._restart(number, reason)
-            while True:
-                self._renewals[number] += 1
-                seeds = self._further_seeds(number)
-                found, again = self._crew.ask({number: ("reset", (seeds, [{}] * self.per_actor))})
-                if not again:
-                    break
-                self._restart(number, again[number])
+            died: dict[int, str] = {number: reason}
+            while died:
+                self._restart(number, died[number])
+                begin: Call = ("reset", (self._further_seeds(number), [{}] * self.per_actor))
+                found, died = self._crew.ask({number: begin})
 
             if self._last is not None:  # else nothing was begun, and `reset` comes first
                 self._waiting[number] = found[number]
@@ -163,22 +161,23 @@ class RayVecEnv(VecEnv):
             RuntimeError: it dies again and again.
         """
         self._deaths[number] += 1
-        rows, times = self._rows(number), self._renewals[number] + 1
+        self._renewals[number] += 1
         if self._deaths[number] > MOST_DEATHS:
             raise RuntimeError(
                 f"Ray actor {number} died {self._deaths[number]} times in a row without a step: {reason}"
             )
 
+        rows = self._rows(number)
         warnings.warn(
-            f"Ray actor {number} died (restart {times}): its environments {rows.start} to {rows.stop - 1} begin "
-            f"their training runs anew, and the others go on. Ray says: {reason}",
+            f"Ray actor {number} died (restart {self._renewals[number]}): its environments {rows.start} to "
+            f"{rows.stop - 1} begin their training runs anew, and the others go on. Ray says: {reason}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-        self._crew.start([number])
-        calls: list[Call] = [("set", (name, value)) for name, value in self._attributes.items()]
-        for call in calls:
-            self._crew.ask({number: call})
+        try:
+            self._crew.start([number])
+        except DeadActorError as error:
+            self._restart(number, str(error))
 
     def _further_seeds(self, number: int) -> list[int | None]:
         """Seeds of training runs that begin anew: they follow from those of before."""
@@ -272,7 +271,11 @@ class RayVecEnv(VecEnv):
         assert self._last is not None
         seen = self._last[self._rows(number)]
         for row, info in enumerate(infos):
-            info |= {"terminal_observation": seen[row].copy(), "TimeLimit.truncated": True, "actor_died": True}
+            info |= {
+                "terminal_observation": seen[row].copy(),
+                "TimeLimit.truncated": True,
+                "actor_died": True,
+            }
 
         nothing = np.zeros(self.per_actor, np.float32)
         return observation, nothing, np.ones(self.per_actor, np.bool_), infos
@@ -350,7 +353,7 @@ class RayVecEnv(VecEnv):
         if len(self._named(indices)) != self.num_envs:
             raise ValueError("stacked environments share their attributes: set them for all, without indices")
         self._ask(lambda _: ("set", (attr_name, value)))
-        self._attributes[attr_name] = value
+        self._crew.attributes[attr_name] = value
 
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any

@@ -99,6 +99,10 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class DeadActorError(RuntimeError):
+    """An actor died while it started."""
+
+
 class EnvActor:
     """A stacked environment in a process of its own; what it is asked is the name of a method.
 
@@ -107,15 +111,25 @@ class EnvActor:
         first: number of its first environment among those of all actors.
         count: how many it has.
         settings: of `TrainingVectorEnv`, beside those of the definition.
+        attributes: set on the stacked environment.
         threads: of torch.
     """
 
     def __init__(
-        self, env: Definition, first: int, count: int, settings: Mapping[str, Any], threads: int
+        self,
+        env: Definition,
+        first: int,
+        count: int,
+        settings: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+        threads: int,
     ) -> None:
         torch.set_num_threads(threads)
         stacked = env.build_vector(count, autoreset_mode="SameStep", first_env=first, **settings)
         self.env = StackedVecEnv(stacked)
+        for name, value in attributes.items():
+            self.set(name, value)
+
         # Nothing may come from the system's entropy, which spaces take when they are not seeded
         for space in ("observation_space", "action_space"):
             getattr(stacked, space).seed(first)
@@ -191,6 +205,8 @@ class Crew:
     ) -> None:
         self._ray = ray
         self._env, self._per_actor, self._settings = env, per_actor, dict(settings)
+        self.attributes: dict[str, Any] = {}
+        """That were set on the environments, for actors that are started later."""
         self._needs = {"num_cpus": cpus, "num_gpus": gpus}
         self._timeout = timeout
         self._lost = _lost(ray)
@@ -201,8 +217,9 @@ class Crew:
         """Start actors, in place of those of these numbers, and wait until their environments are built.
 
         Raises:
-            RuntimeError: they do not start in time, or die at once.
-            ValueError: an actor has another version of dsenv, or its environment cannot be built.
+            DeadActorError: one dies while it starts; its environment cannot be built there, for example.
+            RuntimeError: they do not start in time.
+            ValueError: an actor has another version of dsenv.
         """
         # Actors are spread over the machines, and Ray restarts none by itself: nobody would know
         kind = self._ray.remote(EnvActor).options(**self._needs, scheduling_strategy="SPREAD")
@@ -210,7 +227,9 @@ class Crew:
         for number in numbers:
             self._end(number)
             first = number * self._per_actor
-            self._actors[number] = kind.remote(self._env, first, self._per_actor, self._settings, threads)
+            self._actors[number] = kind.remote(
+                self._env, first, self._per_actor, self._settings, self.attributes, threads
+            )
 
         asked = {self._actors[number].about.remote(): number for number in numbers}
         done, waiting = self._ray.wait(list(asked), num_returns=len(asked), timeout=self._timeout)
@@ -223,7 +242,7 @@ class Crew:
         try:
             about = self._ray.get(ref)
         except self._lost as error:
-            raise RuntimeError(f"Ray actor {number} died while it started: {error}") from error
+            raise DeadActorError(f"Ray actor {number} died while it started: {error}") from error
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error, number) from None
         if about["version"] != VERSION:
@@ -236,10 +255,11 @@ class Crew:
         """What is said of actors that do not start."""
         has, free = self._ray.cluster_resources(), self._ray.available_resources()
         there = {name: f"{free.get(name, 0):g} of {has.get(name, 0):g}" for name in ("CPU", "GPU")}
+        cpus, gpus = self._needs.values()
         return (
-            f"{len(numbers)} of {len(self._actors)} Ray actors did not start within {self._timeout:g} s: each "
-            f"asks for {self._needs['num_cpus']:g} CPUs and {self._needs['num_gpus']:g} GPUs, and the cluster "
-            f"has {there['CPU']} CPUs and {there['GPU']} GPUs free; ask for fewer actors, or for less by "
+            f"{len(numbers)} of {len(self._actors)} Ray actors did not start within {self._timeout:g} s: "
+            f"each asks for {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has "
+            f"{there['CPU']} CPUs and {there['GPU']} GPUs free; ask for fewer actors, or for less by "
             "cpus=... and gpus=..., or wait longer by timeout=..."
         )
 
