@@ -69,7 +69,9 @@ def train(
         state = begun_anew(state)
     env = make_vec_env(settings, agent.num_envs, device, cluster)
     try:
-        return _train(run, agent, env, _evaluation(run, agent, settings, device, state), state, save_every, stop)
+        return _train(
+            run, agent, env, _evaluation(run, agent, settings, device, state), state, save_every, stop
+        )
     finally:
         env.close()
 

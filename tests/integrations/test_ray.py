@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from dsenv import Policy, StackedVecEnv
-from dsenv.agents.base import build_agent
 from dsenv.catalogue import load_vector
 from dsenv.workbench import checkpoint, main
 from dsenv.workbench.cluster import Cluster
 from dsenv.workbench.train import train
 from tests.agents.vec_env_contract import CONTRACT, actions_of, check
+from tests.workbench.conftest import no_figures  # noqa: F401  # a fixture
 from tests.workbench.runs import StopAt, differences, final_state, new_run
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install dsenv-rl[ray]")
@@ -85,7 +84,7 @@ def test_what_cannot_be_right_is_refused(env):
         RayVecEnv(NAME, address="192.0.2.77:6379")
     with pytest.raises(ValueError, match="address must be"):
         RayVecEnv(NAME, address="")
-    with pytest.raises(RuntimeError, match="1 of 1 Ray actors did not start within 0.2 s.*asks for 99 CPUs"):
+    with pytest.raises(RuntimeError, match=r"1 of 1 Ray actors did not start within 0.2 s.*asks for 99 CPUs"):
         RayVecEnv(NAME, 1, 1, cpus=99, timeout=0.2)
 
 
@@ -146,7 +145,9 @@ def test_trainings_of_a_killed_actor_begin_anew_from_seeds_and_the_others_do_not
     assert again[2].tolist() == done.tolist() and again[3][1]["actor_died"]
 
 
-def test_a_run_on_ray_is_stopped_gone_on_with_and_its_policy_file_evaluates(cluster, tmp_path, capsys):
+@pytest.mark.usefixtures("cluster", "no_figures")
+def test_a_run_on_ray_is_stopped_gone_on_with_and_its_policy_file_evaluates(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dsenv.workbench.train.rule_names", lambda *_: ["all_data"])
     on_ray, here = Cluster("local", 2), ["--device", "cpu", "--seeds", "1", "--no-curves"]
     whole, agent = new_run(tmp_path / "whole", "ppo", num_envs=4, steps=48)
     assert train(whole, agent, "cpu", cluster=on_ray)
@@ -156,9 +157,7 @@ def test_a_run_on_ray_is_stopped_gone_on_with_and_its_policy_file_evaluates(clus
     (copied.folder / checkpoint.FILE).write_bytes((run.folder / checkpoint.FILE).read_bytes())
 
     # On Ray bit for bit; in this process with training runs that begin anew, which is said
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        assert main(["--resume", str(run.folder), "--ray", "local", "--actors", "2", *here]) == 0
+    assert main(["--resume", str(run.folder), "--ray", "local", "--actors", "2", *here]) == 0
     assert "begun anew" not in capsys.readouterr().out
     assert differences(final_state(whole.folder)["agent"], final_state(run.folder)["agent"]) == []
     assert main(["--resume", str(copied.folder), *here]) == 0
@@ -174,11 +173,11 @@ def test_a_run_on_ray_is_stopped_gone_on_with_and_its_policy_file_evaluates(clus
     assert json.loads((evaluated / "evaluation.json").read_text())["rows"]
 
 
-def test_python_blocks_of_the_page_run(cluster):
+@pytest.mark.usefixtures("cluster")
+def test_python_blocks_of_the_page_run():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ray.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 2
     names: dict[str, object] = {"__name__": "ray_page"}
     for block in blocks:
         exec(compile(block, "docs/ray.md", "exec"), names)
     assert names["result"]["env_runners"]["num_env_steps_sampled"] >= 64  # RLlib's own iteration
-    assert build_agent is not None
