@@ -47,9 +47,8 @@ def episode(env: Any, intervals: int, seed: int) -> Callable[[], None]:
 def stacks(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one stack, and of stacks in actors."""
     began = time.perf_counter()
-    one = StackedVecEnv(
-        load_vector(ENV, args.envs, autoreset_mode="SameStep", device="cpu", **args.overrides)
-    )
+    settings = {"device": "cpu", **args.overrides}
+    one = StackedVecEnv(load_vector(ENV, args.envs, autoreset_mode="SameStep", **settings))
     starts = {"one stack": time.perf_counter() - began}
     began = time.perf_counter()
     per_actor = args.envs // args.actors

@@ -103,7 +103,7 @@ def _new(args: argparse.Namespace) -> int:
     agent = agent.with_overrides(_agent_overrides(args))
 
     # A mistake in the settings shows before a folder is made
-    built = build_agent(agent)
+    built: Any = build_agent(agent)
     built.check()
     for name in args.compare:
         agent_definition(name)
@@ -181,7 +181,7 @@ def _resume(args: argparse.Namespace) -> int:
         )
 
     agent = run.agent.with_overrides(given)
-    built = build_agent(agent)
+    built: Any = build_agent(agent)
     if not built.learns:
         raise ValueError(f"{run.agent.name} is a fixed rule: nothing to resume; use --evaluate {args.resume}")
 

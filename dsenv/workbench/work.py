@@ -12,7 +12,7 @@ from dsenv.evaluation.compare import Evaluation
 from dsenv.evaluation.storage import RESULT
 from dsenv.evaluation.tables import gains, markdown_table
 from dsenv.workbench import checkpoint
-from dsenv.workbench.cluster import is_of
+from dsenv.workbench.cluster import is_of, make_vec_env
 from dsenv.workbench.options import SEEDS
 from dsenv.workbench.run import Run
 from dsenv.workbench.words import command, say
@@ -128,7 +128,7 @@ def write_missing(run: Run, agent: Any, state: Any, args: argparse.Namespace) ->
     Raises:
         ValueError: the run's own environment cannot be built.
     """
-    env = training.make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
+    env = make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
     return training.complete(run, agent, state, env)
 
 
