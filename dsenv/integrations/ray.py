@@ -12,13 +12,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from dsenv.agents.vec_env import aligned
-from dsenv.catalogue import Definition, definition
+from dsenv.catalogue import Definition
 from dsenv.env.episodes import Episodes, as_array, to_box
-from dsenv.env.interface import check_options, check_render_mode
+from dsenv.env.interface import check_options
 from dsenv.env.results import Floats
 from dsenv.env.state import check_header, opened, sealed
 from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
-from dsenv.integrations.ray_actors import Call, Crew, DeadActorError, connect
+from dsenv.integrations.ray_actors import Call, Crew, DeadActorError, connect, definition_of
 from dsenv.states import fitted, listed
 from dsenv.training.trainer import MOST_REPLICAS
 
@@ -98,16 +98,15 @@ class RayVecEnv(VecEnv):
             raise ValueError(
                 f"device {device!r} in a Ray actor needs a share of a GPU: give gpus=..., at most 1"
             )
-        found = env if isinstance(env, Definition) else definition("envs", env)
-        found = found.with_overrides(settings)
+        found = definition_of(env, settings)
 
         # A small stack of this process, which never trains: it refuses wrong settings before any actor is
         # started, knows spaces, and is what the card of a policy is made from
-        data_sets = len(found.kwargs.get("datasets") or (0,))
-        self._template = found.build_vector(min(count, data_sets), autoreset_mode="SameStep", device="cpu")
-        check_render_mode(render_mode)
-        ray = connect(address, self.actors * cpus)
-        own = {"render_mode": render_mode, "device": device}
+        given = found.kwargs.get("datasets")
+        sets = len(given) if isinstance(given, list | tuple) and given else 1
+        own = {"autoreset_mode": "SameStep", "render_mode": render_mode}
+        self._template = found.build_vector(min(count, sets), device="cpu", **own)
+        ray, own = connect(address, self.actors * cpus), own | {"device": device}
         self._crew = Crew(ray, found, self.actors, self.per_actor, own, cpus, gpus, timeout)
 
         self._actions: NDArray[Any] | None = None

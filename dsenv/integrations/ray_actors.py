@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dsenv.agents.vec_env import StackedVecEnv
-from dsenv.catalogue import Definition
+from dsenv.catalogue import Definition, definition
 from dsenv.errors import shown
 from dsenv.version import VERSION
 
@@ -76,14 +76,7 @@ def connect(address: str | None, cpus: float) -> Any:
 def _check_same_cluster(ray: Any, address: str | None) -> None:
     """Check that the cluster this process is connected to is the one that is asked for."""
     own = ray.get_runtime_context().gcs_address
-    if address in (None, "local", "auto", own):
-        return
-    host, _, port = str(address).rpartition(":")
-    try:
-        known = f"{socket.gethostbyname(host)}:{port}"
-    except OSError:
-        known = str(address)
-    if known != own:
+    if address not in (None, "local", "auto", own) and address not in _NAMES.get(own, set()):
         raise ValueError(
             f"this process is connected to the Ray cluster at {own}, and {address!r} was asked for: call "
             "ray.shutdown() first, or leave the address out"
@@ -97,6 +90,26 @@ def _own_signals() -> Iterator[None]:
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+_NAMES: dict[str, set[str]] = {}
+"""Address of a cluster that this process was connected to -> what it was called by when it was."""
+
+
+def definition_of(env: str | os.PathLike[str] | Definition, settings: Mapping[str, Any]) -> Definition:
+    """The environment with settings over its own.
+
+    Raises:
+        ValueError: it is unknown, or a setting is not the user's to give.
+    """
+    for name in ("num_envs", "autoreset_mode", "first_env"):
+        if name in settings:
+            raise ValueError(
+                f"{name} = {shown(settings[name])}: RayVecEnv sets it itself; say how many environments "
+                "there are by actors=... and per_actor=..."
+            )
+    found = env if isinstance(env, Definition) else definition("envs", env)
+    return found.with_overrides(settings)
 
 
 class DeadActorError(RuntimeError):
@@ -125,7 +138,7 @@ class EnvActor:
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        stacked = env.build_vector(count, autoreset_mode="SameStep", first_env=first, **settings)
+        stacked = env.build_vector(count, first_env=first, **settings)
         self.env = StackedVecEnv(stacked)
         for name, value in attributes.items():
             self.set(name, value)

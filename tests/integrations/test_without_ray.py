@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from dsenv.catalogue import load_vector
 from dsenv.workbench import main
 
 pytestmark = pytest.mark.fast
@@ -43,6 +44,17 @@ def test_options_that_do_not_fit_are_named(arguments, words, monkeypatch, capsys
     given = [] if {"--evaluate", "--report", "--rehearse"} & set(arguments) else TINY[:2]
     assert main([*given, *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_stacks_in_actors_share_the_data_sets_as_one_stack_would():
+    whole = load_vector("Tiny-Datasets-v0", 4)
+    names = [whole.episodes.part_of(k)[0].task.dataset.name for k in range(4)]
+    assert len(set(names)) > 1
+    for first in range(4):
+        (part,) = load_vector("Tiny-Datasets-v0", 1, first_env=first).episodes.parts()
+        assert part[0].task.dataset.name == names[first]
+    with pytest.raises(ValueError, match="first_env"):
+        load_vector("Tiny-Datasets-v0", 1, first_env=-1)
 
 
 def test_a_wrong_number_of_actors_is_refused_by_the_parser(capsys):
