@@ -18,7 +18,7 @@ from dsenv.env.interface import check_options
 from dsenv.env.results import Floats
 from dsenv.env.state import check_header, opened, sealed
 from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
-from dsenv.integrations.ray_actors import Call, Crew, DeadActorError, connect, definition_of
+from dsenv.integrations.ray_actors import Call, Crew, DeadActorError, check_device, connect, definition_of
 from dsenv.states import fitted, listed
 from dsenv.training.trainer import MOST_REPLICAS
 
@@ -94,10 +94,7 @@ class RayVecEnv(VecEnv):
         self.per_actor = check_count("per_actor", per_actor, most=MOST_REPLICAS)
         cpus, gpus = check_number("cpus", cpus, 0), check_number("gpus", gpus, 0)
         timeout, count = check_positive("timeout", timeout), self.actors * self.per_actor
-        if str(device).startswith("cuda") and not gpus:
-            raise ValueError(
-                f"device {device!r} in a Ray actor needs a share of a GPU: give gpus=..., at most 1"
-            )
+        check_device(device, gpus)
         found = definition_of(env, settings)
 
         # A small stack of this process, which never trains: it refuses wrong settings before any actor is

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import Definition, definition
+from dsenv.env.interface import choose_device
 from dsenv.errors import shown
 from dsenv.version import VERSION
 
@@ -110,6 +111,18 @@ def definition_of(env: str | os.PathLike[str] | Definition, settings: Mapping[st
             )
     found = env if isinstance(env, Definition) else definition("envs", env)
     return found.with_overrides(settings)
+
+
+def check_device(device: str, gpus: float) -> None:
+    """Check the device of an actor as far as it can be known here.
+
+    Raises:
+        ValueError: there is no such device, or it is a GPU and the actor is given none.
+    """
+    if not str(device).startswith("cuda"):
+        choose_device(device)
+    elif not gpus:
+        raise ValueError(f"device {device!r} in a Ray actor needs a GPU, or a share of one: give gpus=...")
 
 
 class DeadActorError(RuntimeError):
@@ -224,7 +237,11 @@ class Crew:
         self._timeout = timeout
         self._lost = _lost(ray)
         self._actors: dict[int, Any] = {}
-        self.start(range(count))
+        try:
+            self.start(range(count))
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, numbers: Iterable[int]) -> None:
         """Start actors, in place of those of these numbers, and wait until their environments are built.

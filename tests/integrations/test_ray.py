@@ -78,6 +78,8 @@ def test_what_cannot_be_right_is_refused(env):
         env.env_method("reset", seed=1)
     with pytest.raises(ValueError, match="give gpus="):
         RayVecEnv(NAME, device="cuda")
+    with pytest.raises(ValueError, match="device"):
+        RayVecEnv(NAME, device="cpuu")
     with pytest.raises(ValueError, match="by actors="):
         RayVecEnv(NAME, num_envs=4)
     with pytest.raises(ValueError, match="'ratio'"):
