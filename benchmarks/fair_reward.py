@@ -40,7 +40,8 @@ from dsenv.agents.checkpoint import parameters, spaces_state
 from dsenv.catalogue import definition, merge
 from dsenv.errors import pick
 from dsenv.evaluation import Entry, evaluate
-from dsenv.workbench.train import EVAL_SEED, EVALUATIONS, make_vec_env
+from dsenv.workbench.cluster import make_vec_env
+from dsenv.workbench.train import EVAL_SEED, EVALUATIONS
 
 ENV = "dsenv/Digits-Curriculum-v0"
 Key = tuple[str, str, int, int]

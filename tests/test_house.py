@@ -32,7 +32,7 @@ FLOORS = (
     ("policy", "training"),
     ("plan", "env"),
     ("agents",),
-    ("evaluation", "checks", "rehearsal"),
+    ("evaluation", "checks", "rehearsal", "integrations"),
     ("workbench",),
 )
 """Packages and modules of dsenv from the ground up: a floor imports from those below and from its own."""

@@ -32,16 +32,19 @@ class Episodes:
         count: K.
         device: where the training runs.
         draws: whether data sets are drawn, rather than fixed by k; needs K = 1.
+        first: number of the first one, where these are a part of more: it decides their data sets.
     """
 
-    def __init__(self, config: EnvConfig, count: int, device: torch.device, *, draws: bool = False) -> None:
+    def __init__(
+        self, config: EnvConfig, count: int, device: torch.device, *, draws: bool = False, first: int = 0
+    ) -> None:
         assert count == 1 or not draws, count
         count = check_count("num_envs", count)
         self.config = config
         self.count = count
         self._settings = self._describe()
         self.device = device
-        self._draws = draws
+        self._draws, self._first = draws, first
         self._contexts = config.make_contexts()
         self._drawable = self._contexts.drawable_datasets() if config.datasets else [0]
         self._sessions: dict[int, Session] = {}
@@ -52,7 +55,8 @@ class Episodes:
 
     def _usual(self) -> Rows:
         """(K,) the data set of each environment where the context names none."""
-        return np.array(self._drawable)[np.arange(self.count) % len(self._drawable)]
+        numbers = self._first + np.arange(self.count)
+        return np.array(self._drawable)[numbers % len(self._drawable)]
 
     def _settle(self, home: Rows) -> None:
         """Let each environment work on the data set `home` (K,); sessions are built where they do not fit."""

@@ -41,6 +41,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
             "Disabled" (`reset(options={"reset_mask": mask})`; finished episodes stand still).
         render_mode: "rgb_array" or "ansi"; `render` returns one result for each environment.
         device: "auto", "cpu", "cuda" or "cuda:1".
+        first_env: number of the first environment, where these are K of more that run elsewhere: with
+            `datasets` it decides which of them each one works on.
         settings: see `EnvConfig`.
     """
 
@@ -54,6 +56,7 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         device: str = "auto",
+        first_env: int = 0,
         **settings: Any,
     ) -> None:
         name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
@@ -62,7 +65,8 @@ class TrainingVectorEnv(Described, Forkable, VectorEnv[Floats, Any, Any]):
         num_envs = check_count("num_envs", num_envs, most=MOST_REPLICAS)
         self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode)
         self.config = EnvConfig.of(settings)
-        self.episodes = Episodes(self.config, num_envs, choose_device(device))
+        first = check_count("first_env", first_env, 0)
+        self.episodes = Episodes(self.config, num_envs, choose_device(device), first=first)
         self.single_observation_space, self.single_action_space = make_spaces(self.episodes)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

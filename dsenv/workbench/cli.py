@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         say(catalogue_text())
         return 0
-    for name in ("threads", "seeds", "agent_seeds"):
+    for name in ("threads", "seeds", "agent_seeds", "actors"):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -83,9 +83,14 @@ def _use_machine(args: argparse.Namespace, facts: Mapping[str, Any] | None = Non
         args.threads = int(before.get("threads", 1))
     torch.set_num_threads(args.threads)
 
+    from dsenv.workbench.cluster import cluster_of
+
+    args.cluster = cluster_of(args, before)
+
 
 def _new(args: argparse.Namespace) -> int:
     from dsenv.agents.base import build_agent
+    from dsenv.workbench.cluster import check_cluster
     from dsenv.workbench.policies import agent_definition
 
     _use_machine(args)
@@ -93,24 +98,29 @@ def _new(args: argparse.Namespace) -> int:
     agent = agent_definition(args.agent or DEFAULT_AGENT)
     if not build_agent(agent).learns and (args.steps or args.num_envs):
         raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --steps and --num-envs")
+    if not build_agent(agent).learns and args.cluster is not None:
+        raise ValueError(f"{agent.name} is a fixed rule and is not trained: leave out --ray")
     agent = agent.with_overrides(_agent_overrides(args))
 
     # A mistake in the settings shows before a folder is made
-    built = build_agent(agent)
+    built: Any = build_agent(agent)
     built.check()
     for name in args.compare:
         agent_definition(name)
+    if built.learns:
+        check_cluster(args.cluster, built.num_envs)
     _check_fit(built, env.with_overrides(built.env), args.device)
     return _new_run(env, agent, built, args) if args.agent_seeds is None else _new_study(env, agent, args)
 
 
 def _new_run(env: Definition, agent: Definition, built: Any, args: argparse.Namespace) -> int:
     from dsenv.workbench.lock import locked
-    from dsenv.workbench.run import Run
+    from dsenv.workbench.run import Run, circumstances
     from dsenv.workbench.work import remove_if_empty, train_and_evaluate
 
     seed = 0 if args.seed is None else args.seed
-    run = Run.create(args.out, env, agent, seed, args.device, args.threads)
+    begun = circumstances(args.device, args.threads, **(args.cluster.facts() if args.cluster else {}))
+    run = Run.create(args.out, env, agent, seed, args.device, begun=begun)
     say(f"{env.name}, {agent.name}, seed {run.seed} -> {run.folder}")
     try:
         with locked(run.folder):
@@ -136,7 +146,7 @@ def _new_study(env: Definition, agent: Definition, args: argparse.Namespace) -> 
 
 def _check_fit(agent: Any, settings: Definition, device: str) -> None:
     """Build environment and agent once, so that what does not fit shows before a folder is made."""
-    from dsenv.workbench.train import make_vec_env
+    from dsenv.workbench.cluster import make_vec_env
 
     settings.vector_class()
     if not agent.learns:
@@ -149,6 +159,7 @@ def _check_fit(agent: Any, settings: Definition, device: str) -> None:
 
 def _resume(args: argparse.Namespace) -> int:
     from dsenv.agents.base import build_agent
+    from dsenv.workbench.cluster import check_cluster
     from dsenv.workbench.lock import locked
     from dsenv.workbench.run import Run
     from dsenv.workbench.work import go_on
@@ -170,11 +181,12 @@ def _resume(args: argparse.Namespace) -> int:
         )
 
     agent = run.agent.with_overrides(given)
-    built = build_agent(agent)
+    built: Any = build_agent(agent)
     if not built.learns:
         raise ValueError(f"{run.agent.name} is a fixed rule: nothing to resume; use --evaluate {args.resume}")
 
     _use_machine(args, run.facts)
+    check_cluster(args.cluster, built.num_envs)
     with locked(run.folder):
         return go_on(replace(run, agent=agent), built, args, is_changed=bool(given))
 
@@ -214,7 +226,7 @@ def _check_same(own: Definition, what: str, given: str | None) -> None:
 def _page(args: argparse.Namespace) -> int:
     from dsenv.workbench.report import report
 
-    settings = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set")
+    settings = ("env", "agent", "steps", "num_envs", "seed", "env_set", "agent_set", "ray", "actors")
     idle = _given(args, *settings, "device", "threads", "compare")
     if idle:
         raise ValueError(f"--report shows runs as they are: leave out --{idle[0]}")
@@ -239,7 +251,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from dsenv.workbench.run import Run
     from dsenv.workbench.work import evaluate
 
-    idle = _given(args, "agent", "steps", "num_envs", "seed", "agent_set")
+    idle = _given(args, "agent", "steps", "num_envs", "seed", "agent_set", "ray", "actors")
     if idle:
         raise ValueError(f"--evaluate uses the policy of {args.evaluate} as it is: leave out --{idle[0]}")
     if args.evaluate.suffix == ".safetensors":
@@ -277,7 +289,8 @@ def _prefix(env: Sequence[str], overrides: Sequence[str]) -> str:
 def _write_missing(run: Any, agent: Any, args: argparse.Namespace) -> None:
     """Write the exports of a run that was killed before it could, where its own environment can be built."""
     from dsenv.workbench import checkpoint
-    from dsenv.workbench.train import complete, make_vec_env
+    from dsenv.workbench.cluster import make_vec_env
+    from dsenv.workbench.train import complete
 
     state = checkpoint.read(run) if agent.learns else None
     if state is None or checkpoint.steps_done(state) < agent.steps:

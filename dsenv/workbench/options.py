@@ -91,6 +91,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--threads", type=int, help="torch threads on the CPU (default: 1; a resumed run's own)")
     how.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train the agent on training runs in Ray actors: local, auto (the cluster of this machine), "
+        "HOST:PORT, or none (default: none; a resumed run's own); docs/ray.md",
+    )
+    how.add_argument("--actors", type=int, help="Ray actors, which share --num-envs (default: 2)")
+    how.add_argument(
         "--save-every",
         type=float,
         default=60.0,

@@ -154,8 +154,9 @@ def pretrain(
 def _train(run: "Run", agent: Any, device: str, stop: Stop, *, is_trained: bool) -> None:
     """Train the recipe's agent, unless it is trained, and write its policy file where that is missing."""
     from dsenv.workbench import checkpoint
+    from dsenv.workbench.cluster import make_vec_env
     from dsenv.workbench.policies import FILE
-    from dsenv.workbench.train import complete, make_vec_env, train
+    from dsenv.workbench.train import complete, train
 
     if not is_trained and (not train(run, agent, device, stop=stop) or stop.is_asked()):
         raise ValueError(

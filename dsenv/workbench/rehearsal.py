@@ -18,7 +18,10 @@ from dsenv.workbench.words import say
 
 TABLES = ("dataset", "model", "recipe", "candidates")
 SETTINGS = ("epochs", "ratio", "minutes", "folds", "most_samples", "seed")
-IDLE = ("env", "agent", "steps", "num_envs", "env_set", "agent_set", "compare", "seeds", "agent_seeds")
+IDLE = (
+    "env", "agent", "steps", "num_envs", "env_set", "agent_set", "compare", "seeds", "agent_seeds",
+    "ray", "actors",
+)  # fmt: skip
 
 
 def rehearse_file(args: argparse.Namespace) -> int:

@@ -133,11 +133,12 @@ def is_study(folder: Path) -> bool:
     return (folder / STUDY).is_file()
 
 
-def circumstances(device: str, threads: int) -> dict[str, Any]:
+def circumstances(device: str, threads: int, **further: Any) -> dict[str, Any]:
     """When, where and with what something is begun: plain values for its TOML."""
     return {
         "device": device,
         "threads": threads,
+        **further,
         "started": datetime.now().astimezone().replace(microsecond=0),
         "command": shlex.join(["python", *sys.argv]),
         "platform": f"{machine()}, Python {platform.python_version()}",

@@ -66,7 +66,8 @@ class Study:
         Raises:
             ValueError: the number of agent seeds is out of range, or the agent does not learn.
         """
-        seeds, begun = _agent_seeds(agent, args), circumstances(args.device, args.threads)
+        seeds, cluster = _agent_seeds(agent, args), args.cluster
+        begun = circumstances(args.device, args.threads, **(cluster.facts() if cluster else {}))
         about: dict[str, Any] = {
             "layout": LAYOUT,
             "env": _table(env),

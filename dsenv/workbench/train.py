@@ -14,13 +14,13 @@ from dsenv.agents.callbacks import Checkpoints, EventFile, ProgressBar, SeededEv
 from dsenv.agents.checkpoint import load_model_state, spaces_state
 from dsenv.agents.sb3 import SB3Agent
 from dsenv.agents.scalars import EnvScalars
-from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import Definition, definition, names
 from dsenv.evaluation.compare import Entry, Evaluation, evaluate
 from dsenv.evaluation.report import write_report
 from dsenv.tracking.layout import EVALUATION
 from dsenv.workbench import checkpoint
 from dsenv.workbench.checkpoint import State
+from dsenv.workbench.cluster import Cluster, begun_anew, is_of, make_vec_env
 from dsenv.workbench.policies import agent_definition, is_written, write_policy
 from dsenv.workbench.run import Run
 from dsenv.workbench.stop import Stop
@@ -28,21 +28,11 @@ from dsenv.workbench.stop import Stop
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv
 
 EVALUATIONS = 15  # on the validation reward during training, to find the best policy
 EVAL_SEED = 500_000_000
 SAVE_EVERY = 60.0  # seconds between two checkpoints
-
-
-def make_vec_env(env: Definition, num_envs: int, device: str) -> "StackedVecEnv":
-    """K environments stacked into one, for SB3."""
-    stacked = StackedVecEnv(env.build_vector(num_envs, autoreset_mode="SameStep", device=device))
-    # Nothing in a run may come from the system's entropy, which spaces take when they are not seeded
-    for owner in (stacked, stacked.env):
-        for name in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
-            if hasattr(owner, name):
-                getattr(owner, name).seed(0)
-    return stacked
 
 
 def train(
@@ -53,6 +43,7 @@ def train(
     state: State | None = None,
     save_every: float = SAVE_EVERY,
     stop: Stop | None = None,
+    cluster: Cluster | None = None,
 ) -> bool:
     """Train an agent until its steps are done; checkpoints, policies and logs go to the run's folder.
 
@@ -63,6 +54,7 @@ def train(
         state: the checkpoint to go on from.
         save_every: seconds between two checkpoints; there is one after each evaluation as well.
         stop: asked at each rollout start; where a signal came, the run is saved and training stops.
+        cluster: whose actors hold the training runs; None for this process.
 
     Returns:
         Whether all steps were done; False after Ctrl-C or another signal.
@@ -73,11 +65,29 @@ def train(
     """
     stop = stop or Stop()
     settings = run.env.with_overrides(agent.env)
-    env = make_vec_env(settings, agent.num_envs, device)
-    model = _new_model(run, agent, env, state)
+    if state is not None and not is_of(state, cluster):
+        state = begun_anew(state)
+    env = make_vec_env(settings, agent.num_envs, device, cluster)
+    try:
+        return _train(
+            run, agent, env, _evaluation(run, agent, settings, device, state), state, save_every, stop
+        )
+    finally:
+        env.close()
 
+
+def _train(
+    run: Run,
+    agent: SB3Agent,
+    env: "VecEnv",
+    evaluation: SeededEval,
+    state: State | None,
+    save_every: float,
+    stop: Stop,
+) -> bool:
+    """Train in an environment; see `train`."""
+    model = _new_model(run, agent, env, state)
     scalars = EnvScalars(layout_first=[EVALUATION])
-    evaluation = _evaluation(run, agent, settings, device, state)
     known = spaces_state(env)
 
     def save(found: State, is_exported: bool) -> None:
@@ -98,7 +108,7 @@ def train(
     return is_finished
 
 
-def _new_model(run: Run, agent: SB3Agent, env: "StackedVecEnv", state: State | None) -> "BaseAlgorithm":
+def _new_model(run: Run, agent: SB3Agent, env: "VecEnv", state: State | None) -> "BaseAlgorithm":
     """The model, as new or where it was left, and its log."""
     model = agent.build(env, run.seed)
     hidden_from = None
@@ -154,7 +164,7 @@ def _learn(
                 output.close()
 
 
-def complete(run: Run, agent: SB3Agent, state: State, env: "StackedVecEnv") -> bool:
+def complete(run: Run, agent: SB3Agent, state: State, env: "VecEnv") -> bool:
     """Write what a checkpoint's run should have beside it and has not; returns whether there was any.
 
     Args:

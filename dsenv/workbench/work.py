@@ -12,6 +12,7 @@ from dsenv.evaluation.compare import Evaluation
 from dsenv.evaluation.storage import RESULT
 from dsenv.evaluation.tables import gains, markdown_table
 from dsenv.workbench import checkpoint
+from dsenv.workbench.cluster import is_of, make_vec_env
 from dsenv.workbench.options import SEEDS
 from dsenv.workbench.run import Run
 from dsenv.workbench.words import command, say
@@ -52,7 +53,13 @@ def train_and_evaluate(
     """
     if agent.learns:
         done = training.train(
-            run, agent, args.device, state=state, save_every=args.save_every, stop=args.stop
+            run,
+            agent,
+            args.device,
+            state=state,
+            save_every=args.save_every,
+            stop=args.stop,
+            cluster=args.cluster,
         )
         if not done or args.stop.is_asked():
             whole = run.folder if part is None else part.study
@@ -87,6 +94,8 @@ def go_on(
         run.write_definitions()
     if state["agent"]["num_envs"] != agent.num_envs:
         say("another number of training runs side by side: those in flight are begun anew")
+    elif not is_of(state, args.cluster):
+        say("other actors, or another place for the training runs: those in flight are begun anew")
     say(f"going on with {run.folder} after {done} of {agent.steps} steps")
     return train_and_evaluate(run, agent, args, state, part)
 
@@ -119,7 +128,7 @@ def write_missing(run: Run, agent: Any, state: Any, args: argparse.Namespace) ->
     Raises:
         ValueError: the run's own environment cannot be built.
     """
-    env = training.make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
+    env = make_vec_env(run.env.with_overrides(agent.env), 1, args.device)
     return training.complete(run, agent, state, env)
 
 

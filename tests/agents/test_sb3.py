@@ -3,14 +3,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
 
 import dsenv
 from dsenv.agents.checkpoint import numbers_of, parameters, spaces_state
 from dsenv.agents.sb3 import LinearSchedule, SB3Agent
 from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import definition, load_vector
+from tests.agents.vec_env_contract import CONTRACT, check
 from tests.sessions import only
 
 NAMES = {"curriculum": "Tiny-Curriculum-v0", "ratio": "Tiny-Ratio-v0"}
@@ -138,61 +137,18 @@ def test_a_recurrent_policy_is_restored_and_evaluated():
 
 
 @pytest.mark.fast
-def test_the_end_of_a_training_is_not_bootstrapped():
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_the_stacked_environment_keeps_what_a_vec_env_promises(promise, tmp_path, recwarn):
+    check(promise, lambda: stacked(render_mode="ansi"), tmp_path, recwarn)
+
+
+def test_what_is_of_the_stack_as_a_whole():
     env = stacked()
-    env.seed(0)
-    env.reset()
-    for _ in range(4):
-        env.step_async(np.zeros((4, *env.action_space.shape), np.float32))
-        observation, reward, done, infos = env.step_wait()
-    assert done.all() and reward.dtype == np.float32
-    for k in range(4):
-        assert infos[k]["TimeLimit.truncated"] is False
-        assert infos[k]["terminal_observation"][0] == 1 and observation[k][0] == 0
-        assert infos[k]["episode"]["l"] == 4 and infos[k]["budget_left"] == 0
-
-
-@pytest.mark.fast
-def test_episode_returns_add_up():
-    env = stacked()
-    env.reset()
-    total = np.zeros(4)
-    for _ in range(4):
-        env.step_async(np.zeros((4, *env.action_space.shape), np.float32))
-        _, reward, _, infos = env.step_wait()
-        total += reward
-    assert [info["episode"]["r"] for info in infos] == pytest.approx(total.tolist(), abs=1e-5)
-
-
-def test_seeds_decide_the_episodes_and_neighbouring_seeds_share_none():
-    env = stacked()
-    first = [env.seed(3), env.reset()]
-    again = [env.seed(3), env.reset()]
-    assert first[0] == again[0] and np.array_equal(first[1], again[1])
-    assert not set(env.seed(3)) & set(env.seed(4))
-
-
-@pytest.mark.fast
-def test_the_vec_env_methods_of_sb3():
-    env = stacked()
-    assert env.get_attr("config")[0].ratio == 0.5 and len(env.get_attr("config", [0, 2])) == 2
     env.set_attr("note", 5)
     assert env.env.note == 5
-    with pytest.raises(ValueError, match="without indices"):
-        env.set_attr("note", 6, indices=[0])
     assert env.env_method("reset", seed=1)[0][0].shape == (4, env.observation_space.shape[0])
-    assert VecMonitor(env).num_envs == 4
     with pytest.raises(ValueError, match="SameStep"):
         StackedVecEnv(load_vector("Tiny-Curriculum-v0", 2))
-
-
-def test_contexts_are_set_by_sb3s_options_for_one_reset():
-    env = stacked()
-    env.set_options([{"context": {"label_noise": 0.1 * k}} for k in range(4)])
-    env.reset()
-    assert [info["label_noise"] for info in env.reset_infos] == pytest.approx([0.0, 0.1, 0.2, 0.3])
-    env.reset()
-    assert [info["label_noise"] for info in env.reset_infos] != pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_off_policy_scalars_are_means_over_whole_trainings():
@@ -212,16 +168,6 @@ def test_off_policy_scalars_are_means_over_whole_trainings():
     model.set_logger(Logger(None, [Kept()]))
     model.learn(64, callback=EnvScalars(), log_interval=4)
     assert ratios == pytest.approx([0.5] * 4, abs=1e-3)  # the budget of every training
-
-
-def test_evaluate_policy_runs_without_a_monitor_warning(recwarn):
-    agent = definition("agents", "ppo").with_overrides({"hyperparameters": SHORT["ppo"]}).build()
-    env = stacked()
-    rewards, lengths = evaluate_policy(
-        agent.build(env, 0), env, n_eval_episodes=8, return_episode_rewards=True
-    )
-    assert len(rewards) == 8 and set(lengths) == {4}
-    assert not [w for w in recwarn if "Monitor" in str(w.message)]
 
 
 def test_a_gymnasium_env_works_with_sb3_as_it_is():
@@ -300,13 +246,3 @@ def test_strength_is_logged_where_the_control_decides_it():
         model.learn(16, callback=EnvScalars(), log_interval=4)
         assert ("chosen/augmentation strength" in logged[-1]) == (name == "Tiny-Strength-v0")
     assert 0 < logged[0]["chosen/augmentation strength"] < 1
-
-
-def test_observations_lie_where_products_end_in_equal_bits():
-    """At another address a matrix product may end in other bits, and equal runs would part."""
-    env = stacked("Tiny-Ratio-v0", 2)
-    seen = [env.reset()]
-    for _ in range(6):
-        env.step_async(np.zeros((2, *env.action_space.shape), np.float32))
-        seen.append(env.step_wait()[0])
-    assert [observation.ctypes.data % 64 for observation in seen] == [0] * 7

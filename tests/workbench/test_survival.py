@@ -68,7 +68,7 @@ def test_every_learning_agent_trains_resumes_and_evaluates_from_the_command_line
 
 
 def test_settings_that_sb3_writes_into_stay_as_they_were():
-    from dsenv.workbench.train import make_vec_env
+    from dsenv.workbench.cluster import make_vec_env
 
     found = Definition("agents", "a2c", "dsenv.agents.sb3:SB3Agent", {"algorithm": "A2C"}).with_overrides(
         {"hyperparameters": {"policy_kwargs": {"net_arch": [8]}, "n_steps": 2}}
