@@ -90,24 +90,7 @@ class SampleSignals:
         self.kind = kind
         self.replicas = replicas
         self.device = torch.device(device)
-        self._initial = {
-            "loss": kind.guess_loss,
-            "loss_ema": kind.guess_loss,
-            "loss_change": 0.0,
-            "loss_rank": 0.5,
-            "confidence": kind.guess_confidence,
-            "entropy": 1.0,
-            "margin": 0.0,
-            "correct": 0.0,
-            "times_trained": 0,
-            "last_step": -1,
-            "forgetting_events": 0,
-            "influence": 0.0,
-            "influence_variance": 0.0,
-        }
-
-        for name in self._missing():  # agents are shown 0
-            self._initial[name] *= 0
+        self._initial = _before_training(kind)
 
         # One column more than samples: padding (index N) is written there and never read
         lead = () if replicas is None else (replicas,)
@@ -337,6 +320,29 @@ class SampleSignals:
                     f"this store needs {tuple(tensor.shape)}"
                 )
             tensor.copy_(state[name])
+
+
+def _before_training(kind: TaskKind) -> dict[str, float | int]:
+    """Signals of a sample that was never trained on; 0 for what the kind of task does not give."""
+    found = {
+        "loss": kind.guess_loss,
+        "loss_ema": kind.guess_loss,
+        "loss_change": 0.0,
+        "loss_rank": 0.5,
+        "confidence": kind.guess_confidence,
+        "entropy": 1.0,
+        "margin": 0.0,
+        "correct": 0.0,
+        "times_trained": 0,
+        "last_step": -1,
+        "forgetting_events": 0,
+        "influence": 0.0,
+        "influence_variance": 0.0,
+    }
+    for name, reading in FROM_OUTPUTS.items():
+        if reading not in kind.gives:
+            found[name] *= 0
+    return found
 
 
 def _rank(values: Tensor, valid: Tensor) -> Tensor:

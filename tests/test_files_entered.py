@@ -34,12 +34,12 @@ def files_entered(call):
     return sorted(found)
 
 
-def test_an_environment_step_enters_at_most_22_files():
+def test_an_environment_step_enters_at_most_28_files():
     env = dsenv.load("envs", "Tiny-Curriculum-v0", device="cpu")
     env.reset(seed=0)
     found = files_entered(lambda: env.step(noughts(env)))
     assert {"env/session.py", "control/state.py"} <= set(found)
-    assert len(found) <= 22, found
+    assert len(found) <= 28, found
 
 
 def plan_of(**settings):
@@ -51,19 +51,19 @@ SIMPLE = {"selector": "infobatch", "volume": "pods", "ratio": 0.5}
 AUGMENTED = {**SIMPLE, "augment": "sada"}
 
 
-# One more than before there was a guard: plan/guard.py says whether there is one
-@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 18), (AUGMENTED, 21)])
-def test_building_a_plan_enters_at_most_18_files_and_3_more_for_augmentation(settings, most):
+# A guard, a kind of task, lengths and the world cost a file or two each, in any plan
+@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 26), (AUGMENTED, 29)])
+def test_building_a_plan_enters_at_most_26_files_and_3_more_for_augmentation(settings, most):
     plan_of(**settings)  # imports what is imported at first use
     found = files_entered(lambda: plan_of(**settings))
     assert "plan/data_plan.py" in found and len(found) <= most, found
 
 
 @pytest.mark.parametrize("settings", [SIMPLE, AUGMENTED])
-def test_the_loss_of_a_plan_enters_at_most_8_files(settings):
+def test_the_loss_of_a_plan_enters_at_most_14_files(settings):
     plan = plan_of(**settings)
     batch = next(plan.batches())
     logits = torch.randn(50, 4)
     losses = F.cross_entropy(logits, batch.labels, reduction="none")
     found = files_entered(lambda: plan.loss(batch, losses, logits=logits))
-    assert "plan/feedback.py" in found and len(found) <= 8, found
+    assert "plan/feedback.py" in found and len(found) <= 14, found

@@ -125,8 +125,7 @@ class Session:
 
         self.streams = Streams(replicas, device)
         self.context = [Context()] * replicas
-        self.targets: NDArray[np.float64] = np.full(replicas, config.ratio)
-        """(K,) target ratio of each episode."""
+        self.targets: NDArray[np.float64] = np.full(replicas, config.ratio)  # (K,) target ratios
         self.stacked_selector = make_stacked_selector(config.selector, self.trainer)
         self.candidate_sampler = CandidateSampler(self.control, self.trainer, self.streams)
         extra = extra_forward_share(config, self.control, self.stacked_selector, self.trainer)
@@ -136,8 +135,7 @@ class Session:
         self.augment = usual if config.augment is None else config.augment
         self.controllers = make_controllers(self.augment, self.trainer)
 
-        self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)
-        """(K, T) samples of each interval by the volume schedule."""
+        self.planned: Counts = np.zeros((replicas, config.intervals), np.int64)  # (K, T) by the schedule
         self.finished: Flags = np.ones(replicas, np.bool_)
         """(K,) episodes that are over, or were never begun."""
         self.selection: StackedSelection | None = None

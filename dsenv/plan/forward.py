@@ -113,18 +113,30 @@ def full_pass(
     parts: list[ModelOutputs] = []
     with evaluating(forward):
         for index, inputs, given in batches:
-            logits, features = outputs(forward, inputs)
-            labels = given.to(logits.device)
+            found, features = outputs(forward, inputs)
+            targets = given.to(found.device)
             if kind is not None and kind.classes is None:
-                parts.append(_read(kind, index, logits, features, labels, sample_loss))
-                continue
-            checks.check_pass(index, logits, features, classes)
-            if sample_loss is None and logits.dim() == 2:
-                checks.check_labels(labels.cpu(), index.cpu(), logits.shape[1])
-            losses = (sample_loss or _cross_entropy)(logits.float(), labels)
-            checks.check_losses(losses, len(index), logits.device)
-            parts.append(ModelOutputs(index.to(logits.device), labels, losses, logits, features))
+                parts.append(_read(kind, index, found, features, targets, sample_loss))
+            else:
+                parts.append(_classified(index, found, features, targets, sample_loss, classes))
     return values.finite_pass(_joined(parts, size), of)
+
+
+def _classified(
+    index: Tensor,
+    logits: Tensor,
+    features: Tensor | None,
+    labels: Tensor,
+    sample_loss: SampleLoss | None,
+    classes: int | None,
+) -> ModelOutputs:
+    """What a pass says of a batch for classification."""
+    checks.check_pass(index, logits, features, classes)
+    if sample_loss is None and logits.dim() == 2:
+        checks.check_labels(labels.cpu(), index.cpu(), logits.shape[1])
+    losses = (sample_loss or _cross_entropy)(logits.float(), labels)
+    checks.check_losses(losses, len(index), logits.device)
+    return ModelOutputs(index.to(logits.device), labels, losses, logits, features)
 
 
 def _read(

@@ -200,14 +200,9 @@ class PlanMetrics:
             left_out += int(((code > 0) & own).sum())
             number += int(good.sum())
             loss += float(seen.loss[good].float().sum())
-            said = dict(seen.readings or {})
-            if seen.logits is not None:
-                logits = unmasked(seen).logits[good]  # type: ignore[index]
-                said = {"correct": read_outputs(logits, seen.labels[good])["correct"]}
-            elif "correct" in said:
-                said["correct"] = said["correct"][good]
-            has_logits &= "correct" in said
-            correct += float(said["correct"].sum()) if has_logits else 0.0
+            right = _correct(seen, good)
+            has_logits &= right is not None
+            correct += 0.0 if right is None else float(right.sum())
 
         found = {names.NOT_FINITE: float(left_out)}
         if number:
@@ -268,6 +263,16 @@ class PlanMetrics:
             self.series = Series()
         if state["series"] is not None and self.series is not None:
             self.series.load_state_dict(state["series"])
+
+
+def _correct(seen: ModelOutputs, good: Tensor) -> Tensor | None:
+    """Which of the good (B,) bool samples are predicted as labelled; None where the outputs do not say."""
+    if seen.logits is not None:
+        logits = unmasked(seen).logits
+        assert logits is not None
+        return read_outputs(logits[good], seen.labels[good])["correct"]
+    found = (seen.readings or {}).get("correct")
+    return None if found is None else found[good]
 
 
 def _copied(value: Tensor | None, device: torch.device | None = None) -> Tensor | None:

@@ -123,11 +123,7 @@ class Source:
 
 
 def open_source(
-    data: Any,
-    device: torch.device | str | None,
-    classes: int | None = None,
-    *,
-    are_classes: bool = True,
+    data: Any, device: torch.device | str | None, classes: int | None = None, *, are_classes: bool = True
 ) -> Source:
     """The source behind what a user gives as data.
 

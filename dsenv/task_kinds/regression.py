@@ -67,8 +67,8 @@ class Regression(TaskKind):
         far = columns.mean(0).abs().max() / spread
         if far > FAR:
             warnings.warn(
-                f"the mean of the targets is {far:.3g} standard deviations away from 0, and a model begins near "
-                "0: train on (targets - mean) / deviation, or most of the training goes into the mean",
+                f"the mean of the targets is {far:.3g} standard deviations away from 0, and a model begins "
+                "near 0: train on (targets - mean) / deviation, or most of the training goes into the mean",
                 stacklevel=3,
             )
         return type(self)(spread, columns.shape[1])

@@ -6,6 +6,12 @@ from torch import Tensor
 from dsenv.tasks.dataset import Dataset, Split
 
 
+def rows_of(values: Tensor, index: Tensor) -> Tensor:
+    """Rows (..., *shape) of values (N, *shape) at the positions `index` (...); N is padding, any row."""
+    rows = index.flatten().clamp(max=len(values) - 1)
+    return values.index_select(0, rows).view(*index.shape, *values.shape[1:])
+
+
 class ResidentSplit:
     """One split on the device, as uint8 where the data set is; row N is a zero sample for padding.
 

@@ -52,6 +52,11 @@ class Totals:
         self.count += is_sample.sum(1)
 
 
+def task_share(kind: TaskKind, loss: Tensor) -> Tensor:
+    """How much better than a guess losses are, 1 / (1 + loss / loss of a guess): one half for a guess."""
+    return kind.guess_loss / (kind.guess_loss + loss)
+
+
 Predictions = Iterable[tuple[Tensor, Tensor]]
 """Outputs (K, B, ...) of all replicas and targets (K, B, ...), batch by batch."""
 

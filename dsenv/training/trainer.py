@@ -14,10 +14,10 @@ from dsenv.signals import SampleSignals
 from dsenv.states import fitted, listed
 from dsenv.tasks.task import Task
 from dsenv.training.base import State, cloned, flat
-from dsenv.training.data import ResidentSplit
+from dsenv.training.data import ResidentSplit, rows_of
 from dsenv.training.hooks import BatchHooks
 from dsenv.training.replicas import make_replicas
-from dsenv.training.scores import Interval, Score, Totals, score_classes, score_kind
+from dsenv.training.scores import Interval, Score, Totals, score_classes, score_kind, task_share
 
 PRECISIONS = ("fp32", "bf16")
 MOST_REPLICAS = 100_000
@@ -98,10 +98,7 @@ class Trainer:
         """Targets (..., *shape) of `labels` (...): classes themselves, or rows of the split's targets."""
         if self.task.kind.classes is not None:
             return labels
-        own = self.split(split).labels
-        return own.index_select(0, labels.flatten().clamp(max=len(own) - 1)).view(
-            *labels.shape, *own.shape[1:]
-        )
+        return rows_of(self.split(split).labels, labels)
 
     def split(self, name: str) -> ResidentSplit:
         """A split of the data set, moved to the device at its first use."""
@@ -276,8 +273,7 @@ class Trainer:
             each = [part.readings for part in parts if part.readings is not None]
             readings = {name: torch.cat([one[name] for one in each], 1) for name in each[0]}
             self.signals.update(index, loss, None, labels, step, readings=readings)
-            guess = self.signals.guess_loss
-            correct = readings.get("correct", guess / (guess + loss))
+            correct = readings.get("correct", task_share(self.task.kind, loss))
         total.add(loss, correct, index < self.size, self.size)
 
     def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
@@ -323,7 +319,6 @@ class Trainer:
         data, classes = self.split(split), self.task.dataset.classes
         self.replicas.features_wanted = False
         hits = torch.zeros(self.replicas.count, classes, device=self.device)
-
         for where, logits, _ in self._predictions(data):
             wanted = data.labels[where].expand(len(hits), -1)
             hits.scatter_add_(1, wanted, (logits.argmax(-1) == wanted).float())
