@@ -9,12 +9,14 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.draw import Draw
 from dsenv.augment.magnitudes import Magnitudes
-from dsenv.augment.ops import apply_drawn
+from dsenv.augment.ops import OPS, apply_drawn
 from dsenv.augment.targets import IGNORED, is_moved, move_boxes, move_masks
-from dsenv.plan.places import Images, Look, Table, as_like, corners, from_corners, sizes_of, table_of
+from dsenv.plan.places import Images, Look, Table, sizes_of, table_of
 from dsenv.signals import SampleSignals
+from dsenv.vision.boxes import as_like, corners, from_corners
 
 OF_IMAGE = ("image_id", "id", "idx", "index", "size", "orig_size", "image_size", "canvas_size")
+IDENTITY = OPS.index("identity")
 SMALLEST = 1.0  # pixels: a moved box that is narrower or lower is dropped
 
 
@@ -51,6 +53,8 @@ def moved_views(
 ) -> tuple[tuple[Images, ...], list[Any]]:
     """The views of a batch, and the targets of each, moved along.
 
+    Where the ops of a sample would move all pixels that count out of its mask, they are left out.
+
     Args:
         controller: says what it draws for each view.
         known: signals, positions (B,) and generator, see `AugmentationController.view_draws`.
@@ -58,10 +62,18 @@ def moved_views(
         labels: targets of the batch.
         kind: of task, see `Mover`.
     """
-    draws = controller.view_draws(*known)
     mover = Mover(sizes_of(images), controller.magnitudes, kind)
-    views = tuple(augmented(images, view, controller.magnitudes) for view in draws)
-    return views, [mover.moved(labels, view) for view in draws]
+    views: list[Images] = []
+    targets = []
+    for draws in controller.view_draws(*known):
+        found = mover.moved(labels, draws)
+        emptied = mover.emptied(labels, found)
+        if emptied is not None and (emptied.device.type != "cpu" or bool(emptied.any())):
+            draws = [draw._replace(op=draw.op.masked_fill(emptied, IDENTITY)) for draw in draws]
+            found = mover.moved(labels, draws)
+        views.append(augmented(images, draws, controller.magnitudes))
+        targets.append(found)
+    return tuple(views), targets
 
 
 def _groups(keys: Sequence[Any]) -> list[list[int]]:
@@ -103,12 +115,49 @@ class Mover:
                 labels = self._of_batch(None, labels, draw)
         return labels
 
+    def emptied(self, before: Any, after: Any) -> Tensor | None:
+        """Which samples have lost all pixels of a mask of classes that count, (B,) bool; None without such.
+
+        Args:
+            before: targets of the batch.
+            after: the same, moved.
+        """
+        if not isinstance(before, list | tuple):
+            lost = self._lost(table_of(before), table_of(after), is_batch=True)
+            return torch.stack(lost).any(0) if lost else None
+
+        rows = [
+            self._lost(table_of(one), table_of(other), is_batch=False)
+            for one, other in zip(before, after, strict=True)
+        ]
+        device = next((lost[0].device for lost in rows if lost), None)
+        none = [torch.zeros((), dtype=torch.bool, device=device)]
+        return None if device is None else torch.stack([torch.stack(lost or none).any(0) for lost in rows])
+
+    def _lost(self, before: Table, after: Table, *, is_batch: bool) -> list[Tensor]:
+        """For each mask of classes of a table, whether its last pixel that counts is gone, () or (B,)."""
+        found = []
+        for key, value in before.items():
+            if self._role(key, value) != "masks" or not self._are_classes(key, value, is_batch=is_batch):
+                continue
+            was, now = (
+                (mask.as_subclass(Tensor) != self.ignored).flatten(-value.dim() + is_batch).any(-1)
+                for mask in (value, after[key])
+            )
+            found.append(was & ~now)
+        return found
+
+    def _are_classes(self, key: Any, masks: Tensor, *, is_batch: bool) -> bool:
+        """Whether masks hold the class of each pixel, see the class."""
+        planes = masks.shape[int(is_batch) : -2].numel()
+        is_of_objects = planes != 1 or (key == "masks" and not is_batch)
+        return not (is_of_objects or masks.is_floating_point() or masks.dtype == torch.bool)
+
     def _of_batch(self, key: Any, value: Any, draw: Draw) -> Any:
         """A value for the whole batch: masks (B, ..., H, W), boxes (B, 4), or anything else."""
         role = self._role(key, value)
         if role == "masks":
-            planes = value.shape[1:-2].numel()
-            fill = self.ignored if planes == 1 and _holds_classes(value) else 0
+            fill = self.ignored if self._are_classes(key, value, is_batch=True) else 0
             return as_like(move_masks(value.as_subclass(Tensor), draw, self.magnitudes, fill), value)
         if role == "boxes":
             row = torch.arange(len(value), device=value.device)
@@ -132,8 +181,7 @@ class Mover:
         for group in _groups([(value.shape, value.dtype, key) for _, key, value in entries]):
             rows, keys, values = zip(*(entries[place] for place in group), strict=True)
             like = values[0]
-            is_one = like.shape[:-2].numel() == 1 and keys[0] != "masks"
-            fill = self.ignored if is_one and _holds_classes(like) else 0
+            fill = self.ignored if self._are_classes(keys[0], like, is_batch=False) else 0
             stacked = torch.stack([value.as_subclass(Tensor) for value in values])
             part = draw.take(torch.tensor(rows, device=draw.op.device))
             for row, key, value in zip(
@@ -180,10 +228,6 @@ class Mover:
         size = sides[:, 0], sides[:, 1]
         clamp = getattr(like, "clamping_mode", "soft") is not None
         return move_boxes(boxes, row, draw, size, self.magnitudes, clamp=clamp)
-
-
-def _holds_classes(masks: Tensor) -> bool:
-    return not masks.is_floating_point() and masks.dtype != torch.bool
 
 
 def _in_place(found: Tensor, boxes: Tensor, was_moved: Tensor) -> Tensor:

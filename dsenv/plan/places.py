@@ -1,6 +1,5 @@
 """What of a batch's targets lies on its images: found, checked, or refused by name."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +9,12 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.geometric import GEOMETRIC_OPS
 from dsenv.errors import shown
+from dsenv.vision.boxes import check_boxes, check_masks, tv_kind
 
 Images = Tensor | Sequence[Tensor]
 Table = dict[Any, Any]  # the target of one image; one that is a bare tensor stands under None
 
 ON_IMAGES = ("box", "mask", "keypoint", "segment", "semantic", "landmark", "polygon")  # in keys of targets
-OUTSIDE = 1.0  # pixels that a box may lie beyond the border of its image, for rounding
 
 
 # What is there
@@ -170,14 +169,6 @@ class Look:
         (check_masks if role == "masks" else check_boxes)(value, self.sizes[row], f"image {row} of the batch")
 
 
-def tv_kind(value: Any) -> str:
-    """Name of the class of `torchvision.tv_tensors` that a value is of; "" for none."""
-    module = sys.modules.get("torchvision.tv_tensors")  # whoever has one has imported it
-    if module is None or not isinstance(value, module.TVTensor):
-        return ""
-    return next(kind.__name__ for kind in type(value).__mro__ if kind.__module__.startswith(module.__name__))
-
-
 def table_of(target: Any) -> Table:
     """The target of one image as a table."""
     return dict(target) if isinstance(target, Mapping) else {None: target}
@@ -228,93 +219,3 @@ def check_table(table: Table, boxes: Sequence[Any], row: int) -> None:
             f"image {row} of the batch has {len(table[boxes[0]])} boxes and labels of shape "
             f"{tuple(labels.shape)}; give one label for each box"
         )
-
-
-def check_masks(masks: Tensor, size: tuple[int, int], where: str) -> None:
-    """Check that the masks of an image are as large as it is.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if masks.dim() < 2 or tuple(masks.shape[-2:]) != size:
-        raise ValueError(
-            f"{where} is {size[0]} x {size[1]} and its mask has shape {tuple(masks.shape)}; give masks of "
-            "the size of the image: resize both (torchvision.transforms.v2.Resize), or neither"
-        )
-
-
-def check_boxes(boxes: Tensor, size: tuple[int, int], where: str) -> None:
-    """Check that the boxes of an image lie on it; values only on a CPU, where no device waits for it.
-
-    Raises:
-        ValueError: shape, format, canvas or a place is not as it has to be.
-    """
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{where} has boxes of shape {tuple(boxes.shape)}; give (n, 4), (0, 4) for no box")
-    if boxes.is_complex() or boxes.dtype == torch.bool:
-        raise ValueError(f"{where} has boxes of {boxes.dtype}; give float32, in pixels")
-    canvas = tuple(getattr(boxes, "canvas_size", size))
-    if canvas != size:
-        raise ValueError(
-            f"{where} is {size[0]} x {size[1]} and its boxes say canvas_size {canvas}; give boxes of the "
-            "size of the image: resize both (torchvision.transforms.v2.Resize), or neither"
-        )
-
-    if boxes.device.type != "cpu" or not len(boxes):
-        return
-    left, upper, right, lower = corners(boxes).unbind(1)
-    height, width = size
-    is_inside = (left >= -OUTSIDE) & (upper >= -OUTSIDE)
-    is_inside &= (right <= width + OUTSIDE) & (lower <= height + OUTSIDE)
-    is_inside &= (right > left) & (lower > upper)
-    if not is_inside.all():
-        number = int((~is_inside).nonzero()[0])
-        values = [round(float(value), 2) for value in boxes.as_subclass(Tensor)[number]]
-        raise ValueError(
-            f"box {number} of {where} is {values} ({box_format(boxes)}), and the image is {height} x {width} "
-            "pixels (height x width): give corners in pixels, x1 < x2 and y1 < y2, within the image; boxes "
-            "of another format as torchvision.tv_tensors.BoundingBoxes(boxes, format='XYWH', canvas_size=...)"
-        )
-
-
-def box_format(boxes: Tensor) -> str:
-    """Name of the format of boxes; plain ones are corners.
-
-    Raises:
-        ValueError: they are turned boxes.
-    """
-    found = getattr(boxes, "format", None)
-    name = "XYXY" if found is None else str(found.value)
-    if name not in ("XYXY", "XYWH", "CXCYWH"):
-        raise ValueError(f"boxes of format {name} cannot be moved; there are: XYXY, XYWH, CXCYWH")
-    return name
-
-
-def corners(boxes: Tensor) -> Tensor:
-    """Boxes (n, 4) of any format as corners x1, y1, x2, y2; floating."""
-    name = box_format(boxes)
-    plain = boxes.as_subclass(Tensor)
-    plain = plain if plain.is_floating_point() else plain.float()
-    if name == "XYXY":
-        return plain
-    first, size = plain[:, :2], plain[:, 2:]
-    first = first if name == "XYWH" else first - size / 2
-    return torch.cat([first, first + size], 1)
-
-
-def from_corners(found: Tensor, like: Tensor) -> Tensor:
-    """Corners (n, 4) in the format, dtype and class of other boxes."""
-    name = box_format(like)
-    if name != "XYXY":
-        size = found[:, 2:] - found[:, :2]
-        first = found[:, :2] if name == "XYWH" else found[:, :2] + size / 2
-        found = torch.cat([first, size], 1)
-    return as_like(found.to(like.dtype), like)
-
-
-def as_like(found: Tensor, like: Tensor) -> Tensor:
-    """A tensor in the class of `torchvision.tv_tensors` that another one is of."""
-    if not tv_kind(like):
-        return found
-    wrapped: Tensor = sys.modules["torchvision.tv_tensors"].wrap(found, like=like)
-    return wrapped
