@@ -1,7 +1,7 @@
 """What a training loop hands to a plan, checked; each message says what to pass instead."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch

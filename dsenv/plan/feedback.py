@@ -16,7 +16,7 @@ from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_buffer import EpochBuffer
 from dsenv.plan.epoch_sampler import EpochSampler
-from dsenv.plan.forward import ForwardFunction, full_pass, outputs
+from dsenv.plan.forward import ForwardFunction, full_pass, outputs, read
 from dsenv.plan.moved import moved_views
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.said import Said, check_needed
@@ -155,10 +155,14 @@ class Feedback:
         self.cost.extra_forwards += len(batch.views) * len(batch.index)
         found = []
         with self.cost.timed("score"):
-            for view in batch.views:
+            targets = batch.view_labels or (batch.labels,) * len(batch.views)
+            for view, labels in zip(batch.views, targets, strict=True):
                 logits, features = outputs(forward, view)
-                losses = cross_entropy(logits.float(), batch.labels)
-                found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
+                if self.signals.kind.classes is None:
+                    found.append(read(self.signals.kind, batch.index, logits, features, labels))
+                    continue
+                losses = cross_entropy(logits.float(), labels)
+                found.append(ModelOutputs(batch.index, labels, losses, logits, features))
         return found
 
     def take_in(

@@ -116,7 +116,7 @@ def full_pass(
             logits, features = outputs(forward, inputs)
             labels = given.to(logits.device)
             if kind is not None and kind.classes is None:
-                parts.append(_read(kind, index, logits, features, labels, sample_loss))
+                parts.append(read(kind, index, logits, features, labels, sample_loss))
                 continue
             checks.check_pass(index, logits, features, classes)
             if sample_loss is None and logits.dim() == 2:
@@ -127,13 +127,13 @@ def full_pass(
     return values.finite_pass(_joined(parts, size), of)
 
 
-def _read(
+def read(
     kind: TaskKind,
     index: Tensor,
     found: Tensor,
     features: Tensor | None,
     targets: Tensor,
-    sample_loss: SampleLoss | None,
+    sample_loss: SampleLoss | None = None,
 ) -> ModelOutputs:
     """What a pass says of a batch of another kind of task than classification: losses and readings."""
     kind.check_outputs(found, targets)

@@ -39,7 +39,7 @@ class Detection(TaskKind):
         "error": "its gradient is one over thousands of anchors, which the losses do not tell",
     }
     on_images = "boxes"
-    """Plain targets that augmentation moves along with the images."""
+    has_outputs = False
 
     def __init__(self, guess_loss: float = GUESS) -> None:
         self.guess_loss = check_positive("guess_loss", guess_loss)

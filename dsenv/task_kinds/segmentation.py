@@ -56,7 +56,6 @@ class Segmentation(TaskKind):
     gives = READINGS
     metric_name = "mean IoU"
     on_images = "masks"
-    """Plain targets that augmentation moves along with the images."""
 
     def __init__(self, classes: int, ignore_index: int = IGNORED) -> None:
         self.outputs = self.pixel_classes = check_count("classes", classes, 2, MOST_CLASSES)
