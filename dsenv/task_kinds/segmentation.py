@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsenv.errors import LARGEST, check_count, check_number, shown
+from dsenv.errors import LARGEST, check_count, shown
 from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
 
 IGNORED = 255  # class of pixels that count in no loss; torchvision's segmentation sets use it
@@ -59,7 +59,7 @@ class Segmentation(TaskKind):
 
     def __init__(self, classes: int, ignore_index: int = IGNORED) -> None:
         self.outputs = self.pixel_classes = check_count("classes", classes, 2, MOST_CLASSES)
-        self.ignore_index = int(check_number("ignore_index", ignore_index, -LARGEST, LARGEST))
+        self.ignore_index = check_count("ignore_index", ignore_index, -LARGEST, LARGEST)
         self.guess_loss = math.log(self.outputs)
         self.guess_confidence = 1 / self.outputs
         self.guess_metric = 1 / (2 * self.outputs - 1)
