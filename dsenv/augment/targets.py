@@ -1,4 +1,16 @@
-"""Masks and boxes that move with their images: each sample's by its own op and strength."""
+"""Masks and boxes that move with their images: each sample's by its own op and strength.
+
+Use::
+
+    import torch
+    from dsenv.augment import FixedStrength, apply_drawn, move_masks
+    from dsenv.signals import SampleSignals
+
+    images, masks = torch.rand(4, 3, 16, 16), torch.randint(0, 5, (4, 16, 16))
+    generator = torch.Generator().manual_seed(0)
+    for draw in FixedStrength(0.8).draws(SampleSignals(4, 5), torch.arange(4), generator):
+        images, masks = apply_drawn(images, draw), move_masks(masks, draw)
+"""
 
 import torch
 from torch import Tensor
@@ -24,17 +36,6 @@ def move_masks(masks: Tensor, draw: Draw, magnitudes: Magnitudes = MODERATE, fil
 
     Equal to torchvision's `v2.functional` on a `Mask`, but for places within rounding of the middle between
     two pixels. Samples whose op does not move pixels keep their masks.
-
-    Use::
-
-        import torch
-        from dsenv.augment import FixedStrength, apply_drawn, move_masks
-        from dsenv.signals import SampleSignals
-
-        images, masks = torch.rand(4, 3, 16, 16), torch.randint(0, 5, (4, 16, 16))
-        generator = torch.Generator().manual_seed(0)
-        for draw in FixedStrength(0.8).draws(SampleSignals(4, 5), torch.arange(4), generator):
-            images, masks = apply_drawn(images, draw), move_masks(masks, draw)
 
     Args:
         masks: (B, ..., H, W) of any dtype.
@@ -113,8 +114,8 @@ def move_boxes(
 ) -> Tensor:
     """Move boxes with their images: the upright hull of the moved corners.
 
-    Equal to torchvision's `v2.functional` on `BoundingBoxes` but for float rounding. A box around a turned
-    or sheared object is larger than the object, and what leaves the image is cut off.
+    Equal to torchvision's `v2.functional` on `BoundingBoxes` but for float rounding. The hull of a turned or
+    sheared object is larger than the object.
 
     Args:
         boxes: (M, 4) corners x1, y1, x2, y2 in pixels.
@@ -138,9 +139,12 @@ def move_boxes(
     moved_x = (d * x - b * y) / (a * d - b * c) + width / 2
     moved_y = (a * y - c * x) / (a * d - b * c) + height / 2
 
-    # Their hull, within the image
     if clamp:
-        moved_x = moved_x.clamp(min=0).minimum(torch.as_tensor(width, device=x.device).to(x))
-        moved_y = moved_y.clamp(min=0).minimum(torch.as_tensor(height, device=y.device).to(y))
+        moved_x, moved_y = _within(moved_x, width), _within(moved_y, height)
     hull = torch.stack([moved_x.amin(-1), moved_y.amin(-1), moved_x.amax(-1), moved_y.amax(-1)], -1)
     return torch.where(is_moved(draw)[row][:, None], hull.to(boxes.dtype), boxes)
+
+
+def _within(places: Tensor, side: int | Tensor) -> Tensor:
+    """Places cut off at 0 and at the side of the image, one number or one for each box."""
+    return places.clamp(min=0).minimum(side) if isinstance(side, Tensor) else places.clamp(0, side)

@@ -129,28 +129,29 @@ def check_detection_targets(targets: Any, sizes: Sequence[tuple[int, int]]) -> N
         if not isinstance(target, Mapping) or not {"boxes", "labels"} <= set(target):
             found = shown(list(target)) if isinstance(target, Mapping) else type(target).__name__
             raise ValueError(f"{where} needs a target with 'boxes' (n, 4) and 'labels' (n,), got {found}")
+        _check_target(target, size, where)
 
-        boxes, labels = target["boxes"], target["labels"]
-        if not isinstance(boxes, Tensor) or not boxes.is_floating_point():
-            found = str(boxes.dtype) if isinstance(boxes, Tensor) else type(boxes).__name__
-            raise ValueError(f"{where} needs boxes as a floating tensor (n, 4), got {found}; give float32")
-        if box_format(boxes) != "XYXY":
-            raise ValueError(
-                f"{where} has boxes of format {box_format(boxes)}, and torchvision's models take XYXY; "
-                "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY') makes them"
-            )
-        check_boxes(boxes, size, where)
 
-        is_label = (
-            isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.shape == boxes.shape[:1]
+def _check_target(target: Mapping[str, Any], size: tuple[int, int], where: str) -> None:
+    boxes, labels = target["boxes"], target["labels"]
+    if not isinstance(boxes, Tensor) or not boxes.is_floating_point():
+        found = str(boxes.dtype) if isinstance(boxes, Tensor) else type(boxes).__name__
+        raise ValueError(f"{where} needs boxes as a floating tensor (n, 4), got {found}; give float32")
+    if box_format(boxes) != "XYXY":
+        raise ValueError(
+            f"{where} has boxes of format {box_format(boxes)}, and torchvision's models take XYXY; "
+            "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY') makes them"
         )
-        if not is_label:
-            found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else shown(labels)
-            raise ValueError(f"{where} has {len(boxes)} boxes and needs as many int64 labels, got {found}")
-        if isinstance(masks := target.get("masks"), Tensor):
-            check_masks(masks, size, where)
-            if masks.dim() != 3 or len(masks) != len(boxes):
-                raise ValueError(f"{where} has {len(boxes)} boxes and masks of shape {tuple(masks.shape)}")
+    check_boxes(boxes, size, where)
+
+    is_label = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.shape == boxes.shape[:1]
+    if not is_label:
+        found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else shown(labels)
+        raise ValueError(f"{where} has {len(boxes)} boxes and needs as many int64 labels, got {found}")
+    if isinstance(masks := target.get("masks"), Tensor):
+        check_masks(masks, size, where)
+        if masks.dim() != 3 or len(masks) != len(boxes):
+            raise ValueError(f"{where} has {len(boxes)} boxes and masks of shape {tuple(masks.shape)}")
 
 
 def _are_labels(labels: Any, count: int) -> bool:
