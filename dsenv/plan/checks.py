@@ -153,7 +153,8 @@ def _loss_advice(losses: Tensor, size: int) -> str:
     if losses.dim() == 1:
         return f"{found}; give the losses of this batch alone"
     return (
-        f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels; for "
+        f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels, or "
+        "plan.kind.sample_loss of DataPlan(kind='segmentation'), which leaves out what does not count; for "
         "tokens with padding only over what counts, (losses * mask).sum(1) / mask.sum(1), because padding "
         "counted as 0 makes short samples look easy"
     )

@@ -31,7 +31,8 @@ def drawn(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def literal(logits: Tensor, mask: Tensor) -> dict[str, float]:
     """The readings of one image, as they are defined."""
-    losses, entropies, margins, errors = [], [], [], []
+    losses, entropies, errors = [], [], []
+    margins: dict[int, list[float]] = {}
     hit, union = [0] * 5, [0] * 5
     for y in range(mask.shape[0]):
         for x in range(mask.shape[1]):
@@ -41,7 +42,8 @@ def literal(logits: Tensor, mask: Tensor) -> dict[str, float]:
             p = logits[:, y, x].double().softmax(0)
             losses.append(-math.log(p[right]))
             entropies.append(-sum(float(q) * math.log(q) for q in p) / math.log(5))
-            margins.append(float(p[right]) - max(float(q) for c, q in enumerate(p) if c != right))
+            rival = max(float(q) for c, q in enumerate(p) if c != right)
+            margins.setdefault(right, []).append(float(p[right]) - rival)
             errors.append(math.sqrt(sum((float(q) - (c == right)) ** 2 for c, q in enumerate(p))))
             said = int(p.argmax())
             hit[right] += said == right
@@ -57,7 +59,7 @@ def literal(logits: Tensor, mask: Tensor) -> dict[str, float]:
         "loss": mean(losses),
         "confidence": math.exp(-mean(losses)),
         "entropy": mean(entropies),
-        "margin": mean(margins),
+        "margin": min(mean(each) for each in margins.values()),
         "correct": float(iou >= 0.5),
         "error": mean(errors),
         **{f"hit {c}": hit[c] for c in range(5)},
@@ -158,9 +160,11 @@ def test_targets_of_the_wrong_kind(targets: Any, words: str) -> None:
 
 def test_a_mask_that_leaves_nothing_is_named() -> None:
     logits, masks = drawn()
-    masks[1] = masks[3] = 255
+    masks[1], masks[3] = 255, 255
     with pytest.raises(ValueError, match=r"leave nothing to learn from, at samples \[1, 3\].*ignore_index"):
         KIND.sample_loss(logits, masks)
+    with pytest.raises(ValueError, match=r"the batch has the class 255 .*allowed are 0 to 4"):
+        Segmentation(5, ignore_index=7).sample_loss(logits, masks)
     assert bool(Segmentation(5, ignore_index=7).sample_loss(logits, masks.clamp(max=4)).isfinite().all())
 
 
