@@ -73,7 +73,8 @@ class Detection(TaskKind):
     def check_outputs(self, outputs: Any, targets: Any) -> None:
         parts = list(outputs.values()) if isinstance(outputs, Mapping) else [outputs]
         for part in parts:
-            if not isinstance(part, Tensor) or part.shape != (len(targets),):
+            is_loss = isinstance(part, Tensor) and part.is_floating_point() and part.shape == (len(targets),)
+            if not is_loss:
                 raise ValueError(
                     f"outputs for detection must be the losses ({len(targets)},) of each image, got "
                     f"{found(part)}; torchvision's models give means over the batch: "
