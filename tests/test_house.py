@@ -26,7 +26,7 @@ FLOORS = (
         "toml_files",
         "version",
     ),
-    ("kernels", "outputs", "signals", "task_kinds", "tracking"),
+    ("kernels", "outputs", "signals", "task_kinds", "tracking", "vision"),
     ("select", "volume", "augment", "tasks"),
     ("control",),
     ("policy", "training"),

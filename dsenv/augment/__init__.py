@@ -12,9 +12,10 @@ from dsenv.augment.influence import (
     parameter_update,
 )
 from dsenv.augment.magnitudes import MODERATE, WIDE, Magnitudes
-from dsenv.augment.ops import OPS, STANDARD_OPS, apply_ops, draw_ops, op_codes
+from dsenv.augment.ops import OPS, STANDARD_OPS, apply_drawn, apply_ops, draw_ops, op_codes
 from dsenv.augment.rand_augment import RandAugment
 from dsenv.augment.sada import SADA
+from dsenv.augment.targets import move_boxes, move_masks
 from dsenv.augment.trivial import TrivialAugment
 
 __all__ = [
@@ -33,11 +34,14 @@ __all__ = [
     "NoAugmentation",
     "RandAugment",
     "TrivialAugment",
+    "apply_drawn",
     "apply_ops",
     "draw_ops",
     "ent_loss",
     "gradient_projection",
     "influence_by_projection",
+    "move_boxes",
+    "move_masks",
     "op_codes",
     "parameter_snapshot",
     "parameter_update",

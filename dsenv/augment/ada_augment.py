@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dsenv.augment.base import AugmentationController, checked_device
-from dsenv.augment.ops import apply_ops, draw_ops
+from dsenv.augment.draw import Draw, draw_parameters
+from dsenv.augment.ops import apply_drawn, draw_ops
 from dsenv.errors import check_count, check_positive, check_seed
 from dsenv.kernels import sent
 from dsenv.outputs import ModelOutputs
@@ -115,15 +116,23 @@ class AdaAugment(AugmentationController):
         self, images: Tensor, signals: SampleSignals, index: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """The current, the plain and the full view (B, C, H, W); current and full are under the same op."""
+        [current], _, [full] = self.view_draws(signals, index, generator)
+        trained = apply_drawn(images, current, self.magnitudes)
+        return trained, images, apply_drawn(images, full, self.magnitudes)
+
+    def view_draws(
+        self, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> tuple[list[Draw], ...]:
+        """Draws of the current, the plain and the full view: one, none, and one of the same op."""
         del signals
-        self._codes = sent(self._codes, images.device)
-        op = draw_ops(self._codes, len(images), generator)
+        self._codes = sent(self._codes, index.device)
+        op = draw_ops(self._codes, len(index), generator)
         strength = self._memory["strength"][index]
 
-        current = apply_ops(images, op, strength, generator, self.magnitudes)
-        full = apply_ops(images, op, torch.ones_like(strength), generator, self.magnitudes)
+        current = draw_parameters(op, strength, generator)
+        full = draw_parameters(op, torch.ones_like(strength), generator)
         self._note(index, strength)
-        return current, images, full
+        return [current], [], [full]
 
     def observe_views(
         self, trained: ModelOutputs, views: Sequence[ModelOutputs], generator: torch.Generator

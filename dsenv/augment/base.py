@@ -185,6 +185,27 @@ class AugmentationController(Described, ABC):
             for _ in range(self.ops_per_sample)
         ]
 
+    def view_draws(
+        self, signals: SampleSignals, index: Tensor, generator: torch.Generator
+    ) -> tuple[list[Draw], ...]:
+        """All that `views` draws, in the same order: for each view one draw for each op.
+
+        With it masks and boxes move along with the images. Arguments as for `strengths`.
+        """
+        draws = self.draws(signals, index, generator)
+        self._note(index, draws[0].strength)
+        return (draws,)
+
+    @property
+    def moves_targets(self) -> bool:
+        """Whether `view_draws` says all that `views` does to the images.
+
+        Not for a class that defines `views` or `augment` anew, and no `view_draws` beside it.
+        """
+        order = type(self).__mro__
+        says = _definer(order, "view_draws")
+        return all(says <= _definer(order, name) for name in ("views", "augment"))
+
     def note_strengths(self, signals: SampleSignals) -> None:
         """From now on, keep the strength at which each of the N samples is augmented last, in `noted`."""
         self.noted = torch.full((signals.size,), -1.0, device=signals.device)
@@ -210,3 +231,8 @@ class AugmentationController(Described, ABC):
         op = draw_ops(self._codes, strength.numel(), generator)
         flat = images.reshape(-1, *images.shape[-3:])
         return apply_ops(flat, op, strength.flatten(), generator, self.magnitudes).view_as(images)
+
+
+def _definer(order: Sequence[type], name: str) -> int:
+    """Which class of an order of resolution defines an attribute."""
+    return next(place for place, kind in enumerate(order) if name in vars(kind))

@@ -25,11 +25,13 @@ def resample(images: Tensor, draw: Draw, magnitudes: Magnitudes, first_code: int
     return F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-def inverse_matrices(draw: Draw, magnitudes: Magnitudes, height: int, width: int, first_code: int) -> Tensor:
+def inverse_matrices(
+    draw: Draw, magnitudes: Magnitudes, height: int | Tensor, width: int | Tensor, first_code: int
+) -> Tensor:
     """Map of each target pixel to its source, in pixels from the image centre; (B, 2, 3).
 
     As in torchvision, shears leave the left or upper edge in place, rotations turn about the centre, and
-    translations are whole pixels, rounded towards zero.
+    translations are whole pixels, rounded towards zero. Images of several sizes have (B,) heights and widths.
     """
     precise = torch.float32 if draw.op.device.type == "mps" else torch.float64  # MPS has no float64
     signed = draw.strength.to(precise) * draw.sign.to(precise)

@@ -1,14 +1,13 @@
 """What a training loop hands to a plan, checked; each message says what to pass instead."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
-from dsenv.augment.geometric import GEOMETRIC_OPS
 from dsenv.errors import check_count, shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan.collate import NothingLeft
@@ -17,8 +16,6 @@ from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.select.base import Selector
 from dsenv.task_kinds.base import TaskKind
-
-ON_IMAGES = ("box", "mask", "keypoint", "segment", "semantic", "landmark", "polygon")  # in keys of targets
 
 
 def check_labels(labels: Any, index: Tensor, classes: int | None, kind: TaskKind | None = None) -> None:
@@ -51,57 +48,6 @@ def check_labels(labels: Any, index: Tensor, classes: int | None, kind: TaskKind
         label = low if low < 0 else high
         position = int(index[(labels == label).nonzero()[0].to(index.device)])
         raise ValueError(no_class(label, position, classes))
-
-
-def check_images(inputs: Any) -> None:
-    """Check that the inputs of a batch are images, for augmentation.
-
-    Raises:
-        ValueError: they are no tensor (B, C, H, W).
-    """
-    if not isinstance(inputs, Tensor):
-        raise ValueError(f"augment needs images as one tensor a batch, got {type(inputs).__name__}")
-    if inputs.dim() != 4:
-        raise ValueError(f"augment needs images (B, C, H, W), got inputs of shape {tuple(inputs.shape)}")
-
-
-def check_geometry(
-    controller: AugmentationController, inputs: Tensor, labels: Any, classes: int | None
-) -> None:
-    """Check that augmentation leaves labels true: geometric ops move objects, and masks and boxes stay.
-
-    Raises:
-        ValueError: the labels lie on the images, and an op moves the images.
-    """
-    moving = [name for name in getattr(controller, "ops", ()) if name in GEOMETRIC_OPS]
-    if not moving:
-        return
-
-    if what := _on_images(labels, inputs, classes):
-        raise ValueError(
-            f"augment moves images ({', '.join(moving[:3])}, ...), and {what} that would not move along; use "
-            "ops that leave places alone: augment={'name': ..., 'ops': dsenv.augment.ops.PHOTOMETRIC_OPS}"
-        )
-
-
-def _on_images(labels: Any, inputs: Tensor, classes: int | None) -> str:
-    """What of some targets lies on the images, in words; "" for nothing."""
-    if isinstance(labels, Mapping):
-        keys = sorted(str(key) for key in labels if any(word in str(key).lower() for word in ON_IMAGES))
-        return f"targets with {', '.join(keys)}" if keys else ""
-    if isinstance(labels, list | tuple):
-        found = (_on_images(item, inputs, classes) for item in labels)
-        return next((words for words in found if words), "")
-    if not isinstance(labels, Tensor):
-        return ""
-
-    shape = tuple(labels.shape)
-    pixels = inputs.shape[-2] * inputs.shape[-1]
-    if labels.dim() >= 3 or (labels.dim() == 2 and pixels > 1 and shape[1] == pixels):
-        return f"labels of shape {shape} are masks or other places"
-    if labels.dim() == 2 and shape[1] == 4 and labels.is_floating_point() and classes != 4:
-        return f"labels of shape {shape} are boxes (of four classes, set DataPlan(classes=4))"
-    return ""
 
 
 def check_epoch(epoch: int, record: EpochRecord | None) -> None:
@@ -207,7 +153,8 @@ def _loss_advice(losses: Tensor, size: int) -> str:
     if losses.dim() == 1:
         return f"{found}; give the losses of this batch alone"
     return (
-        f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels; for "
+        f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels, or "
+        "plan.kind.sample_loss of DataPlan(kind='segmentation'), which leaves out what does not count; for "
         "tokens with padding only over what counts, (losses * mask).sum(1) / mask.sum(1), because padding "
         "counted as 0 makes short samples look easy"
     )

@@ -39,6 +39,8 @@ class Batch(NamedTuple):
     """Its number in the epoch, from 0: of the steps as they were planned."""
     views: tuple[Any, ...] = ()
     """(B, ...) each: further views of the same samples, for controllers that compare them (`extra_views`)."""
+    view_labels: tuple[Any, ...] = ()
+    """Targets of each further view, where they lie on the images and moved with them; () elsewhere."""
 
 
 class IndexedDataset(Dataset[tuple[int, Any]]):

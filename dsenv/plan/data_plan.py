@@ -158,7 +158,7 @@ class DataPlan:
         self.transform, self.cost = check_function("transform", transform), Cost()
         self._number = next(_NUMBERS)
         self._transform_batch = BatchTransform(
-            self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
+            self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes, self.kind
         )
         learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
         self._feedback = Feedback(*learning, self.guard)

@@ -1,6 +1,6 @@
 """What is done to a batch before the forward pass, and who learns from its outputs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -11,12 +11,13 @@ from torch import Tensor
 from dsenv.augment.base import AugmentationController
 from dsenv.kernels import cross_entropy
 from dsenv.outputs import ModelOutputs
-from dsenv.plan import checks
+from dsenv.plan import checks, places
 from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_buffer import EpochBuffer
 from dsenv.plan.epoch_sampler import EpochSampler
-from dsenv.plan.forward import ForwardFunction, full_pass, outputs
+from dsenv.plan.forward import ForwardFunction, full_pass, outputs, read
+from dsenv.plan.moved import moved_views
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.said import Said, check_needed
 from dsenv.plan.signals import PlanSignals
@@ -38,6 +39,8 @@ class BatchTransform:
         epoch_sampler: gives signals, random streams and the epoch.
         cost: records the time.
         classes: C; None where it is not known.
+        kind: of task; says by `on_images` which plain targets lie on the images, and by `ignore_index` what
+            pixels from outside of an image are.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class BatchTransform:
         epoch_sampler: EpochSampler,
         cost: "Cost",
         classes: int | None,
+        kind: Any = None,
     ) -> None:
         self.plan = plan
         self.classes = classes
+        self.kind = kind
         self.controller = controller
         self.transform = transform or _same
         self.epoch_sampler = epoch_sampler
@@ -61,17 +66,21 @@ class BatchTransform:
         stamp = (self.plan, self.epoch_sampler.epoch, number)
         if self.controller is None:
             return Batch(self.transform(inputs), labels, index, weight, *stamp)
-        checks.check_images(inputs)
-        checks.check_geometry(self.controller, inputs, labels, self.classes)
+        places.check_images(inputs)
+        moves = places.check_geometry(self.controller, inputs, labels, self.classes, self.kind)
         if self.controller.noted is None:
             self.controller.note_strengths(self.epoch_sampler.signals)
 
         with self.cost.timed("augment"):
-            generator = self.epoch_sampler.generator_for("augment", number)
-            views = self.controller.views(inputs, self.epoch_sampler.signals, index, generator)
+            known = (self.epoch_sampler.signals, index, self.epoch_sampler.generator_for("augment", number))
+            of_views: Sequence[Any] = ()
+            if moves or not isinstance(inputs, Tensor):
+                views, (labels, *of_views) = moved_views(self.controller, known, inputs, labels, self.kind)
+            else:
+                views = self.controller.views(inputs, *known)
         checks.check_views(self.controller, views)
         trained, *more = (self.transform(view) for view in views)
-        return Batch(trained, labels, index, weight, *stamp, tuple(more))
+        return Batch(trained, labels, index, weight, *stamp, tuple(more), tuple(of_views))
 
 
 def _same(inputs: Any) -> Any:
@@ -146,10 +155,14 @@ class Feedback:
         self.cost.extra_forwards += len(batch.views) * len(batch.index)
         found = []
         with self.cost.timed("score"):
-            for view in batch.views:
+            targets = batch.view_labels or (batch.labels,) * len(batch.views)
+            for view, labels in zip(batch.views, targets, strict=True):
                 logits, features = outputs(forward, view)
-                losses = cross_entropy(logits.float(), batch.labels)
-                found.append(ModelOutputs(batch.index, batch.labels, losses, logits, features))
+                if self.signals.kind.classes is None:
+                    found.append(read(self.signals.kind, batch.index, logits, features, labels))
+                    continue
+                losses = cross_entropy(logits.float(), labels)
+                found.append(ModelOutputs(batch.index, labels, losses, logits, features))
         return found
 
     def take_in(

@@ -116,7 +116,7 @@ def full_pass(
             found, features = outputs(forward, inputs)
             targets = given.to(found.device)
             if kind is not None and kind.classes is None:
-                parts.append(_read(kind, index, found, features, targets, sample_loss))
+                parts.append(read(kind, index, found, features, targets, sample_loss))
             else:
                 parts.append(_classified(index, found, features, targets, sample_loss, classes))
     return values.finite_pass(_joined(parts, size), of)
@@ -139,13 +139,13 @@ def _classified(
     return ModelOutputs(index.to(logits.device), labels, losses, logits, features)
 
 
-def _read(
+def read(
     kind: TaskKind,
     index: Tensor,
     found: Tensor,
     features: Tensor | None,
     targets: Tensor,
-    sample_loss: SampleLoss | None,
+    sample_loss: SampleLoss | None = None,
 ) -> ModelOutputs:
     """What a pass says of a batch of another kind of task than classification: losses and readings."""
     kind.check_outputs(found, targets)

@@ -77,6 +77,11 @@ class TaskKind(Described, ABC):
     """Metric of such a guess, [0, 1]."""
     classes: int | None = None
     """C where the outputs are logits of C classes, one label a sample; else None."""
+    on_images: ClassVar[str] = ""
+    """Plain targets that lie on the images, and move with them under augmentation: "masks" for (B, H, W)
+    classes of pixels, "boxes" for `boxes` and `masks` of each image's table."""
+    has_outputs: ClassVar[bool] = True
+    """The loss follows from a model's outputs and the targets, so that further views can be compared."""
     outputs: int | None = None
     """How many numbers a model gives for a sample, pixel or token; None where not known."""
 
@@ -200,6 +205,11 @@ def check_fits(kind: TaskKind, part: Any) -> None:
     if part is None or kind.classes is not None:
         return
     name, reads = type(part).__name__, tuple(getattr(part, "reads", ()))
+    if getattr(part, "extra_views", 0) and not kind.has_outputs:
+        raise ValueError(
+            f"{name} compares the losses of several views, and those of a task of kind {kind.name} do not "
+            "follow from the outputs of a forward pass; take one without extra_views, such as trivial"
+        )
     needs = [what for what in ("logits", "classes") if getattr(part, f"needs_{what}", False)]
     if reason := kind.missing(reads):
         raise ValueError(f"{name} reads the {' and '.join(reads)} of each sample, and {reason}")

@@ -16,11 +16,11 @@ class Case:
     """What the contract test needs to know of a kind."""
 
     kind: TaskKind
-    targets: Tensor
+    targets: Any
     """Of 12 samples."""
-    guess: Callable[[Tensor], Tensor]
+    guess: Callable[[Any], Tensor]
     """Outputs that know nothing, for targets."""
-    right: Callable[[Tensor], Tensor]
+    right: Callable[[Any], Tensor]
     """Outputs that are right and sure."""
     bad: tuple[Any, ...]
     """Targets of 12 samples that are refused."""
@@ -39,6 +39,8 @@ def cases() -> dict[str, Case]:
     classes = torch.randint(0, 4, (12,), generator=_draw(0))
     there = torch.randint(0, 2, (12, 5), generator=_draw(1))
     numbers = 5 + 3 * torch.randn(12, 2, generator=_draw(2))
+    pixels = torch.randint(0, 4, (12, 5, 6), generator=_draw(3))
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
     return {
         "classification": Case(
@@ -61,5 +63,19 @@ def cases() -> dict[str, Case]:
             lambda t: t.mean(0).expand(t.shape),
             lambda t: t.clone(),
             (classes, torch.full((12,), torch.nan), numbers[:5], None),
+        ),
+        "segmentation": Case(
+            make_kind({"name": "segmentation", "classes": 4}),
+            pixels,
+            lambda t: torch.zeros(len(t), 4, 5, 6),
+            lambda t: 30.0 * functional.one_hot(t, 4).movedim(-1, 1),
+            (pixels.float(), pixels + 4, pixels - 1, pixels[:5], pixels[:, None], 0 * pixels + 255, [pixels]),
+        ),
+        "detection": Case(
+            make_kind("detection"),
+            [nothing] * 12,
+            lambda t: torch.ones(len(t)),
+            lambda t: torch.zeros(len(t)),
+            (classes, [nothing] * 5, [{}] * 12, [{**nothing, "boxes": torch.zeros(2, 5)}] * 12, None),
         ),
     }

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dsenv.tasks.models import mlp, resnet18, resnet50, small_cnn
+from dsenv.tasks.models import mlp, resnet18, resnet50, small_cnn, small_fcn
 from dsenv.tasks.task import Recipe, Task, seeded_model
 
 
@@ -113,3 +113,28 @@ def test_a_scalar_loss_is_refused_with_the_fix():
     )
     with pytest.raises(ValueError, match="reduction='none'"):
         task.sample_loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+
+
+def test_a_small_fully_convolutional_network_gives_the_class_of_each_pixel():
+    model = small_fcn((3, 16, 24), 5)
+    images = torch.rand(4, 3, 16, 24)
+    logits = model(images)
+    assert logits.shape == (4, 5, 16, 24)
+    assert 30_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 60_000
+    torch.testing.assert_close(model(images[1:2])[0], logits[1])  # whatever the rest of the batch
+    assert model(torch.rand(1, 3, 32, 8)).shape == (1, 5, 32, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "words"),
+    [
+        ((3, 16, 18), {}, "multiples of 4, got samples of shape"),
+        ((3, 4, 8), {}, "at least 8 x 8"),
+        ((16, 16), {}, "needs images"),
+        ((3, 16, 16), {"width": 12}, "width must be a multiple of 8, got 12"),
+        ((3, 16, 16), {"width": 0}, "width must be"),
+    ],
+)
+def test_a_small_fully_convolutional_network_is_refused(shape, settings, words):
+    with pytest.raises(ValueError, match=words):
+        small_fcn(shape, 5, **settings)
