@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dsenv.errors import check_count, check_share, pick, shown
 from dsenv.tasks.dataset import MOST_CLASSES
@@ -118,6 +118,77 @@ def small_cnn(
 
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes)]
     return nn.Sequential(*layers)
+
+
+def small_fcn(sample_shape: tuple[int, ...], classes: int, width: int = 16) -> nn.Module:
+    """A small fully convolutional network with skips, for the class of each pixel: 38 k parameters.
+
+    Two convolutions of stride 2 on the way down, two steps of 2 up again, each added to the layer of its
+    size; group normalisation, so that a sample's output does not depend on the rest of its batch.
+
+    Use::
+
+        import torch
+        from dsenv.tasks.models import small_fcn
+
+        model = small_fcn((3, 32, 48), classes=5)
+        logits = model(torch.rand(2, 3, 32, 48))  # (2, 5, 32, 48)
+
+    Args:
+        sample_shape: (C, H, W), with H and W multiples of 4, at least 8.
+        classes: number of classes of a pixel.
+        width: channels at full size; below there are twice as many. A multiple of 8.
+
+    Raises:
+        ValueError: the samples are not images of that size, or the width does not divide.
+    """
+    sample_shape = _checked_shape("small_fcn", sample_shape)
+    if len(sample_shape) != 3 or min(sample_shape[1:]) < 8 or any(side % 4 for side in sample_shape[1:]):
+        raise ValueError(
+            "small_fcn needs images (C, H, W) of at least 8 x 8, with sides that are multiples of 4, got "
+            f"samples of shape {sample_shape}; pad or resize them"
+        )
+    width = check_count("small_fcn: width", width, most=WIDEST_CNN)
+    if width % 8:
+        raise ValueError(f"small_fcn: width must be a multiple of 8, got {width}")
+    return SmallFCN(sample_shape[0], check_count("small_fcn: classes", classes, most=MOST_CLASSES), width)
+
+
+class SmallFCN(nn.Module):
+    """The network that `small_fcn` builds.
+
+    Args:
+        channels: of the images.
+        classes: number of classes of a pixel.
+        width: channels at full size.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.enter = _convolution(channels, width)
+        self.down = _convolution(width, 2 * width, stride=2)
+        self.down_again = _convolution(2 * width, 2 * width, stride=2)
+        self.middle = _convolution(2 * width, 2 * width)
+        self.up = _convolution(2 * width, 2 * width)
+        self.up_again = _convolution(2 * width, width)
+        self.enlarge = nn.Upsample(scale_factor=2)
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of images (B, C, H, W)."""
+        whole = self.enter(images)
+        half = self.down(whole)
+        quarter = self.middle(self.down_again(half))
+
+        half = self.up(half + self.enlarge(quarter))
+        logits: Tensor = self.head(whole + self.up_again(self.enlarge(half)))
+        return logits
+
+
+def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False), nn.GroupNorm(8, fan_out), nn.ReLU()
+    )
 
 
 def resnet18(sample_shape: tuple[int, ...], classes: int) -> nn.Module:

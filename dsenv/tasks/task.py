@@ -51,6 +51,7 @@ DATASETS = {
 MODELS = {
     "mlp": "dsenv.tasks.models:mlp",
     "small_cnn": "dsenv.tasks.models:small_cnn",
+    "small_fcn": "dsenv.tasks.models:small_fcn",
     "resnet18": "dsenv.tasks.models:resnet18",
     "resnet50": "dsenv.tasks.models:resnet50",
 }
