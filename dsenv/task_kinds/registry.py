@@ -10,6 +10,8 @@ KINDS: dict[str, str] = {
     "classification": "dsenv.task_kinds.classification:Classification",
     "multilabel": "dsenv.task_kinds.multilabel:MultiLabel",
     "regression": "dsenv.task_kinds.regression:Regression",
+    "segmentation": "dsenv.task_kinds.segmentation:Segmentation",
+    "detection": "dsenv.task_kinds.detection:Detection",
 }
 """Name -> "module:class"."""
 
