@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.stamps import write_stamps
+
 torch.set_num_threads(1)  # two threads on shared cores collapse
 torch.backends.cudnn.deterministic = True  # else a GPU's convolutions differ from call to call in last bits
 
@@ -54,7 +56,7 @@ def write_cifar(folder: Path, classes: int, train: int = 220, test: int = 60) ->
 
 @pytest.fixture
 def data_folder(tmp_path, monkeypatch):
-    """A data folder with small Fashion-MNIST and CIFAR files; $DSENV_DATA points to it."""
+    """A data folder with small Fashion-MNIST and CIFAR files and stamps; $DSENV_DATA points to it."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     write_fashion_mnist(tmp_path)
@@ -67,5 +69,6 @@ def data_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR100, "train_list", [["train", None]])
     monkeypatch.setattr(CIFAR100, "test_list", [["test", None]])
     monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": None})
+    write_stamps(tmp_path / "tuxpaint" / "stamps")
     monkeypatch.setenv("DSENV_DATA", str(tmp_path))
     return tmp_path

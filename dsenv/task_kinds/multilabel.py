@@ -16,10 +16,13 @@ class MultiLabel(TaskKind):
 
     The loss is the mean binary cross-entropy over the L labels, so that its scale does not depend on L.
     Confidence is exp(-loss), the geometric mean of the probabilities of what is labelled; entropy the mean of
-    the L binary entropies over log 2; margin the mean of 2 p - 1 with p the probability of what is labelled;
-    correct that all L are right; error the length of sigmoid minus target over the root of L. These are our
-    reading, label by label, of the definitions for one class. The metric is micro F1: over all labels of all
-    samples, 2 TP / (2 TP + FP + FN).
+    the L binary entropies over log 2; margin the probability of the labelled set of labels less that of the
+    likeliest other set, labels taken as independent; correct that all L are right; error the length of
+    sigmoid minus target over the root of L. These are our reading, by label or by set, of the definitions for
+    one class. The metric is micro F1: over all labels of all samples, 2 TP / (2 TP + FP + FN).
+
+    A mean over labels would not do as margin: a sample with the labels of another still has most of the
+    absent ones right, so nothing would ever be far below 0.
 
     Args:
         labels: L, at least 1; None to read it off the targets.
@@ -46,11 +49,10 @@ class MultiLabel(TaskKind):
         del loss  # of a loss function of one's own it would not be a likelihood
         probability, there = outputs.float().sigmoid(), targets.float()
         likelihood = torch.where(there > 0.5, outputs.float(), -outputs.float())  # logit of what is labelled
-        of_label = likelihood.sigmoid()
         return {
             "confidence": functional.logsigmoid(likelihood).mean(-1).exp(),
             "entropy": binary_entropy(probability).mean(-1),
-            "margin": (2 * of_label - 1).mean(-1),
+            "margin": _margin(likelihood),
             "correct": (likelihood > 0).all(-1).float(),
             "error": (probability - there).square().mean(-1).sqrt(),
         }
@@ -88,3 +90,15 @@ class MultiLabel(TaskKind):
                 f"outputs for several labels must be logits of the shape of the targets, got outputs "
                 f"{found(outputs)} and targets {found(targets)}"
             )
+
+
+def _margin(likelihood: Tensor) -> Tensor:
+    """Probability of the labelled set less that of the likeliest other one, (B,).
+
+    Args:
+        likelihood: (B, L) logit of what is labelled, for each label.
+    """
+    own = functional.logsigmoid(likelihood).sum(-1).exp()
+    mode = functional.logsigmoid(likelihood.abs()).sum(-1).exp()
+    second = mode * (-likelihood.abs().amin(-1)).exp()  # the least sure label the other way
+    return own - torch.where((likelihood > 0).all(-1), second, mode)

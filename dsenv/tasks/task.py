@@ -41,6 +41,12 @@ DATASETS = {
     "cifar100": "dsenv.tasks.torchvision_sets:cifar100",
     "svhn": "dsenv.tasks.torchvision_sets:svhn",
     "image_folder": "dsenv.tasks.folder:image_folder",
+    "several_digits": "dsenv.tasks.composed_digits:several_digits",
+    "digit_angles": "dsenv.tasks.composed_digits:digit_angles",
+    "diabetes": "dsenv.tasks.regression_tables:diabetes",
+    "friedman": "dsenv.tasks.regression_tables:friedman",
+    "scenes": "dsenv.tasks.scenes:scenes",
+    "generated_scenes": "dsenv.tasks.generated_scenes:generated_scenes",
 }
 MODELS = {
     "mlp": "dsenv.tasks.models:mlp",

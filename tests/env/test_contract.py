@@ -13,6 +13,12 @@ from tests.sessions import noughts
 
 SMALL_DATA = {"task": {"dataset": {"train": 64, "validation": 32, "test": 40}}}
 SMALL_DIGITS = {"task": {"dataset": {"train": 200, "validation": 60, "test": 100}}}
+SMALL_KINDS = {
+    "MultiLabel": {"train": 100, "validation": 40, "test": 40},
+    "Regression": {"train": 100, "validation": 40, "test": 40},
+    "Segmentation": {"train": 24, "validation": 12, "test": 12},
+    "Scenes": {"train": 16, "validation": 8, "test": 8, "side": 16, "photographs": "scikit-learn"},
+}
 SMALL_MODEL = {"name": "small_cnn", "width": 8}
 
 
@@ -29,6 +35,8 @@ def small(name):
     """Settings that make an environment small enough for a check, on the files of `data_folder`."""
     if name.startswith("CIFAR"):
         return SMALL_DATA | {"intervals": 2, "trainer": {"precision": "fp32"}}
+    if name.partition("-")[0] in SMALL_KINDS:
+        return {"task": {"dataset": SMALL_KINDS[name.partition("-")[0]]}, "intervals": 4}
     if name.startswith("Fashion"):
         return SMALL_DATA
     return SMALL_DIGITS if name.startswith("Digits") else {}
