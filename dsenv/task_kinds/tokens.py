@@ -118,9 +118,7 @@ class _LogitReadings(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
         kind = full_precision(logits.dtype)
-        parts = [
-            read_chunk(logits[at].to(kind), asked[at]) for at in chunks(len(asked), logits.shape[1])
-        ]
+        parts = [read_chunk(logits[at].to(kind), asked[at]) for at in chunks(len(asked), logits.shape[1])]
         *found, normaliser = (torch.cat(values) for values in zip(*parts, strict=True))
         ctx.save_for_backward(logits, asked, normaliser)
         ctx.mark_non_differentiable(*found[1:])

@@ -67,7 +67,9 @@ def _split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
         )
     for name in ("input_ids", "labels"):
         if not isinstance(batch.get(name), Tensor):
-            raise ValueError(f"the batch has no {name}: it needs int64 tokens (B, T), and holds {shown(list(batch))}")
+            raise ValueError(
+                f"the batch has no {name}: it needs int64 tokens (B, T), and holds {shown(list(batch))}"
+            )
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "lengths")}
     if "lengths" in batch and "position_ids" not in inputs:
         raise ValueError(
@@ -114,7 +116,9 @@ def _head_form(model: Any, linear: Any) -> Head:
         value = getattr(config, name, None)
         return float(value) if isinstance(value, int | float) and value else None
 
-    scale = (said("logit_scale") or 1.0) * (said("lm_head_multiplier") or 1.0) / (said("logits_scaling") or 1.0)
+    scale = (
+        (said("logit_scale") or 1.0) * (said("lm_head_multiplier") or 1.0) / (said("logits_scaling") or 1.0)
+    )
     return Head(scale, said("final_logit_softcapping"))
 
 

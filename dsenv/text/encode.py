@@ -119,7 +119,9 @@ class Collate:
         places = torch.cat([torch.arange(len(row)) for row in tokens])
         rows = {"input_ids": torch.cat(tokens), "labels": torch.cat(labels), "position_ids": places}
         if more := -len(places) % self.multiple:  # a last row of padding would be a sample: not allowed
-            raise ValueError(f"multiple={self.multiple} needs {more} tokens of padding, and flat=True has none")
+            raise ValueError(
+                f"multiple={self.multiple} needs {more} tokens of padding, and flat=True has none"
+            )
         return {**{name: row[None] for name, row in rows.items()}, "lengths": lengths}
 
 

@@ -68,7 +68,13 @@ class _HeadReadings(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, asked: Tensor, head: Head, kind: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        asked: Tensor,
+        head: Head,
+        kind: torch.dtype,
     ) -> tuple[Tensor, ...]:
         parts = []
         with torch.autocast(hidden.device.type, enabled=False):
@@ -108,7 +114,13 @@ class _HeadReadings(torch.autograd.Function):
                     _add_product(by_weight, steep.t(), rows)
 
         found = (by_weight, weight), (by_bias, bias)
-        return by_hidden, *(None if sums is None else sums.to(of.dtype) for sums, of in found), None, None, None
+        return (
+            by_hidden,
+            *(None if sums is None else sums.to(of.dtype) for sums, of in found),
+            None,
+            None,
+            None,
+        )
 
 
 def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:

@@ -88,7 +88,9 @@ def _read(documents: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except OSError as error:
-            raise ValueError(f"document {number} could not be read, and nothing was written: {error}") from error
+            raise ValueError(
+                f"document {number} could not be read, and nothing was written: {error}"
+            ) from error
         yield document
         number += 1
 
@@ -207,7 +209,9 @@ def _layout(path: Path) -> _Layout:
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DamagedFileError(f"the header of {path} is damaged ({error!r}); write it anew") from error
     if (size := path.stat().st_size) != wanted:
-        raise DamagedFileError(f"{path} has {size:,} bytes and should have {wanted:,}: it was cut; write it anew")
+        raise DamagedFileError(
+            f"{path} has {size:,} bytes and should have {wanted:,}: it was cut; write it anew"
+        )
     return found
 
 

@@ -37,7 +37,9 @@ def test_bad_texts_and_tokenizers_are_named():
     with pytest.raises(ValueError, match="no token of the answer ''"):
         encode_pair(letters, "ab", "", end=False)
     letters.eos_token_id = None
-    with pytest.raises(ValueError, match=r"Letters has no token for the end of a text: set tokenizer\.eos_token"):
+    with pytest.raises(
+        ValueError, match=r"Letters has no token for the end of a text: set tokenizer\.eos_token"
+    ):
         encode_pair(letters, "a", "b")
     with pytest.raises(ValueError, match=r"set tokenizer\.pad_token = tokenizer\.eos_token"):
         Collate(letters)

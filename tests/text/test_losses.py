@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dsenv.task_kinds import tokens
 from dsenv.text import from_logits, token_losses
+from tests.waits import stand_in, true_gpu, watching
 
 pytestmark = pytest.mark.fast
 
@@ -158,6 +159,42 @@ def test_shifted_labels_line_up_with_the_logits():
     usual = token_losses(hidden, weight, labels)
     moved = token_losses(hidden[:, :-1], weight, labels[:, 1:], shifted=True)
     torch.testing.assert_close(usual.loss, moved.loss)
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    with true_gpu() if request.param == "gpu" else stand_in() as device:
+        yield device
+
+
+def test_a_device_is_not_waited_for_and_says_the_same(device):
+    """Where it would be a wait to pick the tokens that are asked for, all are worked on."""
+    hidden, weight, bias, labels = parts(torch.float32)
+    for lengths in (None, torch.tensor([4, T - 4])):
+        rows, asked = (hidden, labels) if lengths is None else (hidden[2], labels[2])
+        plain = token_losses(rows, weight, asked, bias, lengths=lengths, softcap=3.0, chunk=5)
+        own = torch.autograd.grad(plain.loss.sum(), (hidden, weight, bias))
+
+        there = [each.detach().to(device).requires_grad_() for each in (rows, weight, bias)]
+        asked, lengths = asked.to(device), None if lengths is None else lengths.to(device)
+        with watching("the losses"):
+            found = token_losses(*there[:2], asked, there[2], lengths=lengths, softcap=3.0, chunk=5)
+            other = torch.autograd.grad(found.loss.sum(), there)
+            logits = from_logits(F.linear(*there), asked, lengths=lengths)
+            logits.loss.sum().backward()
+        torch.testing.assert_close(found.loss.cpu(), plain.loss, rtol=1e-5, atol=1e-6)
+        assert found.tokens.tolist() == plain.tokens.tolist()
+        for name, values in plain.signals.items():
+            torch.testing.assert_close(found.signals[name].cpu(), values, rtol=1e-4, atol=1e-5)
+        for mine, theirs in zip(own[1:], other[1:], strict=True):
+            torch.testing.assert_close(theirs.cpu(), mine, rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_device_a_sample_without_a_token_is_no_number(device):
+    hidden, weight, _, labels = (each.detach() for each in parts(torch.float32))
+    labels[1] = -100
+    found = token_losses(hidden.to(device), weight.to(device), labels.to(device))
+    assert found.loss.cpu().isnan().tolist() == [False, True, False]
 
 
 def test_a_token_that_is_ruled_out_keeps_the_signals_finite():

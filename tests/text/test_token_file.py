@@ -25,7 +25,9 @@ def documents(number, vocabulary, seed=0):
         yield tokens, np.where(asked, tokens, -100)
 
 
-@pytest.mark.parametrize(("vocabulary", "kind"), [(300, torch.int16), (32768, torch.int16), (None, torch.int32)])
+@pytest.mark.parametrize(
+    ("vocabulary", "kind"), [(300, torch.int16), (32768, torch.int16), (None, torch.int32)]
+)
 def test_what_is_written_comes_back(tmp_path, vocabulary, kind):
     written = list(documents(30, vocabulary or 2**31))
     data = write_tokens(tmp_path / "a.tokens", iter(written), vocabulary=vocabulary)
