@@ -3,16 +3,16 @@
     OMP_NUM_THREADS=1 python benchmarks/text.py memory [--json PATH]
     OMP_NUM_THREADS=1 python benchmarks/text.py half [--json PATH]
 
-`memory`: hidden states (B, T, D) = (8, 512, 256) and a head for V = 32,000 tokens, float32, all tokens asked for;
-forward and backward of the mean loss. Each row is a process of its own, which does the same with
+`memory`: hidden states (B, T, D) = (8, 512, 256) and a head for V = 32,000 tokens, float32, all tokens asked
+for; forward and backward of the mean loss. Each row is a process of its own, which does the same with
 eight tokens first; "added" is by how much its largest resident memory (ru_maxrss) then grows, with the
 gradients of hidden states and head counted and those tensors themselves not. `F.cross_entropy` gives the
 loss of whole logits and no signals, the other rows give both.
 
-`half`: a Llama of `transformers` (4 layers, 128 wide, V = 2,000, random weights) on 256 generated texts of 20 to
-200 tokens, AdamW, batches of 8, two epochs; with all data and with half of the samples in the same loop, and all
-data in the same loop without a plan; in turn in every round. Seconds are the process's on the CPU with
-one thread: those of a machine without other jobs. "of all data" is the ratio in each round. Quartiles
+`half`: a Llama of `transformers` (4 layers, 128 wide, V = 2,000, random weights) on 256 generated texts of 20
+to 200 tokens, AdamW, batches of 8, two epochs; with all data and with half of the samples in the same loop,
+and all data in the same loop without a plan; in turn in every round. Seconds are the process's on the CPU
+with one thread: those of a machine without other jobs. "of all data" is the ratio in each round. Quartiles
 in brackets.
 """
 
@@ -21,7 +21,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import common

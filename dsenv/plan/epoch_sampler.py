@@ -53,7 +53,8 @@ class EpochSampler:
         seed: decides the choices, their order, and the streams of `generator_for`.
         policies: the policies behind learned parts; None where there are none.
         guard: mixes what is chosen with a safe choice; None for no guard.
-        lengths: of the samples, which order them or are what the budget counts; None where they are not known.
+        lengths: of the samples, which order them or are what the budget counts; None where they are not
+            known.
     """
 
     def __init__(

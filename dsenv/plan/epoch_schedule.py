@@ -105,8 +105,8 @@ class EpochSchedule:
     def progress(self, epoch: int, done: int, count: int, before: int = 0) -> float:
         """Share of the training run that is over, in [0, 1].
 
-        It is the share of the budget of samples seen, or of tokens as they were planned. Where the selector sets its own count, the budget is
-        not known beforehand: then it is the share of the epochs.
+        It is the share of the budget of samples seen, or of tokens as they were planned. Where the selector
+        sets its own count, the budget is not known beforehand: then it is the share of the epochs.
 
         Args:
             epoch: number of the current epoch, `epochs` after the last.
@@ -156,8 +156,8 @@ class EpochSchedule:
             )
         if self.shares is not None:
             raise ValueError(
-                "the ratio is one of tokens, so the number of samples follows from how long the chosen ones are, "
-                "and the total is not known; let the schedule follow plan.progress (plan.lr_scheduler)"
+                "the ratio is one of tokens, so the number of samples follows from how long the chosen ones "
+                "are, and the total is not known; let the schedule follow plan.progress (plan.lr_scheduler)"
             )
         if self.counts is None:
             raise ValueError(

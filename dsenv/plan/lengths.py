@@ -50,8 +50,8 @@ class Lengths:
         if least < needed:
             what = "the longest sample has" if number == 1 else f"a batch of the {number} longest samples has"
             raise ValueError(
-                f"an epoch may spend {least} of the {self.total} tokens, and {what} {needed}; raise the ratio, "
-                "cut long samples, or take ratio_of='samples'"
+                f"an epoch may spend {least} of the {self.total} tokens, and {what} {needed}; raise the "
+                "ratio, cut long samples, or take ratio_of='samples'"
             )
 
     def allowed(self, epoch: int) -> int:
@@ -60,9 +60,9 @@ class Lengths:
         return sum(self.schedule.shares[: epoch + 1]) * self.total // len(self.tokens) - self.spent
 
     def count(self, epoch: int) -> int:
-        """How many samples epoch `epoch` is to have: as many as its tokens pay for, if they are as long as the last.
+        """How many samples epoch `epoch` is to have, if they are as long as those of the last choice.
 
-        Before anything was chosen, as all samples are.
+        Before anything was chosen, as long as all samples are.
         """
         chosen, tokens = self._last
         least = self.schedule.batch_size if self.schedule.drop_last else 1
@@ -151,6 +151,6 @@ def _no_lengths(lengths: Any, size: int) -> str:
     is_tensor = isinstance(lengths, Tensor)
     found = f"{lengths.dtype} {tuple(lengths.shape)}" if is_tensor else shown(lengths)
     return (
-        f"lengths must be whole numbers ({size},), the tokens of each sample, got {found}; TokenFile.lengths has "
-        "them"
+        f"lengths must be whole numbers ({size},), the tokens of each sample, got {found}; TokenFile.lengths "
+        "has them"
     )

@@ -4,29 +4,29 @@ import math
 from typing import Any
 
 import torch
+from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
 from torch import Tensor
 
 from dsenv.errors import check_count, check_flag, shown
-from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
 from dsenv.task_kinds.tokens import IGNORED, SampleReadings, next_tokens, of_samples, read_tokens
 
 
 class Language(TaskKind):
     """Tokens of a text, or of the answer to a prompt; outputs are logits (B, T, V), targets int64 (B, T).
 
-    As in `transformers`, targets stand in line with the input tokens: logits[:, t] predict targets[:, t + 1], and
-    nothing is asked where the target is -100, in a prompt or padding. With `shifted` the logits line up with the
-    targets. Every sample asks for at least one token.
+    As in `transformers`, targets stand in line with the input tokens: logits[:, t] predict targets[:, t + 1],
+    and nothing is asked where the target is -100, in a prompt or padding. With `shifted` the logits line up
+    with the targets. Every sample asks for at least one token.
 
-    The loss of a sample is the mean cross-entropy of its tokens that are asked for, the confidence exp(-loss), the
-    geometric mean of their probabilities. Entropy (over log V), margin (probability of the token less the
-    largest other) and error (softmax minus one-hot, which is EL2N of one token; Paul et al., 2021) are
-    means over them; that is our reading, since those papers classify. A sample is correct where each of its
-    tokens is the most probable one: greedy decoding then gives the whole answer. The metric is the share of
-    such samples.
+    The loss of a sample is the mean cross-entropy of its tokens that are asked for, the confidence
+    exp(-loss), the geometric mean of their probabilities. Entropy (over log V), margin (probability of the
+    token less the largest other) and error (softmax minus one-hot, which is EL2N of one token; Paul et al.,
+    2021) are means over them; that is our reading, since those papers classify. A sample is correct where
+    each of its tokens is the most probable one: greedy decoding then gives the whole answer. The metric is
+    the share of such samples.
 
-    Sums over the vocabulary are taken in chunks of tokens, so that little beyond the logits is held; a loop with
-    hidden states and a head need not make the logits either (`dsenv.text.token_losses`).
+    Sums over the vocabulary are taken in chunks of tokens, so that little beyond the logits is held; a loop
+    with hidden states and a head need not make the logits either (`dsenv.text.token_losses`).
 
     For example::
 
@@ -83,22 +83,22 @@ class Language(TaskKind):
         check_tensor(what, targets, size)
         if targets.dim() != 2 or targets.dtype != torch.int64:
             raise ValueError(
-                f"{what} must be int64 tokens (N, T), {IGNORED} where nothing is asked, got {found(targets)}; pad "
-                f"them to one length with {IGNORED}"
+                f"{what} must be int64 tokens (N, T), {IGNORED} where nothing is asked, got "
+                f"{found(targets)}; pad them to one length with {IGNORED}"
             )
         wrong = (targets >= self.vocabulary) | ((targets < 0) & (targets != IGNORED))
         if bool(wrong.any()):
             row = int(wrong.any(1).nonzero()[0])
             raise ValueError(
-                f"{what} has the token {int(targets[row][wrong[row]][0])} (first at sample {row}); allowed are 0 to "
-                f"{self.vocabulary - 1}, and {IGNORED} where nothing is asked"
+                f"{what} has the token {int(targets[row][wrong[row]][0])} (first at sample {row}); allowed "
+                f"are 0 to {self.vocabulary - 1}, and {IGNORED} where nothing is asked"
             )
         if not bool((count := self.tokens(targets)).all()):
             rows = (count == 0).nonzero().flatten().tolist()
             first = "" if self.shifted else " but the first, which nothing comes before,"
             raise ValueError(
-                f"{what} asks for no token at sample {shown(rows)}: every target{first} is {IGNORED}; leave such "
-                "samples out"
+                f"{what} asks for no token at sample {shown(rows)}: every target{first} is {IGNORED}; leave "
+                "such samples out"
             )
 
     def check_outputs(self, outputs: Any, targets: Any) -> None:
@@ -106,6 +106,6 @@ class Language(TaskKind):
         wanted = (*targets.shape, self.vocabulary)
         if outputs.shape != wanted:
             raise ValueError(
-                f"outputs for language must be logits (B, T, V) = {wanted}, got {tuple(outputs.shape)}: they go "
-                "in line with the targets (B, T)"
+                f"outputs for language must be logits (B, T, V) = {wanted}, got {tuple(outputs.shape)}: they "
+                "go in line with the targets (B, T)"
             )

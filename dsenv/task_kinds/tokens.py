@@ -1,4 +1,4 @@
-"""What a language model says of each token it is asked for, in chunks, so that little beyond the logits is held."""
+"""What a language model says of each token that it is asked for, in chunks of tokens."""
 
 import math
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ def next_tokens(labels: Tensor, lengths: Tensor | None = None) -> Tensor:
     Args:
         labels: (..., T) int64 in line with the input tokens, as `transformers` takes them; `IGNORED` where
             nothing is asked.
-        lengths: (R,) lengths of the rows that lie one behind the other in (T,) or (1, T); a row predicts nothing
-            of the next one. None where each row of `labels` is a sample.
+        lengths: (R,) lengths of the rows that lie one behind the other in (T,) or (1, T); a row predicts
+            nothing of the next one. None where each row of `labels` is a sample.
 
     Returns:
         (..., T) int64; the last place of each row predicts nothing.
@@ -138,8 +138,8 @@ class _LogitReadings(torch.autograd.Function):
 def read_tokens(logits: Tensor, asked: Tensor) -> TokenReadings:
     """What logits say of the tokens that are asked for.
 
-    Sums over the vocabulary are taken in float32 (float64 for float64 logits), a chunk of tokens at a time: beside
-    the logits, and their gradient in the backward pass, which has their type, about 0.1 GB is held.
+    Sums over the vocabulary are taken in float32 (float64 for float64 logits), a chunk of tokens at a time:
+    beside the logits, and their gradient in the backward pass, which has their type, about 0.1 GB is held.
 
     Args:
         logits: (M, V) floating.
@@ -174,9 +174,9 @@ class SampleReadings(NamedTuple):
 def of_samples(found: TokenReadings, asked: Tensor, owner: Tensor | None, samples: int) -> SampleReadings:
     """The readings of samples from those of their tokens.
 
-    The confidence is the geometric mean of the probabilities of the tokens, exp(-loss); entropy, margin and error
-    are means over them; correct is 1 where every token is the most probable one, which is an exact answer
-    under greedy decoding.
+    The confidence is the geometric mean of the probabilities of the tokens, exp(-loss); entropy, margin and
+    error are means over them; correct is 1 where every token is the most probable one, which is an exact
+    answer under greedy decoding.
 
     Args:
         found: of M tokens.

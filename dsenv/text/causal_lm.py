@@ -19,10 +19,10 @@ _known: "WeakKeyDictionary[nn.Module, Head]" = WeakKeyDictionary()
 def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None = None) -> TextLosses:
     """Loss and signals of each sample under a causal language model, without its logits (B, T, V).
 
-    The model runs as it is; its head is handed a few tokens in place of all, and the losses are made from what
-    the head would have got, by `token_losses`. At a model's first call its own logits of those tokens are compared
-    with what this makes of them, so that a head with scaling or capping of logits that is not known
-    here is refused.
+    The model runs as it is; its head is handed a few tokens in place of all, and the losses are made from
+    what the head would have got, by `token_losses`. At a model's first call its own logits of those tokens
+    are compared with what this makes of them, so that a head with scaling or capping of logits that is not
+    known here is refused.
 
     For example, in a training loop with a `DataPlan`::
 
@@ -39,8 +39,8 @@ def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None 
         As `token_losses`.
 
     Raises:
-        ValueError: the model has no such head, makes something else of its outputs, or adds a loss of its own; or
-            the batch lacks something.
+        ValueError: the model has no such head, makes something else of its outputs, or adds a loss of its
+            own; or the batch lacks something.
     """
     labels, inputs = _split(batch)
     linear = _head_of(model)
@@ -62,8 +62,8 @@ def _split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
     """The labels, and what the model is given."""
     if not isinstance(batch, Mapping):
         raise ValueError(
-            f"the batch must be a mapping with input_ids and labels, got {type(batch).__name__}; of a plan's batch "
-            "give batch.inputs"
+            f"the batch must be a mapping with input_ids and labels, got {type(batch).__name__}; of a plan's "
+            "batch give batch.inputs"
         )
     for name in ("input_ids", "labels"):
         if not isinstance(batch.get(name), Tensor):
@@ -73,8 +73,8 @@ def _split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "lengths")}
     if "lengths" in batch and "position_ids" not in inputs:
         raise ValueError(
-            "samples that lie in one row (lengths) need position_ids (1, T) that begin anew with each, or the "
-            "model reads across them; Collate(flat=True) makes them"
+            "samples that lie in one row (lengths) need position_ids (1, T) that begin anew with each, or "
+            "the model reads across them; Collate(flat=True) makes them"
         )
     return batch["labels"], inputs
 
@@ -89,14 +89,16 @@ def _head_of(model: Any) -> Any:
     found = find() if callable(find) else None
     if found is None:
         raise ValueError(
-            f"{type(model).__name__} has no get_output_embeddings() that gives a head: use token_losses(hidden, "
-            "head.weight, labels) or from_logits(logits, labels); of a wrapped model (DDP) give model.module"
+            f"{type(model).__name__} has no get_output_embeddings() that gives a head: use "
+            "token_losses(hidden, head.weight, labels) or from_logits(logits, labels); of a wrapped model "
+            "(DDP) give model.module"
         )
     names = {name for name, _ in found.named_parameters()}
     is_plain = isinstance(getattr(found, "weight", None), Tensor) and names <= {"weight", "bias"}
+    named = ", ".join(sorted(names)) or "no parameters"
     if not is_plain or not found.weight.is_floating_point() or type(found.weight).__name__ == "DTensor":
         raise ValueError(
-            f"the head of {type(model).__name__} is {type(found).__name__} with {sorted(names) or 'no parameters'}: "
+            f"the head of {type(model).__name__} is {type(found).__name__} with {named}: "
             "dsenv needs a plain linear layer (weight, bias), not an adapted, quantised or sharded one; take "
             "from_logits(model(...).logits, labels), which holds the logits"
         )
@@ -126,7 +128,8 @@ def _hidden(model: Any, linear: Any, inputs: Mapping[str, Any], head: Head) -> T
     """What the head is given for all tokens, with its graph.
 
     Raises:
-        ValueError: the model calls its head not once, makes something else of its outputs, or has another loss.
+        ValueError: the model calls its head not once, makes something else of its outputs, or has
+            another loss.
     """
     is_new = linear not in _known
     caught: list[Tensor] = []
@@ -148,8 +151,8 @@ def _hidden(model: Any, linear: Any, inputs: Mapping[str, Any], head: Head) -> T
         )
     if getattr(outputs, "aux_loss", None) is not None:
         raise ValueError(
-            f"{type(model).__name__} adds a loss of its own (aux_loss, of a mixture of experts), which would be "
-            "lost: set model.config.output_router_logits = False, or use from_logits and add it"
+            f"{type(model).__name__} adds a loss of its own (aux_loss, of a mixture of experts), which would "
+            "be lost: set model.config.output_router_logits = False, or use from_logits and add it"
         )
     if is_new:
         _check_head(model, linear, caught[0], outputs, head)
@@ -175,8 +178,8 @@ def _check_head(model: Any, linear: Any, hidden: Tensor, outputs: Any, head: Hea
     theirs = getattr(outputs, "logits", None)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         first = torch.cat([hidden[:1, :1] * factor for factor in PROBES], 1)
-        weights = (None if part is None else part.to(first.dtype) for part in (linear.weight, linear.bias))
-        own = head.logits(first, *weights)
+        bias = None if linear.bias is None else linear.bias.to(first.dtype)
+        own = head.logits(first, linear.weight.to(first.dtype), bias)
     name = type(model).__name__
     if not isinstance(theirs, Tensor) or theirs.shape != own.shape:
         found = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
@@ -190,7 +193,7 @@ def _check_head(model: Any, linear: Any, hidden: Tensor, outputs: Any, head: Hea
     allowed = 8 * rough * own.abs().amax((0, 2), keepdim=True) + rough
     if bool(((theirs.to(own.dtype) - own).abs() > allowed).any()):
         raise ValueError(
-            f"{name} changes the outputs of its head in a way that dsenv does not know (the configuration says "
-            f"scale {head.scale:g}, soft cap {head.softcap}): the losses would be wrong; use token_losses with "
-            "scale= and softcap=, or from_logits(model(...).logits, labels)"
+            f"{name} changes the outputs of its head in a way that dsenv does not know (the configuration "
+            f"says scale {head.scale:g}, soft cap {head.softcap}): the losses would be wrong; use "
+            "token_losses with scale= and softcap=, or from_logits(model(...).logits, labels)"
         )

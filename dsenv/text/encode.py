@@ -23,8 +23,8 @@ def encode_pair(
         tokenizer: of `transformers`, or with its `__call__` and `eos_token_id`.
         prompt: what is not learned; "" for plain text.
         answer: what is.
-        special: the tokenizer may put its own tokens before the prompt (beginning of text); False where the prompt
-            comes from a chat template, which holds them.
+        special: the tokenizer may put its own tokens before the prompt (beginning of text); False where the
+            prompt comes from a chat template, which holds them.
         end: the answer ends with the tokenizer's token for the end of a text.
 
     Returns:
@@ -61,8 +61,9 @@ def padding_of(tokenizer: Any) -> int:
     found = getattr(tokenizer, "pad_token_id", None)
     if found is None:
         raise ValueError(
-            f"{type(tokenizer).__name__} has no token to pad with: set tokenizer.pad_token = tokenizer.eos_token "
-            "(padding is masked by its place, so the end of each text is still learned), or give Collate(0)"
+            f"{type(tokenizer).__name__} has no token to pad with: set tokenizer.pad_token = "
+            "tokenizer.eos_token (padding is masked by its place, so the end of each text is still learned), "
+            "or give Collate(0)"
         )
     return int(found)
 
@@ -70,12 +71,14 @@ def padding_of(tokenizer: Any) -> int:
 class Collate:
     """Makes a batch of samples {"input_ids", "labels"} of several lengths: `collate_fn` of a loader.
 
-    The batch is a mapping of int64 tensors: `input_ids`, `attention_mask` and `labels` (B, T), padded on the right
-    to the longest. With `flat` the samples lie one behind the other without padding: `input_ids`, `labels`
-    and `position_ids` (1, T), and `lengths` (B,). Where a sample has no labels, all of its tokens are asked for.
+    The batch is a mapping of int64 tensors: `input_ids`, `attention_mask` and `labels` (B, T), padded on the
+    right to the longest. With `flat` the samples lie one behind the other without padding: `input_ids`,
+    `labels` and `position_ids` (1, T), and `lengths` (B,). Where a sample has no labels, all of its tokens
+    are asked for.
 
     Args:
-        padding: the token to pad with, or a tokenizer that has one; what it is does not matter for the losses.
+        padding: the token to pad with, or a tokenizer that has one; what it is does not matter for the
+            losses.
         multiple: T is a multiple of it.
         flat: put the samples into one row; the model has to keep them apart by `position_ids`, as those of
             `transformers` do with their attention "flash_attention_2", "sdpa" and "eager".
@@ -129,8 +132,8 @@ def _sample(sample: Any, row: int) -> tuple[Tensor, Tensor]:
     """Tokens and labels (T,) of a sample."""
     if not isinstance(sample, Mapping) or "input_ids" not in sample:
         raise ValueError(
-            f"sample {row} of the batch must be a mapping with input_ids and labels, as encode_pair gives, got "
-            f"{shown(sample)}"
+            f"sample {row} of the batch must be a mapping with input_ids and labels, as encode_pair gives, "
+            f"got {shown(sample)}"
         )
     tokens = _whole(sample["input_ids"], f"the input_ids of sample {row} of the batch")
     labels = tokens
@@ -143,8 +146,8 @@ def _sample(sample: Any, row: int) -> tuple[Tensor, Tensor]:
         )
     if not bool((labels[1:] != IGNORED).any()):
         raise ValueError(
-            f"sample {row} of the batch asks for no token: every label but the first is {IGNORED}; leave such "
-            "samples out of the data (an answer that was cut off is the usual reason)"
+            f"sample {row} of the batch asks for no token: every label but the first is {IGNORED}; leave "
+            "such samples out of the data (an answer that was cut off is the usual reason)"
         )
     return tokens, labels
 

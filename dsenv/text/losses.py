@@ -1,4 +1,4 @@
-"""The loss of each sample of a language model, from hidden states and head in chunks of tokens, or from logits."""
+"""The loss of each sample of a language model, from hidden states and head, or from logits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -145,8 +145,8 @@ def token_losses(
 ) -> TextLosses:
     """Loss and signals of each sample, from a language model's last hidden states and its head.
 
-    Logits are made for a chunk of tokens at a time, in the forward pass and anew in the backward pass: (B, T, V) is
-    never held. On a CPU only the tokens that are asked for are worked on. Under autocast the products
+    Logits are made for a chunk of tokens at a time, in the forward pass and anew in the backward pass: (B, T,
+    V) is never held. On a CPU only the tokens that are asked for are worked on. Under autocast the products
     run in its type, the sums over the vocabulary in float32.
 
     For example::
@@ -165,8 +165,8 @@ def token_losses(
     Args:
         hidden: (B, T, D) what the head is given; (T, D) or (1, T, D) with `lengths`.
         weight: (V, D) of the head.
-        labels: (B, T) int64 in line with the input tokens, so that hidden[:, t] predicts labels[:, t + 1]; -100
-            where nothing is asked: in the prompt and the padding.
+        labels: (B, T) int64 in line with the input tokens, so that hidden[:, t] predicts labels[:, t + 1];
+            -100 where nothing is asked: in the prompt and the padding.
         bias: (V,) of the head; None for none.
         lengths: (R,) int64 lengths of R samples that lie in one row without padding; None where each row is a
             sample. Where a row is a pack of several texts, the pack is the sample; give the first token of
@@ -177,8 +177,8 @@ def token_losses(
         chunk: tokens at a time; None for 32 MiB of logits in float32.
 
     Returns:
-        `loss` (B,) mean over the sample's tokens that are asked for and `sums` (B,), with their graph, `tokens` (B,)
-        and `signals`, see `dsenv.task_kinds.tokens.SampleReadings`.
+        `loss` (B,) mean over the sample's tokens that are asked for and `sums` (B,), with their graph,
+        `tokens` (B,) and `signals`, see `dsenv.task_kinds.tokens.SampleReadings`.
 
     Raises:
         ValueError: shapes or types do not fit; on a CPU also where a label is no token, or a sample asks for
@@ -274,15 +274,15 @@ def _check_tokens(asked: Tensor, owner: Tensor | None, samples: int, vocabulary:
     def rows_of(places: Tensor) -> list[int]:
         flat = places.nonzero().flatten()
         rows = flat // (len(asked) // samples) if owner is None else owner[flat]
-        return [int(row) for row in rows.unique()]
+        return sorted(set(rows.tolist()))
 
     wrong = (asked >= vocabulary) | ((asked < 0) & (asked != IGNORED))
     if bool(wrong.any()):
         token = int(asked[wrong][0])
         raise ValueError(
-            f"labels must be tokens, 0 to {vocabulary - 1}, or {IGNORED} where nothing is asked; got {token} in "
-            f"row {shown(rows_of(wrong))}: the tokenizer has more tokens than the head, or the labels are of "
-            "another tokenizer"
+            f"labels must be tokens, 0 to {vocabulary - 1}, or {IGNORED} where nothing is asked; got {token} "
+            f"in row {shown(rows_of(wrong))}: the tokenizer has more tokens than the head, or the labels are "
+            "of another tokenizer"
         )
 
     has_any = set(rows_of(asked >= 0))
@@ -290,8 +290,9 @@ def _check_tokens(asked: Tensor, owner: Tensor | None, samples: int, vocabulary:
         empty = [row for row in range(samples) if row not in has_any]
         first = "" if shifted else ", or only its first one, which nothing comes before,"
         raise ValueError(
-            f"no token is asked for in row {shown(empty)} of {samples}: every label{first} is {IGNORED}, so there "
-            "is no loss; leave such samples out of the data (an answer that was cut off is the usual reason)"
+            f"no token is asked for in row {shown(empty)} of {samples}: every label{first} is {IGNORED}, so "
+            "there is no loss; leave such samples out of the data (an answer that was cut off is the usual "
+            "reason)"
         )
 
 
@@ -317,8 +318,8 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
         return torch.get_autocast_dtype(device)
     if hidden.dtype != weight.dtype:
         raise ValueError(
-            f"the hidden states are {hidden.dtype} and the weight of the head is {weight.dtype}: call it under "
-            "torch.autocast as the model was, or give both in one type"
+            f"the hidden states are {hidden.dtype} and the weight of the head is {weight.dtype}: call it "
+            "under torch.autocast as the model was, or give both in one type"
         )
     return hidden.dtype
 

@@ -22,7 +22,7 @@ MARK = "dsenv.tokens"  # key of the metadata, with the version of the form
 VERSION = "1"
 SMALL = 1 << 15  # tokens that 16 bits hold, beside whether they are asked for
 MOST = 1 << 31
-TYPES = {"I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
+TYPES: dict[str, np.dtype[Any]] = {"I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
 
 
 def write_tokens(path: Path | str, documents: Iterable[Any], *, vocabulary: int | None = None) -> "TokenFile":
@@ -38,23 +38,23 @@ def write_tokens(path: Path | str, documents: Iterable[Any], *, vocabulary: int 
         data = write_tokens(Path(tempfile.mkdtemp()) / "train.tokens", documents, vocabulary=32)
         print(len(data), data[3], data.lengths)
 
-    The file is one of safetensors: `tokens` one behind the other, as 16-bit numbers where the vocabulary allows and
-    else 32-bit, and of each document where it ends (`ends`) and how many of its tokens are asked for
-    (`answers`). A token t that is not asked for is stored as -1 - t.
+    The file is one of safetensors: `tokens` one behind the other, as 16-bit numbers where the vocabulary
+    allows and else 32-bit, and of each document where it ends (`ends`) and how many of its tokens are asked
+    for (`answers`). A token t that is not asked for is stored as -1 - t.
 
     Args:
         path: the file; what was there before is replaced.
-        documents: (tokens, prompt) each: a sequence of whole numbers, and how many of the first ones are a prompt, 0
-            for plain text; or (tokens, labels), labels as long as the tokens and equal to them, or -100
-            where nothing is asked; or a mapping with "input_ids" and "labels".
+        documents: (tokens, prompt) each: a sequence of whole numbers, and how many of the first ones are a
+            prompt, 0 for plain text; or (tokens, labels), labels as long as the tokens and equal to them, or
+            -100 where nothing is asked; or a mapping with "input_ids" and "labels".
         vocabulary: V, one more than the largest token that may come; None for any below 2**31.
 
     Returns:
         The file, opened.
 
     Raises:
-        ValueError: a document is none of these, is empty, or asks for no token, or a token is out of range; the
-            message says which.
+        ValueError: a document is none of these, is empty, or asks for no token, or a token is out of range;
+            the message says which.
         OSError: the file cannot be written; what was there before is whole.
     """
     path = Path(path)
@@ -101,24 +101,24 @@ def _stored(document: Any, number: int, most: int) -> tuple[NDArray[np.int64], i
         document = (document.get("input_ids"), document.get("labels"))
     if not isinstance(document, tuple | list) or len(document) != 2:
         raise ValueError(
-            f"document {number} must be (tokens, prompt length), (tokens, labels) or a mapping with input_ids "
-            f"and labels, got {shown(document)}"
+            f"document {number} must be (tokens, prompt length), (tokens, labels) or a mapping with "
+            f"input_ids and labels, got {shown(document)}"
         )
 
     tokens = _whole(document[0], f"the tokens of document {number}")
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= most:
         raise ValueError(
-            f"document {number} has the token {low if low < 0 else high}; allowed are 0 to {most - 1}: give the "
-            "vocabulary of the tokenizer, added tokens included (len(tokenizer))"
+            f"document {number} has the token {low if low < 0 else high}; allowed are 0 to {most - 1}: give "
+            "the vocabulary of the tokenizer, added tokens included (len(tokenizer))"
         )
 
     is_asked = _asked(document[1], tokens, number)
     asked = int(is_asked[1:].sum())
     if not asked:
         raise ValueError(
-            f"document {number} of {len(tokens)} tokens asks for none of them (the first is never predicted): "
-            "leave it out, or cut the prompt where the answer was cut off"
+            f"document {number} of {len(tokens)} tokens asks for none of them (the first is never "
+            "predicted): leave it out, or cut the prompt where the answer was cut off"
         )
     return np.where(is_asked, tokens, -1 - tokens), asked, high
 
@@ -127,14 +127,14 @@ def _asked(labels: Any, tokens: NDArray[np.int64], number: int) -> NDArray[np.bo
     """Which of the tokens (T,) are asked for, from a prompt's length or labels."""
     if isinstance(labels, int | np.integer) and not isinstance(labels, bool):
         prompt = check_count(f"the prompt length of document {number}", labels, 0)
-        return np.arange(len(tokens)) >= prompt
+        return np.asarray(np.arange(len(tokens)) >= prompt)
 
     found = _whole(labels, f"the labels of document {number}")
-    is_asked = found != IGNORED
+    is_asked: NDArray[np.bool_] = found != IGNORED
     if found.shape != tokens.shape or (found[is_asked] != tokens[is_asked]).any():
         raise ValueError(
-            f"the labels of document {number} must be its {len(tokens)} tokens, or {IGNORED} where nothing is "
-            f"asked, in line with the tokens and not shifted; got {shown(found.tolist())}"
+            f"the labels of document {number} must be its {len(tokens)} tokens, or {IGNORED} where nothing "
+            f"is asked, in line with the tokens and not shifted; got {shown(found.tolist())}"
         )
     return is_asked
 
@@ -216,10 +216,10 @@ def _layout(path: Path) -> _Layout:
 
 
 class TokenFile(Dataset[dict[str, Tensor]]):
-    """Documents of a file of `write_tokens`, as a map-style data set; tokens are read when they are asked for.
+    """Documents of a file of `write_tokens`, as a map-style data set; each is read when it is asked for.
 
-    A sample is {"input_ids": (T,) int64, "labels": (T,) int64}, with the label -100 where nothing is asked. The
-    file stays where it is; of each document 16 bytes are in memory. It may be sent to worker processes.
+    A sample is {"input_ids": (T,) int64, "labels": (T,) int64}, with the label -100 where nothing is asked.
+    The file stays where it is; of each document 16 bytes are in memory. It may be sent to worker processes.
 
     Args:
         path: the file.

@@ -91,7 +91,7 @@ def test_a_plan_runs_it_once_a_batch():
     ],
 )
 def test_a_bad_sample_is_named(sample, words):
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError) as error:
         Collate()([SAMPLES[0], sample])
     assert words in str(error.value)
 

@@ -262,7 +262,7 @@ EMPTY = torch.full((B, T), -100)
 def test_bad_input_is_named(change, words):
     hidden, weight, _, labels = (each.detach() for each in parts())
     given = {"hidden": hidden, "weight": weight, "labels": labels} | change
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError) as error:
         token_losses(**given)
     assert words in str(error.value)
 
@@ -274,7 +274,7 @@ def test_lengths_must_fill_the_row():
         (torch.tensor([0, 8]), "at least 1"),
         (torch.tensor([8.0]), "whole numbers (R,)"),
     ):
-        with pytest.raises(ValueError, match=".*") as error:
+        with pytest.raises(ValueError) as error:
             token_losses(hidden[0], weight, labels[0], lengths=lengths)
         assert words in str(error.value)
     with pytest.raises(ValueError, match="told apart by lengths"):

@@ -79,7 +79,7 @@ def test_a_bad_document_is_named_and_leaves_what_was_there(tmp_path, document, w
     path = tmp_path / "a.tokens"
     write_tokens(path, documents(3, 32))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError) as error:
         write_tokens(path, [([1, 2, 3], 1), document], vocabulary=32)
     assert words in str(error.value)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
