@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dsenv.errors import check_count, check_seed, check_share
 from dsenv.plan.epoch_record import EpochRecord
@@ -217,6 +218,10 @@ class EpochSampler:
                 f"with DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1 ({error})"
             ) from error
         return checked(found, self.selector, count, self.signals.size, self.signals.loss.device)
+
+    def tokens_of(self, index: Tensor, tokens: Tensor | None) -> Tensor | None:
+        """Tokens (B,) of samples (B,), by their lengths where those are known, else as the loop said it."""
+        return tokens if self.lengths is None else self.lengths.tokens[index.to(self.lengths.tokens.device)]
 
     def settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""

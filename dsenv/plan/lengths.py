@@ -10,8 +10,11 @@ from torch import Tensor
 from dsenv.describe import describe
 from dsenv.errors import shown
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.plan_guard import PlanGuard
 from dsenv.select.base import Selection
 
+RATIOS = ("samples", "tokens")
+"""What a ratio may be one of."""
 POOL = 50  # batches whose samples are sorted together
 LONGEST = 1 << 40  # tokens of a sample, so that sums stay whole numbers
 
@@ -60,13 +63,10 @@ class Lengths:
         return sum(self.schedule.shares[: epoch + 1]) * self.total // len(self.tokens) - self.spent
 
     def count(self, epoch: int) -> int:
-        """How many samples epoch `epoch` is to have, if they are as long as those of the last choice.
-
-        Before anything was chosen, as long as all samples are.
-        """
-        chosen, tokens = self._last
+        """How many samples epoch `epoch` is to have, so that it spends what it may, or little less."""
         least = self.schedule.batch_size if self.schedule.drop_last else 1
-        return min(len(self.tokens), max(least, self.allowed(epoch) * chosen // tokens))
+        found = affordable(self.allowed(epoch), len(self.tokens), self.total, *self._last)
+        return min(len(self.tokens), max(least, found))
 
     def arranged(self, chosen: Selection, epoch: int, generator: torch.Generator) -> Selection:
         """The samples of an epoch in training order, from those that were chosen, in random order.
@@ -100,6 +100,31 @@ class Lengths:
         self._last = state["last_samples"], state["last_tokens"]
 
 
+def affordable(allowed: int, size: int, total: int, chosen: int, tokens: int) -> int:
+    """How many samples `allowed` tokens pay for, as far as the last choice tells.
+
+    A selector that prefers short samples has to take longer ones where it takes more: the mean length is
+    taken to change evenly between that of the last choice and that of all samples, which is known.
+
+    Args:
+        allowed: tokens.
+        size: N, all samples.
+        total: tokens of all samples.
+        chosen: samples of the last choice.
+        tokens: tokens of the last choice.
+
+    Returns:
+        0 to N.
+    """
+    mean, last = total / size, tokens / chosen
+    slope = (mean - last) / (size - chosen) if chosen < size else 0.0
+    counts = np.arange(1, size + 1)
+    costs = counts * np.maximum(mean - slope * (size - counts), 1)
+    costs[-1] = total
+    too_many = np.flatnonzero(costs > allowed)
+    return int(too_many[0]) if len(too_many) else size
+
+
 def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
     """An order (M,) of samples in which each batch holds similar lengths, and batches come in random order.
 
@@ -123,6 +148,56 @@ def batches_by_length(lengths: Tensor, batch_size: int, generator: torch.Generat
     batches = inside.view(-1, batch_size)
     order = torch.randperm(len(batches), generator=generator, device=generator.device).to(lengths.device)
     return torch.cat([batches[order].flatten(), place[whole:]])
+
+
+def check_ratio_of(in_tokens: bool, has_ratio: bool, is_learned: bool) -> None:
+    """Check that a budget of tokens can be kept by the parts of a plan.
+
+    Raises:
+        ValueError: nobody said how large it is, or a learned part decides.
+    """
+    if in_tokens and is_learned:
+        raise ValueError(
+            "ratio_of='tokens' does not go with a learned part: a policy counts samples; take "
+            "ratio_of='samples', and look at plan.cost.tokens"
+        )
+    if in_tokens and not has_ratio:
+        raise ValueError(
+            "ratio_of='tokens' needs ratio=..., the share of all tokens: the selector's own count is one of "
+            "samples"
+        )
+
+
+def open_lengths(
+    given: Any, dataset: Any, schedule: EpochSchedule, device: torch.device, guard: PlanGuard | None
+) -> Lengths | None:
+    """The lengths of a plan's samples; None where nobody asks for them.
+
+    Args:
+        given: (N,) as the user gave them; None to take those of the data set where tokens are counted, and
+            then batches are not sorted by them.
+        dataset: may have an attribute `lengths`.
+        schedule: of the plan.
+        device: where batches live.
+        guard: of the plan; it counts samples.
+
+    Raises:
+        ValueError: they are no lengths, or are not known and needed.
+    """
+    in_tokens = schedule.shares is not None
+    if in_tokens and guard is not None:
+        raise ValueError("ratio_of='tokens' does not go with a guard, which counts samples; leave one out")
+
+    found = getattr(dataset, "lengths", None) if given is None and in_tokens else given
+    if found is None and in_tokens:
+        raise ValueError(
+            "ratio_of='tokens' needs the tokens of each sample: lengths=(N,), or a data set with an "
+            "attribute lengths, as a TokenFile has"
+        )
+    if found is None:
+        return None
+    tokens = check_lengths(found, schedule.size, device)
+    return Lengths(tokens, schedule, sort=given is not None)
 
 
 def check_lengths(lengths: Any, size: int, device: torch.device) -> Tensor:

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import torch
-from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
 from torch import Tensor
 
 from dsenv.errors import check_count, check_flag, shown
+from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
 from dsenv.task_kinds.tokens import IGNORED, SampleReadings, next_tokens, of_samples, read_tokens
 
 
