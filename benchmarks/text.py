@@ -9,7 +9,7 @@ eight tokens first; "added" is by how much its largest resident memory (ru_maxrs
 gradients of hidden states and head counted and those tensors themselves not. `F.cross_entropy` gives the
 loss of whole logits and no signals, the other rows give both.
 
-`half`: a Llama of `transformers` (4 layers, 128 wide, V = 2,000, random weights) on 256 generated texts of 20
+`half`: a Llama of `transformers` (4 layers, 128 wide, V = 2,000, random weights) on 128 generated texts of 20
 to 200 tokens, AdamW, batches of 8, two epochs; with all data and with half of the samples in the same loop,
 and all data in the same loop without a plan; in turn in every round. Seconds are the process's on the CPU
 with one thread: those of a machine without other jobs. "of all data" is the ratio in each round. Quartiles
@@ -148,7 +148,7 @@ def llama(vocabulary: int, layers: int, size: int) -> Any:
 def train(
     data: list[dict[str, Tensor]], new_model: Callable[[], nn.Module], epochs: int, **choice: Any
 ) -> Any:
-    """Train under a plan; the plan, and the mean loss of the last batch."""
+    """Train under a plan; the plan."""
     model = new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     lengths = torch.tensor([len(sample["input_ids"]) for sample in data])
@@ -182,8 +182,8 @@ def train_plainly(data: list[dict[str, Tensor]], new_model: Callable[[], nn.Modu
 
 
 def half(args: Any) -> list[dict[str, Any]]:
-    number, epochs, shape = (16, 1, (50, 1, 16)) if args.quick else (256, 2, (2000, 4, 128))
-    data = texts(number, shape[0])
+    number, epochs, shape = (16, 1, (50, 1, 16)) if args.quick else (128, 2, (2000, 4, 128))
+    data, kind = texts(number, shape[0]), {"name": "language", "vocabulary": shape[0]}
 
     def new_model() -> Any:
         return llama(*shape)
@@ -197,7 +197,7 @@ def half(args: Any) -> list[dict[str, Any]]:
     plans: dict[str, Any] = {}
 
     def run(name: str) -> Callable[[], None]:
-        return lambda: plans.update({name: train(data, new_model, epochs, kind=KIND, **choices[name])})
+        return lambda: plans.update({name: train(data, new_model, epochs, kind=kind, **choices[name])})
 
     calls: dict[str, Callable[[], object]] = {name: run(name) for name in choices}
     calls["all data, no plan"] = lambda: train_plainly(data, new_model, epochs)
@@ -214,9 +214,6 @@ def half(args: Any) -> list[dict[str, Any]]:
         cells = [name, *texts_, Spread.of(seconds).text(".2f", " s"), ratio.text()]
         rows.append({"run": name, **counts, "seconds": seconds, "of_all_data": list(ratio), "cells": cells})
     return rows
-
-
-KIND = "language"
 
 
 def main() -> None:

@@ -84,9 +84,9 @@ def read_chunk(logits: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
     expected = torch.bmm(probability[:, None], finite[..., None]).flatten()
     del finite
     confidence = (own - normaliser).exp()
-    squares = torch.linalg.vector_norm(probability, dim=1).square()
-    error = (squares - 2 * confidence + 1).clamp(min=0).sqrt()
-    rival = probability.scatter_(1, token, -1.0).amax(1)
+    others = probability.scatter_(1, token, 0.0)
+    error = torch.hypot(others.sum(1), torch.linalg.vector_norm(others, dim=1))  # without 1 less nearly 1
+    rival = others.amax(1)
 
     entropy = ((normaliser - expected) / math.log(logits.shape[1])).clamp(0, 1)
     found = (normaliser - own, entropy, confidence - rival, is_first.to(logits.dtype), error)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dsenv.errors import check_count, shown
+from dsenv.errors import shown
 from dsenv.text.losses import Head, TextLosses, token_losses
 
 PROBES = (1.0, 8.0, 64.0, 512.0)
@@ -33,7 +33,7 @@ def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None 
         model: with `get_output_embeddings()`, as those of `transformers` (also under PEFT).
         batch: `input_ids` and `labels` (B, T), `attention_mask` where there is padding, and whatever else the
             model takes; without padding `lengths` (R,) beside (1, T), as `Collate(flat=True)` gives it.
-        chunk: see `token_losses`.
+        chunk: see `Head`.
 
     Returns:
         As `token_losses`.
@@ -52,9 +52,7 @@ def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None 
         labels,
         linear.bias,
         lengths=batch.get("lengths"),
-        scale=head.scale,
-        softcap=head.softcap,
-        chunk=None if chunk is None else check_count("chunk", chunk),
+        head=Head(head.scale, head.softcap, chunk),
     )
 
 
@@ -195,5 +193,5 @@ def _check_head(model: Any, linear: Any, hidden: Tensor, outputs: Any, head: Hea
         raise ValueError(
             f"{name} changes the outputs of its head in a way that dsenv does not know (the configuration "
             f"says scale {head.scale:g}, soft cap {head.softcap}): the losses would be wrong; use "
-            "token_losses with scale= and softcap=, or from_logits(model(...).logits, labels)"
+            "token_losses with head=Head(...), or from_logits(model(...).logits, labels)"
         )

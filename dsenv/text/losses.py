@@ -1,4 +1,23 @@
-"""The loss of each sample of a language model, from hidden states and head, or from logits."""
+"""The loss of each sample of a language model, from hidden states and head, or from logits.
+
+From hidden states the logits are made for a chunk of tokens at a time, in the forward pass and anew in the
+backward pass: (B, T, V) is never held. On a CPU only the tokens that are asked for are worked on. Under
+autocast the products run in its type, the sums over the vocabulary in float32::
+
+    import torch
+    from dsenv.text import token_losses
+
+    head = torch.nn.Linear(16, 100, bias=False)
+    hidden = torch.randn(4, 10, 16, requires_grad=True)
+    labels = torch.randint(0, 100, (4, 10))
+    labels[:, :3] = -100  # a prompt of three tokens
+    found = token_losses(hidden, head.weight, labels)
+    found.loss.mean().backward()
+    print(found.loss, found.tokens, found.signals["correct"])
+
+Where a row is a pack of several texts, the pack is the sample; give the first token of each text the label
+-100, or it is predicted from the text before.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -139,28 +158,9 @@ def token_losses(
     *,
     lengths: Tensor | None = None,
     shifted: bool = False,
-    scale: float = 1.0,
-    softcap: float | None = None,
-    chunk: int | None = None,
+    head: Head | None = None,
 ) -> TextLosses:
     """Loss and signals of each sample, from a language model's last hidden states and its head.
-
-    Logits are made for a chunk of tokens at a time, in the forward pass and anew in the backward pass: (B, T,
-    V) is never held. On a CPU only the tokens that are asked for are worked on. Under autocast the products
-    run in its type, the sums over the vocabulary in float32.
-
-    For example::
-
-        import torch
-        from dsenv.text import token_losses
-
-        head = torch.nn.Linear(16, 100, bias=False)
-        hidden = torch.randn(4, 10, 16, requires_grad=True)
-        labels = torch.randint(0, 100, (4, 10))
-        labels[:, :3] = -100  # a prompt of three tokens
-        found = token_losses(hidden, head.weight, labels)
-        found.loss.mean().backward()
-        print(found.loss, found.tokens, found.signals["correct"])
 
     Args:
         hidden: (B, T, D) what the head is given; (T, D) or (1, T, D) with `lengths`.
@@ -169,22 +169,14 @@ def token_losses(
             -100 where nothing is asked: in the prompt and the padding.
         bias: (V,) of the head; None for none.
         lengths: (R,) int64 lengths of R samples that lie in one row without padding; None where each row is a
-            sample. Where a row is a pack of several texts, the pack is the sample; give the first token of
-            each text the label -100.
+            sample.
         shifted: labels[:, t] is what hidden[:, t] is to predict.
-        scale: see `Head`.
-        softcap: see `Head`.
-        chunk: tokens at a time; None for 32 MiB of logits in float32.
-
-    Returns:
-        `loss` (B,) mean over the sample's tokens that are asked for and `sums` (B,), with their graph,
-        `tokens` (B,) and `signals`, see `dsenv.task_kinds.tokens.SampleReadings`.
+        head: scaling and capping of the logits, and the size of a chunk; None for none.
 
     Raises:
         ValueError: shapes or types do not fit; on a CPU also where a label is no token, or a sample asks for
-            none. On another device to look would be a wait: such a sample's loss is not a number there.
+            none. On another device to look would be a wait: the loss of such a sample is not a number there.
     """
-    head = Head(scale, softcap, chunk)
     _check_head(hidden, weight, bias)
     asked, owner, samples = _asked(labels, hidden.shape[:-1], len(weight), lengths, shifted)
 
@@ -192,7 +184,7 @@ def token_losses(
     if asked.is_cpu:
         rows, asked, owner = _only_asked(rows, asked, owner, samples)
     kind = _product_type(hidden, weight)
-    found: tuple[Tensor, ...] = _HeadReadings.apply(rows, weight, bias, asked, head, kind)
+    found: tuple[Tensor, ...] = _HeadReadings.apply(rows, weight, bias, asked, head or Head(), kind)
     return of_samples(TokenReadings(*found), asked, owner, samples)
 
 

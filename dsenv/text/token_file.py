@@ -1,4 +1,15 @@
-"""Tokenised data of any size in one file, read through a memory map."""
+"""Tokenised data of any size in one file, read through a memory map.
+
+For example::
+
+    import tempfile
+    from pathlib import Path
+    from dsenv.text import write_tokens
+
+    documents = (([5, 6, 7, 8 + number], 2) for number in range(10))  # tokens, and how many are a prompt
+    data = write_tokens(Path(tempfile.mkdtemp()) / "train.tokens", documents, vocabulary=32)
+    print(len(data), data[3], data.lengths)
+"""
 
 import json
 import mmap
@@ -26,17 +37,7 @@ TYPES: dict[str, np.dtype[Any]] = {"I16": np.dtype("<i2"), "I32": np.dtype("<i4"
 
 
 def write_tokens(path: Path | str, documents: Iterable[Any], *, vocabulary: int | None = None) -> "TokenFile":
-    """Write tokenised documents into one file, whole or not at all; one is held in memory at a time.
-
-    For example::
-
-        import tempfile
-        from pathlib import Path
-        from dsenv.text import write_tokens
-
-        documents = ([5, 6, 7, 8 + number], 2) for number in range(10)
-        data = write_tokens(Path(tempfile.mkdtemp()) / "train.tokens", documents, vocabulary=32)
-        print(len(data), data[3], data.lengths)
+    """Write documents into one file, whole or not at all, and open it; one is held in memory at a time.
 
     The file is one of safetensors: `tokens` one behind the other, as 16-bit numbers where the vocabulary
     allows and else 32-bit, and of each document where it ends (`ends`) and how many of its tokens are asked
@@ -48,9 +49,6 @@ def write_tokens(path: Path | str, documents: Iterable[Any], *, vocabulary: int 
             prompt, 0 for plain text; or (tokens, labels), labels as long as the tokens and equal to them, or
             -100 where nothing is asked; or a mapping with "input_ids" and "labels".
         vocabulary: V, one more than the largest token that may come; None for any below 2**31.
-
-    Returns:
-        The file, opened.
 
     Raises:
         ValueError: a document is none of these, is empty, or asks for no token, or a token is out of range;

@@ -1,6 +1,9 @@
 """Losses from hidden states in chunks equal those of whole logits, gradients too; bad input is named."""
 
+import importlib
 import math
+import re
+import textwrap
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsenv.task_kinds import tokens
-from dsenv.text import from_logits, token_losses
+from dsenv.text import Head, from_logits, token_losses
 from tests.waits import stand_in, true_gpu, watching
 
 pytestmark = pytest.mark.fast
@@ -56,7 +59,7 @@ def slow(logits, labels):
 def test_losses_signals_and_gradients_equal_those_of_whole_logits(settings):
     hidden, weight, bias, labels = parts()
     labels[2, 1:] = whole_logits(hidden, weight, bias, **settings)[2, :-1].argmax(-1)  # one exact answer
-    found = token_losses(hidden, weight, labels, bias, **settings)
+    found = token_losses(hidden, weight, labels, bias, head=Head(**settings))
     losses, said = slow(whole_logits(hidden, weight, bias, **settings), labels)
     torch.testing.assert_close(found.loss, losses, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.sums, losses * found.tokens, rtol=1e-12, atol=1e-12)
@@ -92,7 +95,7 @@ def test_finite_differences():
     hidden, weight, bias, labels = parts()
 
     def losses(hidden, weight, bias):
-        return token_losses(hidden, weight, labels, bias, scale=1.5, softcap=2.0, chunk=4).loss
+        return token_losses(hidden, weight, labels, bias, head=Head(1.5, 2.0, 4)).loss
 
     assert torch.autograd.gradcheck(losses, (hidden, weight, bias))
 
@@ -110,7 +113,7 @@ def test_half_precision_rounds_as_the_same_loss_of_whole_logits():
     hidden, weight, bias, labels = parts(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         states = hidden.bfloat16()
-        found = token_losses(states, weight, labels, bias, chunk=4)
+        found = token_losses(states, weight, labels, bias, head=Head(chunk=4))
         logits = F.linear(states, weight, bias).float()
     theirs, _ = slow(logits, labels)
     torch.testing.assert_close(found.loss, theirs, rtol=1e-6, atol=1e-6)  # float32 sums in another order
@@ -170,15 +173,16 @@ def device(request):
 def test_a_device_is_not_waited_for_and_says_the_same(device):
     """Where it would be a wait to pick the tokens that are asked for, all are worked on."""
     hidden, weight, bias, labels = parts(torch.float32)
+    head = Head(softcap=3.0, chunk=5)
     for lengths in (None, torch.tensor([4, T - 4])):
         rows, asked = (hidden, labels) if lengths is None else (hidden[2], labels[2])
-        plain = token_losses(rows, weight, asked, bias, lengths=lengths, softcap=3.0, chunk=5)
+        plain = token_losses(rows, weight, asked, bias, lengths=lengths, head=head)
         own = torch.autograd.grad(plain.loss.sum(), (hidden, weight, bias))
 
         there = [each.detach().to(device).requires_grad_() for each in (rows, weight, bias)]
         asked, lengths = asked.to(device), None if lengths is None else lengths.to(device)
         with watching("the losses"):
-            found = token_losses(*there[:2], asked, there[2], lengths=lengths, softcap=3.0, chunk=5)
+            found = token_losses(*there[:2], asked, there[2], lengths=lengths, head=head)
             other = torch.autograd.grad(found.loss.sum(), there)
             logits = from_logits(F.linear(*there), asked, lengths=lengths)
             logits.loss.sum().backward()
@@ -231,7 +235,7 @@ def test_no_array_of_all_logits_is_made():
     head = nn.Linear(size, vocabulary)
     labels = torch.randint(vocabulary, (4, rows // 4))
     with Largest() as largest:
-        found = token_losses(hidden, head.weight, labels, head.bias, chunk=chunk)
+        found = token_losses(hidden, head.weight, labels, head.bias, head=Head(chunk=chunk))
         found.loss.sum().backward()
     assert largest.seen == chunk * vocabulary
 
@@ -254,9 +258,6 @@ EMPTY = torch.full((B, T), -100)
         ({"weight": torch.zeros(D, V, dtype=torch.float64)}, f"(V, {D})"),
         ({"weight": torch.zeros(V, D)}, "under torch.autocast"),
         ({"bias": torch.zeros(D)}, f"({V},)"),
-        ({"scale": 0}, "scale must not be 0"),
-        ({"softcap": -1.0}, "softcap"),
-        ({"chunk": 0}, "chunk"),
     ],
 )
 def test_bad_input_is_named(change, words):
@@ -265,6 +266,12 @@ def test_bad_input_is_named(change, words):
     with pytest.raises(ValueError) as error:
         token_losses(**given)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{"scale": 0}, {"softcap": -1.0}, {"chunk": 0}, {"scale": "2"}])
+def test_a_head_that_cannot_be_is_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Head(**settings)
 
 
 def test_lengths_must_fill_the_row():
@@ -279,6 +286,14 @@ def test_lengths_must_fill_the_row():
         assert words in str(error.value)
     with pytest.raises(ValueError, match="told apart by lengths"):
         token_losses(hidden[0], weight, labels[0])
+
+
+@pytest.mark.parametrize("module", ["losses", "token_file"])
+def test_the_examples_run(module, capsys):
+    text = importlib.import_module(f"dsenv.text.{module}").__doc__
+    (block,) = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    exec(compile(textwrap.dedent(block), module, "exec"), {})
+    assert "tensor(" in capsys.readouterr().out
 
 
 def test_logits_of_a_wrong_kind_are_named():
