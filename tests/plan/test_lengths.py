@@ -11,7 +11,8 @@ from torch import nn
 from dsenv import DataPlan
 from dsenv.plan.lengths import POOL, affordable, batches_by_length
 from dsenv.select.base import Selection, Selector
-from dsenv.text import Collate, TokenFile, token_losses, write_tokens
+from dsenv.text import Collate, TokenFile, from_logits, token_losses, write_tokens
+from tests.waits import stand_in, watching
 
 pytestmark = pytest.mark.fast
 
@@ -317,3 +318,29 @@ def test_a_state_of_other_lengths_is_refused():
     state["epoch_sampler"]["lengths"]["spent"] = -5
     with pytest.raises(ValueError, match="spent"):
         new_plan(ratio=0.5, ratio_of="tokens").load_state_dict(state)
+
+
+@pytest.mark.parametrize("ratio_of", ["samples", "tokens"])
+def test_no_step_waits_for_a_device(ratio_of):
+    with stand_in() as device:
+        tokens = (torch.arange(40)[:, None] % V).repeat(1, 6).to(device)
+        model = nn.Embedding(V, V).to(device)
+        lengths = 3 + torch.arange(40) % 4
+        settings = {"lengths": lengths, "ratio": 0.5, "ratio_of": ratio_of, "kind": KIND}
+        plan = DataPlan((tokens, tokens), epochs=2, batch_size=8, selector="infobatch", **settings)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in plan.epochs_left():
+            batches = plan.batches()
+            for _ in range(plan.steps_in_epoch()):
+                with watching("making a batch"):
+                    batch = next(batches)
+                with watching("a step"):
+                    found = from_logits(model(batch.inputs), batch.labels)
+                    loss = plan.loss(batch, found.loss, signals=found.signals, tokens=found.tokens)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    _ = plan.progress
+        budget = int(lengths.sum())
+        assert plan.cost.tokens <= budget if ratio_of == "tokens" else plan.cost.trained == 40
+        assert plan.cost.tokens > 0.7 * budget
