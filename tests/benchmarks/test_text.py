@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,19 +27,18 @@ def test_all_ways_have_one_loss_and_the_table_compares_them(text, tmp_path, monk
     losses = [one["loss"] for one in found.values()]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
-    said = [
-        json.dumps({**one, "added": added}) for one, added in zip(found.values(), (300, 200, 50), strict=True)
-    ]
-    run = iter(said)
-    monkeypatch.setattr(
-        text.subprocess, "run", lambda *given, **named: type("Done", (), {"stdout": next(run)})
-    )
+    added = zip(found.values(), (300, 200, 50), strict=True)
+    said = iter([json.dumps({**one, "added": more}) for one, more in added])
+
+    def run(*_, **__):
+        return SimpleNamespace(stdout=next(said))
+
+    monkeypatch.setattr(text.subprocess, "run", run)
     figures = tmp_path / "figures.json"
     monkeypatch.setattr(sys, "argv", ["text.py", "memory", "--quick", "--json", str(figures)])
     text.main()
-    assert [row["share"] for row in json.loads(figures.read_text())["rows"]] == pytest.approx(
-        [1, 2 / 3, 1 / 6]
-    )
+    shares = [row["share"] for row in json.loads(figures.read_text())["rows"]]
+    assert shares == pytest.approx([1, 2 / 3, 1 / 6])
     assert "QUICK" in capsys.readouterr().out
 
 
