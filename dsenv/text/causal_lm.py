@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dsenv.errors import shown
+from dsenv.task_kinds.tokens import IGNORED
 from dsenv.text.losses import Head, TextLosses, token_losses
 
 PROBES = (1.0, 8.0, 64.0, 512.0)
@@ -31,7 +32,8 @@ def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None 
 
     Args:
         model: with `get_output_embeddings()`, as those of `transformers` (also under PEFT).
-        batch: `input_ids` and `labels` (B, T), `attention_mask` where there is padding, and whatever else the
+        batch: `input_ids` and `labels` (B, T), `attention_mask` where there is padding, whose labels never
+            count, and whatever else the
             model takes; without padding `lengths` (R,) beside (1, T), as `Collate(flat=True)` gives it.
         chunk: see `Head`.
 
@@ -43,6 +45,7 @@ def causal_lm_losses(model: Any, batch: Mapping[str, Any], *, chunk: int | None 
             own; or the batch lacks something.
     """
     labels, inputs = _split(batch)
+    _check_inputs(model, inputs["input_ids"])
     linear = _head_of(model)
     head = _head_form(model, linear)
     hidden = _hidden(model, linear, inputs, head)
@@ -74,7 +77,29 @@ def _split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
             "samples that lie in one row (lengths) need position_ids (1, T) that begin anew with each, or "
             "the model reads across them; Collate(flat=True) makes them"
         )
-    return batch["labels"], inputs
+    # Padding never counts, whatever a collate function has put into its labels
+    labels, mask = batch["labels"], inputs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.shape == labels.shape:
+        labels = labels.masked_fill(mask == 0, IGNORED)
+    return labels, inputs
+
+
+def _check_inputs(model: Any, tokens: Tensor) -> None:
+    """Check on the CPU that the model knows the tokens.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    find = getattr(model, "get_input_embeddings", None)
+    known = getattr(find() if callable(find) else None, "num_embeddings", None)
+    if known is None or not tokens.is_cpu or not tokens.numel():
+        return
+    low, high = (int(value) for value in tokens.aminmax())
+    if low < 0 or high >= known:
+        raise ValueError(
+            f"input_ids has the token {low if low < 0 else high}, and {type(model).__name__} knows 0 to "
+            f"{known - 1}: the tokenizer is another one, or has new tokens (model.resize_token_embeddings)"
+        )
 
 
 def _head_of(model: Any) -> Any:

@@ -78,6 +78,13 @@ def test_its_mean_by_tokens_is_the_loss_of_the_model_itself():
     torch.testing.assert_close(found.sums.sum() / found.tokens.sum(), model(**batch).loss)
 
 
+def test_padding_never_counts_whatever_its_labels_are():
+    model, batch = model_of("Llama"), Collate(0)(samples())
+    asked = batch["labels"].masked_fill(batch["attention_mask"] == 0, 7)
+    found, wanted = causal_lm_losses(model, {**batch, "labels": asked}), causal_lm_losses(model, batch)
+    assert found.tokens.equal(wanted.tokens) and found.loss.equal(wanted.loss)
+
+
 def test_under_autocast_and_in_bfloat16():
     model, batch = model_of("Llama"), Collate(0)(samples())
     exact = causal_lm_losses(model, batch).loss
@@ -174,6 +181,7 @@ def test_bad_batches_are_named():
         ([1], "give batch.inputs"),
         (without, "the batch has no labels"),
         (flat, "need position_ids"),
+        ({**batch, "input_ids": batch["input_ids"] + V}, f"knows 0 to {V - 1}"),
         ({**batch, "labels": torch.full_like(batch["labels"], -100)}, "no token is asked for"),
         ({**batch, "labels": batch["labels"].clamp(min=0) + V}, f"0 to {V - 1}"),
     ):
