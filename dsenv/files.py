@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -52,13 +52,24 @@ def write(path: Path, content: bytes) -> Path:
         OSError: it cannot be written; the message names the file, and what was there before is whole. Also
             where the path is a symbolic link, which might lead anywhere.
     """
+    with writing(path) as file:
+        file.write(content)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, for content that does not fit into memory; see `write`.
+
+    It takes the place of the path when the block ends, and nothing is left of it where the block raises.
+    """
     refuse_link(path)
     partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}{PARTIAL}")
 
     try:
         try:
             with open(partial, "xb") as file:  # "x": a file or link of that name is not followed
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -68,7 +79,6 @@ def write(path: Path, content: bytes) -> Path:
         sync_folder(path.parent)
     except OSError as error:
         _explain(error, path)
-    return path
 
 
 def _explain(error: OSError, path: Path) -> NoReturn:

@@ -27,7 +27,7 @@ FLOORS = (
         "version",
     ),
     ("kernels", "outputs", "signals", "task_kinds", "tracking", "vision"),
-    ("select", "volume", "augment", "tasks"),
+    ("select", "volume", "augment", "tasks", "text"),
     ("control",),
     ("policy", "training"),
     ("plan", "env"),

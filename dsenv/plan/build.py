@@ -12,9 +12,10 @@ import torch
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.describe import describe
-from dsenv.errors import check_count, check_flag, check_share
+from dsenv.errors import check_count, check_flag, check_share, pick
 from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.guard import SAFE_KINDS, GuardChoice, draw_reserve, guard_settings
+from dsenv.plan.lengths import RATIOS, check_ratio_of
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies, make_policies
 from dsenv.plan.source import Source
@@ -220,6 +221,7 @@ class Budgeted:
     drop_last: bool
     ratio: float | None
     scoring_passes: int | None
+    ratio_of: str = "samples"
 
     def __post_init__(self) -> None:
         checked = {
@@ -228,6 +230,7 @@ class Budgeted:
             "drop_last": check_flag("drop_last", self.drop_last),
             "ratio": None if self.ratio is None else check_share("ratio", self.ratio),
             "scoring_passes": self.scoring_passes,
+            "ratio_of": pick("ratio_of", self.ratio_of, RATIOS),
         }
         if self.scoring_passes is not None:
             checked["scoring_passes"] = check_count("scoring_passes", self.scoring_passes, 0)
@@ -268,11 +271,13 @@ def plan_epochs(
         )
 
     # Where a policy says how many, only the total is known
+    in_tokens = said.ratio_of == "tokens"
+    check_ratio_of(in_tokens, numbers is not None, policies is not None)
     total, least = None, 1
     if policies is not None and policies.decides_count:
         total, least = policies.total, policies.least
     lengths = (signals.size, said.epochs, said.batch_size, said.drop_last)
-    return EpochSchedule(*lengths, numbers, total, least), policies
+    return EpochSchedule(*lengths, numbers, total, least, in_tokens=in_tokens), policies
 
 
 def _ratio(ratio: float | None, parts: PlanParts) -> float | None:

@@ -18,7 +18,13 @@ from dsenv.select.base import Selector
 from dsenv.task_kinds.base import TaskKind
 
 
-def check_labels(labels: Any, index: Tensor, classes: int | None, kind: TaskKind | None = None) -> None:
+def check_labels(
+    labels: Any,
+    index: Tensor,
+    classes: int | None,
+    kind: TaskKind | None = None,
+    lengths: Tensor | None = None,
+) -> None:
     """Check the labels of a loader's batch where they are on the CPU: one for each sample, and classes.
 
     Args:
@@ -26,13 +32,15 @@ def check_labels(labels: Any, index: Tensor, classes: int | None, kind: TaskKind
         index: (B,) positions.
         classes: C; None where it is not known.
         kind: of the task; None for classification.
+        lengths: (B,) of samples that lie in one row without padding; None where each has a row.
 
     Raises:
         ValueError: there are more or fewer labels than positions, or one is not in 0..C-1.
     """
     if not isinstance(labels, Tensor):
         return
-    if labels.dim() and len(index) not in labels.shape:
+    is_flat = lengths is not None and len(lengths) == len(index) and 1 in (labels.dim(), len(labels))
+    if labels.dim() and len(index) not in labels.shape and not is_flat:
         raise ValueError(
             f"the batch has {len(index)} positions and labels of shape {tuple(labels.shape)}: the collate "
             "function leaves samples out or adds some; give it to plan.loader(collate_fn=...), or to "
@@ -156,8 +164,32 @@ def _loss_advice(losses: Tensor, size: int) -> str:
         f"{found}; take the mean over the other dimensions first: losses.flatten(1).mean(1) for pixels, or "
         "plan.kind.sample_loss of DataPlan(kind='segmentation'), which leaves out what does not count; for "
         "tokens with padding only over what counts, (losses * mask).sum(1) / mask.sum(1), because padding "
-        "counted as 0 makes short samples look easy"
+        "counted as 0 makes short samples look easy; dsenv.text.from_logits and token_losses do that, and "
+        "plan.loss(..., tokens=mask.sum(1)) lets every token count the same"
     )
+
+
+def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
+    """Check that `tokens` is one number for each of `size` samples, on the plan's device.
+
+    Raises:
+        ValueError: it is something else; on a CPU also where a sample has no token.
+    """
+    is_tensor = isinstance(tokens, Tensor)
+    if not is_tensor or tokens.shape != (size,) or tokens.is_complex() or tokens.dtype == torch.bool:
+        found = f"{tokens.dtype} {tuple(tokens.shape)}" if is_tensor else shown(tokens)
+        raise ValueError(
+            f"tokens must be numbers of shape ({size},), how many each loss is the mean of, got {found}; "
+            "mask.sum(1) of a mask (B, T)"
+        )
+    if tokens.device != device:
+        raise ValueError(f"the tokens are on {tokens.device}, the plan's batches on {device}")
+    if tokens.is_cpu and not bool((tokens >= 1).all()):
+        row = int((tokens < 1).nonzero()[0])
+        raise ValueError(
+            f"tokens must be at least 1 for each sample, got {tokens[row].item():g} in row {row}: a sample "
+            "whose labels are all masked has no loss; leave it out of the data"
+        )
 
 
 HINTS = {

@@ -40,7 +40,7 @@ class IndexedCollate:
     same state of the random streams: with the first sample once more at the end, which shows whether
     it keeps the order; and where it does not, on copies in which one value (a label, say) is replaced by a
     mark of the sample, where what it gives must be equal but for the marks. So it runs at least twice a
-    batch; with `indexed` it runs once.
+    batch; with `indexed` it runs once, and so does one with an attribute `keeps_order` that is true.
 
     Args:
         collate: makes a batch of a list of samples; None for torch's default, which keeps the order.
@@ -67,7 +67,7 @@ class IndexedCollate:
 
         indices, samples = zip(*items, strict=True)
         positions = torch.tensor([int(index) for index in indices])
-        if self.collate is default_collate:
+        if self.collate is default_collate or getattr(self.collate, "keeps_order", False):
             return positions, self.collate(list(samples))
 
         batch, order = self._followed(list(samples))

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from dsenv.volume.budget import FORWARD_COST
 
 PARTS = ("select", "augment", "observe", "score")
 
 
-@dataclass
+@dataclass(repr=False)
 class Cost:
     """What a training run has cost so far, and the time that the plan's own work took."""
 
@@ -21,6 +23,21 @@ class Cost:
     """Samples of further forward passes, over the training set, a validation split or other views."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     """Time on the host in "select", "augment", "observe" and "score"."""
+    _tokens: int | Tensor = 0  # () int64 on the device of the batches, so that no step waits
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the samples trained on, 0 where nobody said them; to read it is a wait for a device.
+
+        Of the plan's `lengths` where they are known, else as given to `DataPlan.loss`.
+        """
+        return int(self._tokens)
+
+    def count(self, samples: int, tokens: Tensor | None) -> None:
+        """Count samples trained on, and their tokens (B,) where they are known."""
+        self.trained += samples
+        if tokens is not None:
+            self._tokens = self._tokens + tokens.detach().sum()
 
     @property
     def compute(self) -> float:
@@ -38,10 +55,21 @@ class Cost:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all of it."""
-        return {"trained": self.trained, "extra_forwards": self.extra_forwards, "seconds": dict(self.seconds)}
+        return {
+            "trained": self.trained,
+            "extra_forwards": self.extra_forwards,
+            "tokens": self.tokens,
+            "seconds": dict(self.seconds),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.trained = state["trained"]
         self.extra_forwards = state["extra_forwards"]
+        self._tokens = state.get("tokens", 0)  # older states have none
         self.seconds = dict(state["seconds"])
+
+    def __repr__(self) -> str:
+        tokens = f"tokens={self.tokens}, " if self.tokens else ""
+        own = f"trained={self.trained}, extra_forwards={self.extra_forwards}, {tokens}seconds={self.seconds}"
+        return f"Cost({own})"

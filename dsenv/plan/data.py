@@ -78,6 +78,12 @@ def split_sample(sample: Any) -> tuple[Any, Any]:
     return sample, None
 
 
+def row_lengths(sample: Any) -> Tensor | None:
+    """Lengths (B,) of samples that lie in one row without padding; None where each has a row."""
+    found = sample.get("lengths") if isinstance(sample, Mapping) else None
+    return found if isinstance(found, Tensor) and found.dim() == 1 else None
+
+
 def are_whole(labels: Tensor) -> bool:
     """Whether labels are whole numbers, of any size; flags are none."""
     return not labels.is_floating_point() and not labels.is_complex() and labels.dtype != torch.bool

@@ -20,11 +20,12 @@ from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
 from dsenv.plan.cost import Cost
-from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
+from dsenv.plan.data import Batch, IndexedDataset, row_lengths, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Feedback, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss
 from dsenv.plan.guard import GuardChoice
+from dsenv.plan.lengths import open_lengths
 from dsenv.plan.loader import PlanLoader, PlanSampler
 from dsenv.plan.log import PlanLog
 from dsenv.plan.metrics import PlanMetrics
@@ -89,6 +90,9 @@ class DataPlan:
             checked against it.
         kind: of the task: a name of `dsenv.task_kinds.KINDS`, or any other form as for `selector`; None for
             classification. Of other kinds `outputs` take the place of logits.
+        lengths: (N,) tokens of each sample: batches then hold samples of similar length, in random order.
+        ratio_of: "samples" or "tokens", which `ratio` is a share of; by tokens the number of samples follows
+            from how long the chosen ones are, and the lengths may be an attribute `lengths` of the data set.
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
@@ -119,6 +123,8 @@ class DataPlan:
         guard: GuardChoice = None,
         classes: int | None = None,
         kind: KindChoice | None = None,
+        lengths: Any = None,
+        ratio_of: str = "samples",
         transform: Transform | None = None,
         drop_last: bool = False,
         uniform_epochs: int = 0,
@@ -128,7 +134,7 @@ class DataPlan:
         seed: int = 0,
     ) -> None:
         check_world()
-        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes)
+        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes, ratio_of)
         seed = check_seed("seed", seed)
 
         # The samples
@@ -150,7 +156,8 @@ class DataPlan:
         # How many samples each epoch has, and which
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self._source, seed)
         self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, self._source, given)
-        rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard)
+        known = open_lengths(lengths, self._source.dataset, self.epoch_schedule, self.device, self.guard)
+        rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard, known)
         self.epoch_sampler = EpochSampler(self.selector, *rules)
         self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
 
@@ -320,7 +327,7 @@ class DataPlan:
         record.note_made(index, number)
 
         # What they hold
-        checks.check_labels(split_sample(sample)[1], index, self.classes, self.kind)
+        checks.check_labels(split_sample(sample)[1], index, self.classes, self.kind, row_lengths(sample))
         inputs, labels = split_sample(to_device(sample, self.device))
         return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
 
@@ -336,6 +343,7 @@ class DataPlan:
         forward: ForwardFunction | None = None,
         outputs: Any = None,
         signals: Mapping[str, Tensor] | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Weighted mean of a batch's losses; takes in what the training forward says of its samples.
 
@@ -350,13 +358,14 @@ class DataPlan:
             outputs: what the kind of task reads; for classification the same as logits.
             signals: in their place what the loop has read itself: (B,) each, by names of
                 `dsenv.task_kinds.READINGS`, as of a fused head that gives no logits.
+            tokens: (B,) tokens that a sample's loss is the mean of; see `weighted`.
 
         Raises:
             ValueError: the losses are a scalar, or something that a part needs is missing.
         """
         said = {"logits": logits, "features": features, "outputs": outputs, "signals": signals}
-        self.observe(batch, losses, forward=forward, **said)
-        return self.weighted(batch, losses)
+        self.observe(batch, losses, forward=forward, tokens=tokens, **said)
+        return self.weighted(batch, losses, tokens=tokens)
 
     def observe(
         self,
@@ -368,6 +377,7 @@ class DataPlan:
         forward: ForwardFunction | None = None,
         outputs: Any = None,
         signals: Mapping[str, Tensor] | None = None,
+        tokens: Tensor | None = None,
     ) -> None:
         """Take in what the training forward says of a batch, which then counts as trained on.
 
@@ -380,7 +390,7 @@ class DataPlan:
         record = self.epoch_sampler.record
         record.check_new(batch)
         said = Said(logits, features, outputs, signals)
-        seen = self._feedback.checked(batch, losses, said, self.classes)
+        seen = self._feedback.checked(batch, losses, said, self.classes, tokens)
 
         # 2. Further views, where the controller compares them
         views = self._feedback.forward_views(batch, forward)
@@ -390,21 +400,26 @@ class DataPlan:
 
         # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
-        self.cost.trained += len(losses)
+        self.cost.count(len(losses), self.epoch_sampler.tokens_of(batch.index, tokens))
         if record.is_done and self.epoch == self.epochs - 1:
             self._feedback.settle(self.epoch)
             self._log.write_last()
 
-    def weighted(self, batch: Batch, losses: Tensor) -> Tensor:
+    def weighted(self, batch: Batch, losses: Tensor, *, tokens: Tensor | None = None) -> Tensor:
         """Weighted mean () of a batch's losses (B,), with its graph; nothing is taken in.
 
-        For a second pass over the same batch (SAM, L-BFGS) and for logging.
+        For a second pass over the same batch (SAM, L-BFGS) and for logging. With `tokens` (B,), how many
+        tokens each loss is the mean of, every token counts the same, not every sample:
+        (losses * weight * tokens).sum() / tokens.sum(), as language models are trained.
 
         Raises:
-            ValueError: the losses are not one value a sample.
+            ValueError: the losses are not one value a sample, or the tokens not one number.
         """
         checks.check_losses(losses, len(batch.index), batch.weight.device)
-        return (losses * batch.weight).mean()
+        if tokens is None:
+            return (losses * batch.weight).mean()
+        checks.check_tokens(tokens, len(batch.index), batch.weight.device)
+        return (losses * batch.weight * tokens).sum() / tokens.sum()
 
     def score(
         self,

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dsenv.errors import check_count, check_seed, check_share
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.lengths import Lengths
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies
 from dsenv.policy.parts import LearnedSelector
@@ -52,6 +54,8 @@ class EpochSampler:
         seed: decides the choices, their order, and the streams of `generator_for`.
         policies: the policies behind learned parts; None where there are none.
         guard: mixes what is chosen with a safe choice; None for no guard.
+        lengths: of the samples, which order them or are what the budget counts; None where they are not
+            known.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class EpochSampler:
         seed: int,
         policies: PlanPolicies | None = None,
         guard: PlanGuard | None = None,
+        lengths: Lengths | None = None,
     ) -> None:
         self.selector = selector
         self.signals = signals
@@ -73,6 +78,7 @@ class EpochSampler:
         self.seed = check_seed("seed", seed)
         self.policies = policies
         self.guard = guard
+        self.lengths = lengths
 
         self.epoch = 0
         """Number of the current epoch; as many as there are after the last."""
@@ -146,6 +152,8 @@ class EpochSampler:
         device = self._generator.device
         order = torch.randperm(len(selection.index), generator=self._generator, device=device)
         chosen = Selection(selection.index[order], selection.weight[order])
+        if self.lengths is not None:
+            chosen = self.lengths.arranged(chosen, self.epoch, self._generator)
         if self.guard is not None:
             end, batch_size = self.epoch_schedule.trained(count), self.epoch_schedule.batch_size
             chosen = self.guard.with_reserve(chosen, riding, end, batch_size)
@@ -161,6 +169,9 @@ class EpochSampler:
         size, table = self.epoch_schedule.size, self.epoch_schedule
         if table.counts is not None:
             return table.counts[self.epoch]
+        if table.shares is not None:
+            assert self.lengths is not None
+            return self.lengths.count(self.epoch)
         if self.policies is not None and self.policies.decides_count:
             return self.policies.count(self.signals, self._trust)
         if not pruning_is_on(self.epoch, table.epochs, round(1 - self.tail, 12)):
@@ -208,9 +219,14 @@ class EpochSampler:
             ) from error
         return checked(found, self.selector, count, self.signals.size, self.signals.loss.device)
 
+    def tokens_of(self, index: Tensor, tokens: Tensor | None) -> Tensor | None:
+        """Tokens (B,) of samples (B,), by their lengths where those are known, else as the loop said it."""
+        return tokens if self.lengths is None else self.lengths.tokens[index.to(self.lengths.tokens.device)]
+
     def settings(self) -> dict[str, Any]:
         """The settings that a continued state must share."""
-        return {"seed": self.seed, "uniform_epochs": self.uniform_epochs, "tail": self.tail}
+        own = {"seed": self.seed, "uniform_epochs": self.uniform_epochs, "tail": self.tail}
+        return own if self.lengths is None else {**own, **self.lengths.settings()}
 
     def finish(self) -> None:
         """Go to the next epoch."""
@@ -241,7 +257,9 @@ class EpochSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training run stands, and the current epoch's samples."""
+        lengths = {} if self.lengths is None else {"lengths": self.lengths.state_dict()}
         return {
+            **lengths,
             "epoch": self.epoch,
             "scoring_passes": self.scoring_passes,
             "before": self._before,
@@ -259,6 +277,8 @@ class EpochSampler:
 
         if self.policies is not None:
             self.policies.load_state_dict(state["policies"])
+        if self.lengths is not None:
+            self.lengths.load_state_dict(state["lengths"])
         self._generator.set_state(state["generator"].cpu())
 
         self._record = None

@@ -15,6 +15,8 @@ class EpochSchedule:
         counts: samples chosen in each epoch; None where the number is set during the training run.
         total: samples chosen in the whole training run where a policy sets the numbers under this budget.
         least: fewest samples that it may give an epoch.
+        in_tokens: `counts` are shares of the samples, and each epoch gets that share of all tokens; then the
+            number of its samples is set during the training run.
 
     Raises:
         ValueError: an epoch would have no step, or a number is out of range.
@@ -29,6 +31,8 @@ class EpochSchedule:
         counts: Sequence[int] | None,
         total: int | None = None,
         least: int = 1,
+        *,
+        in_tokens: bool = False,
     ) -> None:
         if min(size, epochs, batch_size) < 1:
             raise ValueError(
@@ -39,6 +43,9 @@ class EpochSchedule:
         self.epochs = epochs
         self.batch_size = batch_size
         self.drop_last = drop_last
+        self.shares = tuple(counts) if in_tokens and counts is not None else None
+        """Of N in each epoch, where tokens are counted; else None."""
+        counts = None if in_tokens else counts
         self.counts = None if counts is None else tuple(counts)
         self.total = total
         """Samples chosen in the whole training run, where a policy decides the numbers; else None."""
@@ -98,8 +105,8 @@ class EpochSchedule:
     def progress(self, epoch: int, done: int, count: int, before: int = 0) -> float:
         """Share of the training run that is over, in [0, 1].
 
-        It is the share of the budget of samples seen. Where the selector sets its own count, the budget is
-        not known beforehand: then it is the share of the epochs.
+        It is the share of the budget of samples seen, or of tokens as they were planned. Where the selector
+        sets its own count, the budget is not known beforehand: then it is the share of the epochs.
 
         Args:
             epoch: number of the current epoch, `epochs` after the last.
@@ -111,6 +118,8 @@ class EpochSchedule:
             return 1.0
 
         share = min(1.0, done / self.trained(count))
+        if self.shares is not None:
+            return (sum(self.shares[:epoch]) + share * self.shares[epoch]) / sum(self.shares)
         if self.total is not None:
             return (before + share * count) / self.total
         if self.counts is None:
@@ -121,11 +130,15 @@ class EpochSchedule:
     def __str__(self) -> str:
         known = self.counts is not None or self.total is not None
         trained = f"on {self.total_samples} in all" if known else "on as many as the selector sets"
+        if self.shares is not None:
+            trained = f"on {sum(self.shares) / self.size / self.epochs:.3g} of all tokens each"
         return f"{self.size} samples, {self.epochs} epochs {trained}, batches of {self.batch_size}"
 
     def as_dict(self) -> dict[str, Any]:
         """Its settings."""
+        shares = {} if self.shares is None else {"shares": list(self.shares)}
         return {
+            **shares,
             "samples": self.size,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
@@ -140,6 +153,11 @@ class EpochSchedule:
                 f"a policy sets the number of samples of each epoch as it goes: {self.total} in all, in at "
                 f"most {self.most_steps} steps (epoch_schedule.most_steps); let the schedule follow "
                 "plan.progress (plan.lr_scheduler)"
+            )
+        if self.shares is not None:
+            raise ValueError(
+                "the ratio is one of tokens, so the number of samples follows from how long the chosen ones "
+                "are, and the total is not known; let the schedule follow plan.progress (plan.lr_scheduler)"
             )
         if self.counts is None:
             raise ValueError(

@@ -128,6 +128,7 @@ class Feedback:
         losses: Any,
         said: Said,
         classes: int | None,
+        tokens: Tensor | None = None,
     ) -> ModelOutputs:
         """The batch's training forward, detached.
 
@@ -136,6 +137,8 @@ class Feedback:
         """
         size, device = len(batch.index), batch.weight.device
         checks.check_losses(losses, size, device)
+        if tokens is not None:
+            checks.check_tokens(tokens, size, device)
         logits, readings = said.read(self.signals.kind, batch, losses.detach(), classes)
         check_needed(self._needing, said, logits, readings, self.signals.kind)
         features = None if said.features is None else said.features.detach()

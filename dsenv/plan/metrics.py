@@ -130,6 +130,7 @@ class PlanMetrics:
         note, cost = self.note(), self.feedback.cost
         found: dict[str, float] = {
             names.SAMPLES: cost.trained,
+            **({names.TOKENS: cost.tokens} if cost.tokens else {}),
             names.FORWARDS: cost.extra_forwards,
             names.PLAN_SECONDS: sum(cost.seconds.values()),
         }

@@ -61,7 +61,15 @@ class Said:
 
         kind.check_outputs(self.outputs, batch.labels)
         with torch.no_grad():
-            return None, kind.read(detached(self.outputs), batch.labels, losses)
+            readings = kind.read(detached(self.outputs), batch.labels, losses)
+        for name, value in readings.items():
+            if value.shape != (size,):
+                raise ValueError(
+                    f"of the outputs a task of kind {kind.name} reads {name} of shape {tuple(value.shape)}, "
+                    f"and the batch has {size} samples; where they lie in one row without padding, give "
+                    "signals=... (dsenv.text.from_logits) in place of outputs"
+                )
+        return None, readings
 
     def _check_once(self, kind: TaskKind) -> None:
         given = [name for name in ("logits", "outputs", "signals") if getattr(self, name) is not None]

@@ -47,6 +47,8 @@ def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("plan", "feedback"):
         if isinstance(found.get(name), Mapping):
             found[name] = {"guard": None, **found[name]}
+    if isinstance(found.get("feedback"), Mapping) and isinstance(found["feedback"].get("cost"), Mapping):
+        found["feedback"] = {**found["feedback"], "cost": {"tokens": 0, **found["feedback"]["cost"]}}
     if isinstance(found.get("plan"), Mapping):
         found["plan"] = {"kind": None, **found["plan"]}
     return found
@@ -93,6 +95,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
     }
     sampler, feedback = own["epoch_sampler"], own["feedback"]
     cost = feedback["cost"]
+    lengths = {name: Whole() for name in sampler.get("lengths", ())}
     return {
         "data": Anything(),  # compared before
         "plan": Anything(),
@@ -103,6 +106,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             "before": Whole(),
             "policies": None if sampler["policies"] is None else Anything(),
             "record": Either(None, record),
+            **({"lengths": lengths} if lengths else {}),
         },
         "feedback": {
             **feedback,
@@ -110,7 +114,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             "selector": Anything(),  # each part judges its own
             "guard": None if feedback["guard"] is None else Anything(),
             "controller": None if feedback["controller"] is None else Anything(),
-            "cost": {**cost, "trained": Whole(), "extra_forwards": Whole()},
+            "cost": {**cost, "trained": Whole(), "extra_forwards": Whole(), "tokens": Whole()},
         },
     }
 

@@ -17,6 +17,7 @@ IMAGES = "chosen/images chosen and left out"
 DIVERGED = "chosen/training runs that diverged"
 
 SAMPLES = "cost/samples seen"
+TOKENS = "cost/tokens seen"
 FORWARDS = "cost/samples of extra forward passes"
 SECONDS = "cost/seconds"
 

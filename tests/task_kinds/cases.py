@@ -38,6 +38,8 @@ def cases() -> dict[str, Case]:
     """By name of the kind."""
     classes = torch.randint(0, 4, (12,), generator=_draw(0))
     there = torch.randint(0, 2, (12, 5), generator=_draw(1))
+    tokens = torch.randint(0, 9, (12, 6), generator=_draw(4))
+    tokens[:4, :2], tokens[4:8, 4:] = -100, -100  # prompts, padding
     numbers = 5 + 3 * torch.randn(12, 2, generator=_draw(2))
     pixels = torch.randint(0, 4, (12, 5, 6), generator=_draw(3))
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
@@ -49,6 +51,13 @@ def cases() -> dict[str, Case]:
             lambda t: torch.zeros(len(t), 4),
             lambda t: 30.0 * functional.one_hot(t, 4),
             (classes.float(), classes - 1, classes[:3], classes[:, None], "labels"),
+        ),
+        "language": Case(
+            make_kind({"name": "language", "vocabulary": 9}),
+            tokens,
+            lambda t: torch.zeros(*t.shape, 9),
+            lambda t: 30.0 * functional.one_hot(t.clamp(min=0).roll(-1, 1), 9),
+            (tokens.float(), tokens[:, 0], tokens[:3], tokens + 9, torch.full((12, 6), -100), "text"),
         ),
         "multilabel": Case(
             make_kind("multilabel").fitted(there),
