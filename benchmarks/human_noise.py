@@ -35,10 +35,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transfer_data import Trial, rated, what_is_missing
 from transfer_rows import Row
-from transfer_runs import EPOCHS, build_model
+from transfer_runs import EPOCHS, build_model, policies
 from transfer_statistics import paired
 
-import dsenv
 from dsenv import DataPlan, Selection, Selector
 from dsenv.plan import FeatureForward
 from dsenv.select.trim import estimated_noise_rate
@@ -131,11 +130,12 @@ def shuffled_within(clean: Tensor, given: Tensor, generator: torch.Generator) ->
 def parts(agent: str, trial: Trial) -> dict[str, Any]:
     """What the agent is, as arguments of `DataPlan`."""
     rate = float(trial.wrong.float().mean())
+    if agent == "policy":
+        return {"policy": policies(None)["policy"], "ratio": 0.5, "guard": False}
     others: Mapping[str, dict[str, Any]] = {
         "all data": {"ratio": 1.0},
         "all right": {"selector": Right(trial.wrong), "ratio": 1 - rate},
         "right half": {"selector": Right(trial.wrong), "ratio": 0.5},
-        "policy": {"policy": dsenv.pretrained("curriculum"), "ratio": 0.5, "guard": False},
         "trim_oracle": {"selector": {"name": "trim", "rate": rate}, "ratio": 0.5},
     }
     return others.get(agent) or {"selector": agent, "ratio": 0.5}

@@ -20,6 +20,7 @@ from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
 from dsenv.plan.cost import Cost
+from dsenv.plan.batch_loss import BatchLoss, make_batch_loss
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Feedback, Transform
@@ -89,6 +90,8 @@ class DataPlan:
             checked against it.
         kind: of the task: a name of `dsenv.task_kinds.KINDS`, or any other form as for `selector`; None for
             classification. Of other kinds `outputs` take the place of logits.
+        loss_of: what a loss is of: "sample"; or "batch", a scalar, see `dsenv.plan.BatchLoss`, also as a
+            table ({"name": "batch", "decay": 0.7}).
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
@@ -119,6 +122,7 @@ class DataPlan:
         guard: GuardChoice = None,
         classes: int | None = None,
         kind: KindChoice | None = None,
+        loss_of: Choice | BatchLoss = "sample",
         transform: Transform | None = None,
         drop_last: bool = False,
         uniform_epochs: int = 0,
@@ -161,7 +165,8 @@ class DataPlan:
             self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes
         )
         learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
-        self._feedback = Feedback(*learning, self.guard)
+        self.batch_loss = make_batch_loss(loss_of, (*parts, self.guard))
+        self._feedback = Feedback(*learning, self.guard, self.batch_loss)
         is_known = self.classes is not None or self.kind.classes is None
         self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, is_known)
         self._log = PlanLog(self._metrics, self._source)
@@ -343,7 +348,7 @@ class DataPlan:
 
         Args:
             batch: as the plan made it.
-            losses: (B,) loss of each sample, with its graph.
+            losses: (B,) loss of each sample, with its graph; a scalar where `loss_of` is "batch".
             logits: (B, C) the model's outputs. Signals such as entropy come from them.
             features: (B, D) inputs of the model's last layer, see `FeatureForward`.
             forward: (inputs) -> (logits, features), for controllers that compare further views (AdaAugment).
@@ -390,7 +395,7 @@ class DataPlan:
 
         # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
-        self.cost.trained += len(losses)
+        self.cost.trained += len(batch.index)
         if record.is_done and self.epoch == self.epochs - 1:
             self._feedback.settle(self.epoch)
             self._log.write_last()
@@ -403,6 +408,8 @@ class DataPlan:
         Raises:
             ValueError: the losses are not one value a sample.
         """
+        if self.batch_loss is not None:
+            return self.batch_loss.weighted(losses, batch.weight)
         checks.check_losses(losses, len(batch.index), batch.weight.device)
         return (losses * batch.weight).mean()
 
@@ -548,6 +555,8 @@ class DataPlan:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
         own["kind"] = None if self.kind.classes is not None else describe(self.kind)
+        if self.batch_loss is not None:
+            own["loss_of"] = describe(self.batch_loss)
         own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
 

@@ -1,0 +1,144 @@
+"""One loss a batch in the place of one a sample: a moving average for each sample (BLS)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsenv.catalogue import Choice, build_part
+from dsenv.describe import Described
+from dsenv.errors import check_number, pick, shown
+
+MODES = {"batch": "dsenv.plan.batch_loss:BatchLoss"}
+"""What a loss may be of, by name, beside "sample"."""
+USE = "loss_of='batch'"
+
+
+class BatchLoss(Described):
+    """The loss of a batch stands for those of its samples, where a loop has nothing else.
+
+    For losses that are a mean over the batch by their nature, or come out of a fused kernel:
+    `DataPlan(loss_of="batch")`, and `plan.loss(batch, mean)` with the mean as a scalar. The signal `loss` of
+    a sample is then a moving average of the losses of the batches that it was in, one for each visit, with
+    the bias of its start corrected (as in Adam: after the first visit it is that batch's loss). All signals
+    made of losses come from it; those made of outputs are not there. Parts that need more than a loss are
+    refused: those that read logits or features, learn from every batch, or compare the loss of a sample with
+    another one of it.
+
+    Weights: a mean cannot be taken apart, so it is multiplied by the mean weight of its batch, as BLS does.
+    That is the weighted mean only as far as weights and losses within a batch do not go together.
+
+    Helps: a plan, with its volume schedule, positions and metrics, in a loop without losses of samples. Does
+    not help: to tell samples apart. FIGURES
+
+    Cost: none beyond the usual signals. State: none.
+    Source: Zhou et al., CVPR 2026, arXiv 2604.04681, with InfoBatch on this score; its README takes a decay
+    of 0.7, its code 0.9.
+    Differs from the published code (mrazhou/BLS at 726279b): the average begins at the first loss and not at
+    0, which made rarely visited samples look easy; a batch whose loss is not finite is left out.
+
+    Args:
+        decay: share of the old average that stays at a visit, [0, 1); 0 is the last batch's loss.
+    """
+
+    def __init__(self, decay: float = 0.9) -> None:
+        self.decay = check_number("decay", decay, 0, 1, open_high=True)
+
+    def averaged(self, old: Tensor, loss: Tensor, visits: Tensor) -> Tensor:
+        """The moving averages (B,) after one more visit.
+
+        The weighted mean of the losses l_1 to l_n, with weights that fall as decay^(n - i).
+
+        Args:
+            old: (B,) averages so far; any number at a first visit.
+            loss: (B,) losses of the batches that the samples were in, in nats.
+            visits: (B,) visits before this one.
+        """
+        share = (1 - self.decay) / (1 - self.decay ** (visits.float() + 1))
+        return torch.where(visits > 0, torch.lerp(old, loss, share), loss)
+
+    def spread(self, loss: Any, size: int, device: torch.device, *more: Any) -> Tensor:
+        """The loss of a batch as that of each of its `size` samples (B,), without a graph.
+
+        Raises:
+            ValueError: it is no scalar, not floating, or somewhere else, or `more` of the batch was given.
+        """
+        if any(value is not None for value in more):
+            raise ValueError(
+                f"with DataPlan({USE}) plan.loss takes the batch and its loss alone; where there are logits "
+                "there are losses of samples: compute them with reduction='none', and leave loss_of out"
+            )
+        self.check_loss(loss, size, device)
+        return loss.detach().reshape(1).expand(size)  # type: ignore[no-any-return]
+
+    def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
+        """What to minimise (): the loss of a batch times the mean of its weights (B,).
+
+        Raises:
+            ValueError: the loss is no scalar, not floating, or somewhere else.
+        """
+        self.check_loss(loss, len(weight), weight.device)
+        return loss.reshape(()) * weight.mean()
+
+    def check_loss(self, loss: Any, size: int, device: torch.device) -> None:
+        """Check that a loss is one floating number on the plan's device.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not isinstance(loss, Tensor):
+            raise ValueError(
+                f"plan.loss needs the batch's mean loss as a scalar tensor, with its graph, got "
+                f"{type(loss).__name__} {shown(loss)}; leave .item() out"
+            )
+        if loss.dim() and loss.shape != (1,):
+            advice = "leave loss_of out" if loss.shape == (size,) else "take its mean, or leave loss_of out"
+            raise ValueError(
+                f"with DataPlan({USE}) plan.loss takes one loss for the batch, a scalar, got "
+                f"{tuple(loss.shape)}; losses of samples say more: {advice}, and give losses of shape ({size},)"
+            )
+        if not loss.is_floating_point() or loss.layout != torch.strided:
+            raise ValueError(f"plan.loss needs a dense, floating loss, got {loss.dtype} ({loss.layout})")
+        if loss.device != device:
+            raise ValueError(
+                f"the loss is on {loss.device}, the plan's batches on {device}; give "
+                f"DataPlan(device={str(loss.device)!r}), and the plan puts batches there"
+            )
+
+
+def make_batch_loss(choice: "Choice | BatchLoss", parts: Iterable[Any]) -> BatchLoss | None:
+    """The mode of a plan; None where a loss is that of a sample.
+
+    Args:
+        choice: "sample", "batch", a table of a name and settings, or a `BatchLoss`.
+        parts: selector, volume, controller and guard; None for none.
+
+    Raises:
+        ValueError: the choice is unknown, or a part needs more than the loss of a batch.
+    """
+    if isinstance(choice, str) and pick("loss_of", choice, ("sample", *MODES)) == "sample":
+        return None
+    mode: BatchLoss = build_part("loss_of", MODES, choice, expected=BatchLoss)
+    for part in parts:
+        if part is not None and (reason := what_it_lacks(part)):
+            raise ValueError(
+                f"{type(part).__name__} cannot work with {USE}: it {reason}, and the plan is given one "
+                "number a batch; give losses of samples (reduction='none'), or another part: random, infobatch and "
+                "small_loss need a loss alone, static selectors a scoring pass"
+            )
+    return mode
+
+
+def what_it_lacks(part: Any) -> str:
+    """What a part needs that the loss of a batch does not say; "" where that is enough."""
+    if getattr(part, "needs_pass", False):  # a static selector learns only from the scoring pass
+        return ""
+    needs = {
+        "reads the logits of every sample": getattr(part, "needs_logits", False),
+        "reads features of every sample": getattr(part, "needs_features", False),
+        "compares the losses of several views of a sample": getattr(part, "extra_views", 0),
+        "learns from the loss of each sample in a batch": getattr(part, "observes", False),
+        "compares the loss of a sample with another loss of it": getattr(part, "needs_own_loss", False),
+    }
+    return next((reason for reason, is_needed in needs.items() if is_needed), "")
