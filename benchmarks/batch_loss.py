@@ -5,10 +5,10 @@
 
 Digits (1,297 to train on, MLP with 64 hidden units, 30 epochs in batches of 32) and 10,000 images of
 Fashion-MNIST (MLP with 128, 20 epochs in batches of 128), AdamW at 1e-3 with a cosine. InfoBatch takes its
-own number of samples, with full epochs in the last eighth; "random" draws as many as InfoBatch took on the
-mean. Scores: own losses; a moving average of the batch losses with a decay of 0.9 or 0.7; the losses in random
-places. Agents share data, initial parameters and seed, so differences are paired. After each epoch the score
-of every sample is compared with its own loss at that moment, from a pass over the data.
+own number of samples, with full epochs in the last eighth; "random" draws as many as InfoBatch with own
+losses took. Scores: own losses; a moving average of the batch losses with a decay of 0.9 or 0.7; the losses
+in random places. Agents share data, initial parameters and seed, so differences are paired. After each epoch
+the score of every sample is compared with its own loss at that moment, from a pass over the data.
 
 One line of JSON for each data set and seed; those that are there are not run again. Without Fashion-MNIST in
 dsenv's data folder only digits are run.
@@ -137,35 +137,30 @@ def run(name: str, seed: int) -> dict[str, Any]:
 
 def summary(rows: Rows) -> str:
     """Markdown: accuracies against random scores, shares, and correlations by epoch."""
-    lines = [
-        "| data | seeds | random scores | " + " | ".join(COMPARED) + " |",
-        "|---" * (len(COMPARED) + 3) + "|",
-    ]
-    for name in SETTINGS:
-        group = [row["agents"] for row in rows if row["data"] == name]
-        if not group:
-            continue
+    groups = {name: [row["agents"] for row in rows if row["data"] == name] for name in SETTINGS}
+    groups = {name: group for name, group in groups.items() if group}
+    lines = heading(["data", "seeds", "random scores", *COMPARED])
+    for name, group in groups.items():
         base = np.array([agents["random scores"]["accuracy"] for agents in group])
         gains = [str(paired(np.array([row[a]["accuracy"] for row in group]) - base)) for a in COMPARED]
-        lines.append(f"| {name} | {len(group)} | {base.mean():.2f} | " + " | ".join(gains) + " |")
-        shares = [
-            f"{100 * np.mean([row[a]['share'] for row in group]):.1f}" for a in ("random scores", *COMPARED)
-        ]
-        lines.append("| share of the data, in percent | | " + " | ".join(shares) + " |")
+        lines.append(line_of([name, str(len(group)), f"{base.mean():.2f}", *gains]))
+        shares = [100 * np.mean([row[a]["share"] for row in group]) for a in ("random scores", *COMPARED)]
+        lines.append(line_of(["share of the data, percent", "", *(f"{share:.1f}" for share in shares)]))
 
-    heads = [f"epoch {epoch}" for epoch in SHOWN]
-    lines += [
-        "",
-        "| rank correlation of score and own loss | " + " | ".join(heads) + " |",
-        "|---" * (len(heads) + 1) + "|",
-    ]
-    for name in SETTINGS:
-        group = [row["agents"] for row in rows if row["data"] == name]
-        for agent in [a for a in AGENTS if group and ("losses" in a)]:
+    lines += ["", *heading(["rank correlation of score and own loss", *(f"epoch {e}" for e in SHOWN)])]
+    for name, group in groups.items():
+        for agent in [agent for agent in AGENTS if "losses" in agent]:
             found = np.array([agents[agent]["correlation"] for agents in group])
-            cells = [interval(found[:, epoch - 1]) for epoch in SHOWN]
-            lines.append(f"| {name}, {agent} | " + " | ".join(cells) + " |")
+            lines.append(line_of([f"{name}, {agent}", *(interval(found[:, epoch - 1]) for epoch in SHOWN)]))
     return "\n".join(lines)
+
+
+def heading(cells: Sequence[str]) -> list[str]:
+    return [line_of(cells), "|---" * len(cells) + "|"]
+
+
+def line_of(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def interval(values: np.ndarray) -> str:

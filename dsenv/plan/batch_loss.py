@@ -9,6 +9,7 @@ from torch import Tensor
 from dsenv.catalogue import Choice, build_part
 from dsenv.describe import Described
 from dsenv.errors import check_number, pick, shown
+from dsenv.plan.said import Said
 
 MODES = {"batch": "dsenv.plan.batch_loss:BatchLoss"}
 """What a loss may be of, by name, beside "sample"."""
@@ -58,19 +59,27 @@ class BatchLoss(Described):
         share = (1 - self.decay) / (1 - self.decay ** (visits.float() + 1))
         return torch.where(visits > 0, torch.lerp(old, loss, share), loss)
 
-    def spread(self, loss: Any, size: int, device: torch.device, *more: Any) -> Tensor:
+    def check_alone(self, said: Said) -> None:
+        """Check that nothing was given beside the loss.
+
+        Raises:
+            ValueError: something was.
+        """
+        if given := [name for name, value in vars(said).items() if value is not None]:
+            raise ValueError(
+                f"with DataPlan({USE}) plan.loss takes the batch and its loss alone, got {given[0]} too; "
+                "where outputs are known, losses of samples are: reduction='none', and leave loss_of out"
+            )
+
+    def spread(self, loss: Any, size: int, device: torch.device) -> Tensor:
         """The loss of a batch as that of each of its `size` samples (B,), without a graph.
 
         Raises:
-            ValueError: it is no scalar, not floating, or somewhere else, or `more` of the batch was given.
+            ValueError: it is no scalar, not floating, or somewhere else.
         """
-        if any(value is not None for value in more):
-            raise ValueError(
-                f"with DataPlan({USE}) plan.loss takes the batch and its loss alone; where there are logits "
-                "there are losses of samples: compute them with reduction='none', and leave loss_of out"
-            )
         self.check_loss(loss, size, device)
-        return loss.detach().reshape(1).expand(size)  # type: ignore[no-any-return]
+        found: Tensor = loss.detach().reshape(1).expand(size)
+        return found
 
     def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
         """What to minimise (): the loss of a batch times the mean of its weights (B,).
@@ -93,10 +102,9 @@ class BatchLoss(Described):
                 f"{type(loss).__name__} {shown(loss)}; leave .item() out"
             )
         if loss.dim() and loss.shape != (1,):
-            advice = "leave loss_of out" if loss.shape == (size,) else "take its mean, or leave loss_of out"
             raise ValueError(
-                f"with DataPlan({USE}) plan.loss takes one loss for the batch, a scalar, got "
-                f"{tuple(loss.shape)}; losses of samples say more: {advice}, and give losses of shape ({size},)"
+                f"with DataPlan({USE}) plan.loss takes one loss for the batch, a scalar, got shape "
+                f"{tuple(loss.shape)}; losses of samples, ({size},), say more: leave loss_of out to give them"
             )
         if not loss.is_floating_point() or loss.layout != torch.strided:
             raise ValueError(f"plan.loss needs a dense, floating loss, got {loss.dtype} ({loss.layout})")
@@ -124,8 +132,8 @@ def make_batch_loss(choice: "Choice | BatchLoss", parts: Iterable[Any]) -> Batch
         if part is not None and (reason := what_it_lacks(part)):
             raise ValueError(
                 f"{type(part).__name__} cannot work with {USE}: it {reason}, and the plan is given one "
-                "number a batch; give losses of samples (reduction='none'), or another part: random, infobatch and "
-                "small_loss need a loss alone, static selectors a scoring pass"
+                "number a batch; give losses of samples (reduction='none'), or choose another part: random "
+                "and infobatch need no more than a loss, most static selectors only a scoring pass"
             )
     return mode
 

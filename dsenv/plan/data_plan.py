@@ -19,8 +19,8 @@ from dsenv.describe import describe
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
-from dsenv.plan.cost import Cost
 from dsenv.plan.batch_loss import BatchLoss, make_batch_loss
+from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, IndexedDataset, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
 from dsenv.plan.feedback import BatchTransform, Feedback, Transform
@@ -555,8 +555,7 @@ class DataPlan:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
         own["kind"] = None if self.kind.classes is not None else describe(self.kind)
-        if self.batch_loss is not None:
-            own["loss_of"] = describe(self.batch_loss)
+        own["loss_of"] = None if self.batch_loss is None else describe(self.batch_loss)
         own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
 

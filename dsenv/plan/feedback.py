@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -130,7 +130,8 @@ class Feedback:
         """
         size, device = len(batch.index), batch.weight.device
         if self.batch_loss is not None:
-            losses = self.batch_loss.spread(losses, size, device, *astuple(said))
+            self.batch_loss.check_alone(said)
+            losses = self.batch_loss.spread(losses, size, device)
         checks.check_losses(losses, size, device)
         logits, readings = said.read(self.signals.kind, batch, losses.detach(), classes)
         check_needed(self._needing, said, logits, readings, self.signals.kind)

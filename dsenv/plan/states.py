@@ -48,7 +48,7 @@ def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(found.get(name), Mapping):
             found[name] = {"guard": None, **found[name]}
     if isinstance(found.get("plan"), Mapping):
-        found["plan"] = {"kind": None, **found["plan"]}
+        found["plan"] = {"kind": None, "loss_of": None, **found["plan"]}
     return found
 
 
