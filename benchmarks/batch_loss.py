@@ -3,7 +3,7 @@
     python benchmarks/batch_loss.py --seeds 10 --json batch_loss.jsonl
     python benchmarks/batch_loss.py --summary batch_loss.jsonl
 
-Digits (1,297 to train on, MLP with 64 hidden units, 30 epochs in batches of 32) and 10,000 images of
+Digits (1,297 to train on, MLP with 64 hidden units, 30 epochs in batches of 32) and 5,000 images of
 Fashion-MNIST (MLP with 128, 20 epochs in batches of 128), AdamW at 1e-3 with a cosine. InfoBatch takes its
 own number of samples, with full epochs in the last eighth; "random" draws as many as InfoBatch with own
 losses took. Scores: own losses; a moving average of the batch losses with a decay of 0.9 or 0.7; the losses
@@ -80,7 +80,7 @@ def draw(name: str, seed: int) -> Data:
         parts = inputs[train], labels[train], inputs[test], labels[test]
     else:
         whole = fashion_mnist(validation=1, test=10_000)
-        train = torch.randperm(len(whole.train.labels), generator=generator)[:10_000]
+        train = torch.randperm(len(whole.train.labels), generator=generator)[:5_000]
         images = whole.train.images[train], whole.test.images
         inputs, test_inputs = (part.float().flatten(1) / 255 for part in images)
         parts = inputs, whole.train.labels[train], test_inputs, whole.test.labels
