@@ -37,7 +37,11 @@ def _irreducible(rng: Rng) -> Any:
 
 
 SELECTOR_TABLES: Mapping[str, Table] = {
-    "infobatch": {"keep": SHARE, "max_prune": number(0.1, 0.9, [0, 1, 1.0, -0.1])},
+    "infobatch": {
+        "keep": SHARE,
+        "max_prune": number(0.1, 0.9, [0, 1, 1.0, -0.1]),
+        "scores": one_of("loss", "random"),
+    },
     "ucb": {
         "alpha": SHARE,
         "c": number(0.0, 5.0, [-1, -0.1]),

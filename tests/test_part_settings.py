@@ -87,6 +87,7 @@ CASES = [(kind, name, setting) for kind, name in PARTS for setting in numbers_of
 
 def test_every_setting_of_a_part_is_known_to_these_tests() -> None:
     others = {"by", "keep", "prototype", "bias", "recorded", "irreducible", "config", "estimator", "reverse"}
+    others |= {"scores"}
     assert {setting for kind, name in PARTS for setting in arguments(kind, name)} <= others | set(NUMBERS)
     assert set(CONFIG) == set(DataAgentConfig.__dataclass_fields__) - {"variant"}
     assert set(MAGNITUDES) == set(Magnitudes.__dataclass_fields__)
@@ -112,6 +113,7 @@ def test_flags_names_and_tables_are_refused_by_name() -> None:
         ("selector", "ranked", "keep"),
         ("selector", "ranked", "by"),
         ("selector", "small_loss", "by"),
+        ("selector", "infobatch", "scores"),
         ("selector", "data_agent", "config"),
         ("selector", "forgetting", "recorded"),
         ("selector", "rho_loss", "irreducible"),

@@ -1,5 +1,6 @@
 """The plan: the parts of dsenv in your own training loop."""
 
+from dsenv.plan.batch_loss import BatchLoss
 from dsenv.plan.collate import IndexedCollate
 from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, IndexedDataset
@@ -14,6 +15,7 @@ from dsenv.plan.suspects import Suspect, Suspects
 
 __all__ = [
     "Batch",
+    "BatchLoss",
     "Cost",
     "DataPlan",
     "EpochSampler",

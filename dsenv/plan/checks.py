@@ -135,7 +135,8 @@ def check_losses(losses: Any, size: int, device: torch.device) -> None:
     if losses.dim() == 0:
         raise ValueError(
             "plan.loss needs the loss of each sample, got a scalar; compute it with reduction='none', for "
-            "example F.cross_entropy(logits, labels, reduction='none'), and let plan.loss take the mean"
+            "example F.cross_entropy(logits, labels, reduction='none'), and let plan.loss take the mean; "
+            "where the loss is a mean over the batch and nothing else, DataPlan(loss_of='batch') takes it"
         )
 
     if losses.shape != (size,):

@@ -19,6 +19,7 @@ from dsenv.describe import describe
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
 from dsenv.plan import build, checks, rates, states
+from dsenv.plan.batch_loss import BatchLoss, make_batch_loss
 from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, IndexedDataset, row_lengths, split_sample, to_device
 from dsenv.plan.epoch_sampler import EpochSampler, check_world
@@ -93,6 +94,8 @@ class DataPlan:
         lengths: (N,) tokens of each sample: batches then hold samples of similar length, in random order.
         ratio_of: "samples" or "tokens", which `ratio` is a share of; by tokens the number of samples follows
             from how long the chosen ones are, and the lengths may be an attribute `lengths` of the data set.
+        loss_of: what a loss is of: "sample"; or "batch", a scalar, see `dsenv.plan.BatchLoss`, also as a
+            table ({"name": "batch", "decay": 0.7}).
         transform: applied to each batch of inputs on the device, after augmentation: normalisation.
         drop_last: leave out an epoch's last batch where it is smaller.
         uniform_epochs: first epochs whose samples are drawn uniformly, whatever the selector; for
@@ -125,6 +128,7 @@ class DataPlan:
         kind: KindChoice | None = None,
         lengths: Any = None,
         ratio_of: str = "samples",
+        loss_of: Choice | BatchLoss = "sample",
         transform: Transform | None = None,
         drop_last: bool = False,
         uniform_epochs: int = 0,
@@ -168,7 +172,8 @@ class DataPlan:
             self._number, self.controller, transform, self.epoch_sampler, self.cost, self.classes, self.kind
         )
         learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
-        self._feedback = Feedback(*learning, self.guard)
+        self.batch_loss = make_batch_loss(loss_of, (*parts, self.guard))
+        self._feedback = Feedback(*learning, self.guard, self.batch_loss)
         is_known = self.classes is not None or self.kind.classes is None
         self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, is_known)
         self._log = PlanLog(self._metrics, self._source)
@@ -351,7 +356,7 @@ class DataPlan:
 
         Args:
             batch: as the plan made it.
-            losses: (B,) loss of each sample, with its graph.
+            losses: (B,) loss of each sample, with its graph; a scalar where `loss_of` is "batch".
             logits: (B, C) the model's outputs. Signals such as entropy come from them.
             features: (B, D) inputs of the model's last layer, see `FeatureForward`.
             forward: (inputs) -> (logits, features), for controllers that compare further views (AdaAugment).
@@ -400,7 +405,7 @@ class DataPlan:
 
         # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
-        self.cost.count(len(losses), self.epoch_sampler.tokens_of(batch.index, tokens))
+        self.cost.count(len(batch.index), self.epoch_sampler.tokens_of(batch.index, tokens))
         if record.is_done and self.epoch == self.epochs - 1:
             self._feedback.settle(self.epoch)
             self._log.write_last()
@@ -415,6 +420,8 @@ class DataPlan:
         Raises:
             ValueError: the losses are not one value a sample, or the tokens not one number.
         """
+        if self.batch_loss is not None:
+            return self.batch_loss.weighted(losses, batch.weight)
         checks.check_losses(losses, len(batch.index), batch.weight.device)
         if tokens is None:
             return (losses * batch.weight).mean()
@@ -563,6 +570,7 @@ class DataPlan:
         """The settings that a continued state must share."""
         own = {**self.epoch_schedule.as_dict(), "classes": self.classes, **self.epoch_sampler.settings()}
         own["kind"] = None if self.kind.classes is not None else describe(self.kind)
+        own["loss_of"] = None if self.batch_loss is None else describe(self.batch_loss)
         own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
 

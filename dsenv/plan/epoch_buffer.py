@@ -1,11 +1,13 @@
 """Outputs of one epoch's training batches, kept until the signals take them in."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsenv.outputs import ModelOutputs
+from dsenv.plan.batch_loss import BatchLoss
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
@@ -17,9 +19,13 @@ class EpochBuffer:
     """Outputs of one epoch's training batches, kept until the signals take them in together.
 
     Samples are chosen between epochs, so nobody needs them earlier, and ranks are those of the whole epoch.
+
+    Args:
+        batch_loss: what is made of the losses of batches; None where they are those of samples.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch_loss: BatchLoss | None = None) -> None:
+        self.batch_loss = batch_loss
         self._parts: list[dict[str, Tensor]] = []  # columns (B, ...) by name
         self._elements = 0
 
@@ -71,6 +77,7 @@ class EpochBuffer:
 
         # What is not finite is found here, in one look at many batches
         index, loss, logits = seen.index, seen.loss, seen.logits
+        visits = signals.times_trained[index] - record.count[index]  # with a loss, before this one
         classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
         values = (loss, logits, *(seen.readings or {}).values())
@@ -85,6 +92,8 @@ class EpochBuffer:
 
         if guard is not None:
             known = guard.set_apart(seen, known)
+        if self.batch_loss is not None:
+            seen = replace(seen, loss=self.batch_loss.averaged(signals.loss[index], seen.loss, visits))
         signals.take_in(seen, step, **known)
         self._parts, self._elements = [], 0
 

@@ -12,6 +12,7 @@ from dsenv.augment.base import AugmentationController
 from dsenv.kernels import cross_entropy
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks, places
+from dsenv.plan.batch_loss import BatchLoss
 from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, to_device
 from dsenv.plan.epoch_buffer import EpochBuffer
@@ -97,6 +98,7 @@ class Feedback:
         cost: records time and further forwards.
         volume: a learned one, which needs logits; None for any other.
         guard: of a choice, with a reserve that nobody else learns from; None for none.
+        batch_loss: what is made of the loss of a batch; None where losses are those of samples.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Feedback:
         cost: Cost,
         volume: LearnedVolume | None = None,
         guard: PlanGuard | None = None,
+        batch_loss: BatchLoss | None = None,
     ) -> None:
-        self.guard = guard
+        self.guard, self.batch_loss = guard, batch_loss
         self.selector = selector
         self.controller = controller
         self.signals = signals
@@ -120,7 +123,7 @@ class Feedback:
             learning.append(controller)
         names = ("logits", "features")
         self._needs = {name: any(getattr(part, f"needs_{name}") for part in learning) for name in names}
-        self.buffer = EpochBuffer()
+        self.buffer = EpochBuffer(batch_loss)
 
     def checked(
         self,
@@ -136,6 +139,9 @@ class Feedback:
             ValueError: something is missing or has another shape.
         """
         size, device = len(batch.index), batch.weight.device
+        if self.batch_loss is not None:
+            self.batch_loss.check_alone(said)
+            losses = self.batch_loss.spread(losses, size, device)
         checks.check_losses(losses, size, device)
         if tokens is not None:
             checks.check_tokens(tokens, size, device)

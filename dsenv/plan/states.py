@@ -50,7 +50,7 @@ def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("feedback"), Mapping) and isinstance(found["feedback"].get("cost"), Mapping):
         found["feedback"] = {**found["feedback"], "cost": {"tokens": 0, **found["feedback"]["cost"]}}
     if isinstance(found.get("plan"), Mapping):
-        found["plan"] = {"kind": None, **found["plan"]}
+        found["plan"] = {"kind": None, "loss_of": None, **found["plan"]}
     return found
 
 

@@ -119,6 +119,8 @@ class Selector(Described, ABC):
     reads: tuple[str, ...] = ()
     """Of `dsenv.task_kinds.READINGS`, what stands in the place of logits where a task is no
     classification; nothing where it needs the logits of classes themselves."""
+    needs_own_loss: bool = False
+    """`SampleSignals.loss` must be that of the sample itself, and not of its batches (`loss_of="batch"`)."""
     observes: bool = False
     """It learns from every training batch. Set automatically for a class that defines `observe`."""
 

@@ -61,6 +61,8 @@ class RhoLoss(Selector):
         share: part of a fresh uniform pool to train on, in (0, 1]; None ranks all samples.
     """
 
+    needs_own_loss = True
+
     def __init__(self, irreducible: Tensor, share: float | None = None) -> None:
         self.irreducible = _checked(irreducible)
         self.share = None if share is None else check_share("share", share)

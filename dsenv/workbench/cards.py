@@ -18,7 +18,7 @@ One card for each method: what it does, when it helps and when not, settings, co
 differs from published code. Made from the docstrings by `python -m dsenv.workbench.cards`; edit those.
 
 A selector goes into `DataPlan(selector=...)` or an environment's `selector`, a schedule into `volume`, a
-controller into `augment`, by the name in the heading.
+controller into `augment`, by the name in the heading; what a loss is of into `DataPlan(loss_of=...)`.
 """
 
 LABELS = (
@@ -30,6 +30,7 @@ LABELS = (
 def method_tables() -> dict[str, Mapping[str, Any]]:
     """The registries, by their heading."""
     from dsenv.augment import CONTROLLERS
+    from dsenv.plan.batch_loss import MODES
     from dsenv.select.registry import SELECTORS
     from dsenv.volume.registry import SCHEDULES
 
@@ -37,6 +38,7 @@ def method_tables() -> dict[str, Mapping[str, Any]]:
         "Selectors: what to train on": SELECTORS,
         "Volume schedules: how much": SCHEDULES,
         "Augmentation controllers: how strongly augmented": CONTROLLERS,
+        "Losses: what a loss is of, beside a sample": MODES,
     }
 
 

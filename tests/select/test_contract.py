@@ -39,6 +39,7 @@ SELECTORS: dict[str, Callable[[int], Selector]] = {
     "uniform": lambda _: UniformRandom(),
     "fixed": lambda _: FixedRandom(),
     "infobatch": lambda _: InfoBatch(),
+    "infobatch_random": lambda _: InfoBatch(scores="random"),
     "ucb": lambda _: UCB(),
     "epsilon_greedy": lambda _: EpsilonGreedy(),
     "loss": lambda _: Ranked("loss"),

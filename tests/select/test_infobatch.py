@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dsenv.select.infobatch import InfoBatch, infobatch, infobatch_count, low_samples, pruning_is_on
+from dsenv.select.infobatch import (
+    InfoBatch,
+    exchanged,
+    infobatch,
+    infobatch_count,
+    low_samples,
+    pruning_is_on,
+)
 from dsenv.signals import SampleSignals
 
 
@@ -166,3 +173,42 @@ def test_an_impossible_tail_is_an_error(arguments: tuple[int, int, float], messa
 def test_settings_out_of_range_are_errors(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be in .* got"):
         InfoBatch(**settings)
+
+
+@pytest.mark.fast
+def test_random_scores_are_the_losses_seen_in_random_places() -> None:
+    score, seen = random_losses(300, 4), torch.arange(300) % 3 > 0
+    one = exchanged(score, seen, torch.Generator().manual_seed(0))
+    other = exchanged(score, seen, torch.Generator().manual_seed(1))
+    assert torch.equal(one[~seen], score[~seen]) and not torch.equal(one, other)
+    assert torch.equal(one[seen].sort().values, score[seen].sort().values)
+    moved = (one[seen] != score[seen]).sum()
+    assert moved > 190  # of 200
+
+
+@pytest.mark.fast
+def test_with_random_scores_counts_and_weights_stay_and_who_is_low_is_chance() -> None:
+    signals = SampleSignals(400, 3)
+    losses, index = random_losses(400, 5), torch.arange(400)
+    signals.update(index, losses, torch.zeros(400, 3), torch.zeros_like(index), 0)
+    own, chance = InfoBatch(), InfoBatch(scores="random")
+    count = own.own_count(signals)
+    assert chance.own_count(signals) == count
+
+    generator = torch.Generator().manual_seed(0)
+    low = losses < losses.mean()
+    kept, weights = torch.zeros(400), []
+    for _ in range(200):
+        found = chance.select(signals, count, generator)
+        kept[found.index] += 1 / 200
+        weights.append(found.weight.sort().values)
+    assert torch.equal(weights[0], own.select(signals, count, generator).weight.sort().values)
+    assert all(torch.equal(weights[0], each) for each in weights)
+    share, error = count / 400, (0.25 / 200 / 100) ** 0.5  # at least 100 of each kind, 200 draws
+    assert abs(kept[low].mean() - share) < 5 * error and abs(kept[~low].mean() - share) < 5 * error
+
+
+@pytest.mark.fast
+def test_scores_of_another_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no scores of InfoBatch called 'losss'\. Did you mean 'loss'"):
+        InfoBatch(scores="losss")
