@@ -8,6 +8,7 @@ from dsenv.task_kinds.base import TaskKind
 
 KINDS: dict[str, str] = {
     "classification": "dsenv.task_kinds.classification:Classification",
+    "language": "dsenv.task_kinds.language:Language",
     "multilabel": "dsenv.task_kinds.multilabel:MultiLabel",
     "regression": "dsenv.task_kinds.regression:Regression",
 }
