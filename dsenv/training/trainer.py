@@ -292,9 +292,8 @@ class Trainer:
             where = slice(start, min(start + chunk, data.size))
             targets = self._targets(split, labels[:, where])
             samples = self.task.kind.inputs_for(data.normalise(data.images[where])[None], targets)
-            shared = samples.expand(self.replicas.count, *samples.shape[1:])
-            wanted = targets.expand(self.replicas.count, *targets.shape[1:])
-            yield wanted, *self.replicas.predict(shared)
+            samples, targets = (v.expand(self.replicas.count, *v.shape[1:]) for v in (samples, targets))
+            yield targets, *self.replicas.predict(samples)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
