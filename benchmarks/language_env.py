@@ -28,9 +28,19 @@ from dsenv.catalogue import definition
 from dsenv.evaluation.compare import Entry, evaluate
 from dsenv.tasks.reasoning import answers, problems
 from dsenv.workbench.policies import agent_definition
+from dsenv.workbench.train import make_vec_env
 
 ENV = "Language-Curriculum-v0"
 AGENTS = ("all_data", "random", "small_loss", "trim", "infobatch", "easy_first", "curriculum")
+HYPERPARAMETERS = {
+    "learning_rate": 1.5e-3,
+    "n_steps": 32,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "gamma": 1.0,
+    "gae_lambda": 0.99,
+    "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -0.5},
+}
 PACKAGES = ("reasoning-gym", "gymnasium", "stable-baselines3")
 
 
@@ -95,6 +105,31 @@ def learn(seeds: int, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def train_agent(steps: int, seed: int, path: Path) -> dict[str, Any]:
+    """Train PPO in the environment, four training runs side by side, and write its last policy to `path`."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    import dsenv
+
+    class Keep(BaseCallback):
+        """Writes the policy after each rollout, so that a run that is cut short leaves one."""
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            dsenv.export(self.model, single, environment=ENV, steps=self.num_timesteps).save(path)
+            print(f"{self.num_timesteps} steps, {time.process_time() - began:.0f} s", flush=True)
+
+    env = make_vec_env(definition("envs", ENV), 4, "cpu")
+    single = definition("envs", ENV).build(device="cpu")
+    began = time.process_time()
+    model = PPO("MlpPolicy", env, seed=seed, device="cpu", **HYPERPARAMETERS).learn(steps, callback=Keep())
+    dsenv.export(model, single, environment=ENV, steps=model.num_timesteps).save(path)
+    return {"steps": model.num_timesteps, "seconds": time.process_time() - began, "seed": seed}
+
+
 def evaluate_one(name: str, seeds: int, known: Any, settings: dict[str, Any]) -> Any:
     """The evaluation of one agent, beside those that are known."""
     agent = build_agent(agent_definition(name))
@@ -116,11 +151,17 @@ def main() -> None:
     parser = common.parser(__doc__, repeats=3)
     parser.add_argument("--policy", nargs="*", default=[], help="policy files to evaluate beside the rules")
     parser.add_argument("--agents", nargs="*", default=list(AGENTS), help="fixed rules and shipped policies")
+    parser.add_argument("--train", type=int, default=0, metavar="STEPS", help="train PPO first")
+    parser.add_argument("--seed", type=int, default=0, help="of the agent's training")
+    parser.add_argument("--out", type=Path, default=Path("language.safetensors"), help="its policy file")
     parser.add_argument("--skip-learning", action="store_true", help="leave out the training on all data")
     args = parser.parse_args()
     known_facts = common.facts(common.choose_device("cpu"), PACKAGES)
 
     found: dict[str, Any] = {"facts": known_facts, "learning": [], "agents": []}
+    if args.train:
+        found["training"] = train_agent(args.train, args.seed, args.out)
+        args.policy.append(str(args.out))
     if not args.skip_learning:
         found["learning"] = learn(args.repeats, args.quick)
         found["interval_seconds"] = interval_seconds(definition("envs", ENV).build(device="cpu"))
