@@ -108,6 +108,15 @@ class TaskKind(Described, ABC):
         del targets
         return self
 
+    def inputs_for(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """What a model reads (..., *shape) where a sample is given these targets; its inputs, in most kinds.
+
+        A language model reads each token of an answer before it is asked for the next: a sample that is given
+        the answer of another one has to read that one.
+        """
+        del targets
+        return inputs
+
     @abstractmethod
     def sample_loss(self, outputs: Any, targets: Any) -> Tensor:
         """Training loss of each sample (B,), with its graph."""

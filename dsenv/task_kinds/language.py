@@ -55,6 +55,7 @@ class Language(TaskKind):
     def __init__(self, vocabulary: int, shifted: bool = False) -> None:
         self.vocabulary = check_count("vocabulary", vocabulary, 2)
         self.shifted = check_flag("shifted", shifted)
+        self.outputs = self.vocabulary
         self.guess_loss = math.log(self.vocabulary)
         self.guess_confidence = 1 / self.vocabulary
 
@@ -63,6 +64,18 @@ class Language(TaskKind):
         asked = (targets if self.shifted else next_tokens(targets)).flatten()
         tokens = read_tokens(outputs.reshape(-1, outputs.shape[-1]), asked)
         return of_samples(tokens, asked, None, len(targets))
+
+    def inputs_for(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Tokens (..., T) with those that are asked for put in: an answer is read token by token.
+
+        Where the targets are a sample's own these are its inputs as they are. Answers of all samples have to
+        begin at one place, or that of another sample is read at the wrong one.
+        """
+        if not self.shifted:
+            return torch.where(targets == IGNORED, inputs, targets)
+        read = targets[..., :-1]
+        behind = torch.where(read == IGNORED, inputs[..., 1:], read)
+        return torch.cat([inputs[..., :1], behind], -1)
 
     def sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.readings(outputs, targets).loss

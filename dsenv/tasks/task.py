@@ -33,6 +33,7 @@ DATASETS = {
     "digits": "dsenv.tasks.digits:digits",
     "generated": "dsenv.tasks.generated:generated",
     "generated_images": "dsenv.tasks.generated_images:generated_images",
+    "reasoning": "dsenv.tasks.reasoning:reasoning",
     "breast_cancer": "dsenv.tasks.tabular:breast_cancer",
     "wine": "dsenv.tasks.tabular:wine",
     "iris": "dsenv.tasks.tabular:iris",
@@ -50,6 +51,7 @@ DATASETS = {
 }
 MODELS = {
     "mlp": "dsenv.tasks.models:mlp",
+    "decoder": "dsenv.tasks.decoder:decoder",
     "small_cnn": "dsenv.tasks.models:small_cnn",
     "small_fcn": "dsenv.tasks.models:small_fcn",
     "resnet18": "dsenv.tasks.models:resnet18",

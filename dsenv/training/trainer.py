@@ -184,7 +184,7 @@ class Trainer:
                 continue
             index, weight = self._batch(selection, start, sizes)  # (K, B)
             labels = self._targets("train", self._labels.gather(1, index))
-            inputs = self._inputs(index, sizes, hooks)
+            inputs = self.task.kind.inputs_for(self._inputs(index, sizes, hooks), labels)
 
             # One optimiser step; the hooks get the outputs from before it
             found = self.replicas.step(inputs, index, labels, weight, sizes, rates[number])
@@ -276,18 +276,20 @@ class Trainer:
             correct = readings.get("correct", task_share(self.task.kind, loss))
         total.add(loss, correct, index < self.size, self.size)
 
-    def _predictions(self, split: ResidentSplit) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Positions, logits and features of all replicas for a split, batch by batch, in evaluation mode."""
+    def _predictions(self, split: str, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Targets by labels (K or 1, N), logits and features of a split in evaluation mode, in batches."""
+        data = self.split(split)
         # A loop on a GPU runs one replica at a time; elsewhere the batches of all must fit into memory.
         together = 1 if self.device.type == "cuda" and not self.replicas.stacked else self.replicas.count
-        each = max(split.images[0].numel(), self.replicas.outputs_each, 64)
+        each = max(data.images[0].numel(), self.replicas.outputs_each, 64)
         chunk = max(1, PREDICT_ELEMENTS // (together * each))
 
-        for start in range(0, split.size, chunk):
-            stop = min(start + chunk, split.size)
-            samples = split.normalise(split.images[start:stop])
-            shared = samples.expand(self.replicas.count, *samples.shape)
-            yield slice(start, stop), *self.replicas.predict(shared)
+        for start in range(0, data.size, chunk):
+            where = slice(start, min(start + chunk, data.size))
+            targets = self._targets(split, labels[:, where])
+            samples = self.task.kind.inputs_for(data.normalise(data.images[where])[None], targets)
+            samples, targets = (v.expand(self.replicas.count, *v.shape[1:]) for v in (samples, targets))
+            yield targets, *self.replicas.predict(samples)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Score:
@@ -296,15 +298,12 @@ class Trainer:
         The environment reads only "train" and "validation"; "test" is for evaluation. Labels are those of
         the data set, except for a validation split with its own labels: see `start`.
         """
-        data, labels, count = self.split(split), self._labels_of(split), self.replicas.count
+        size, count = self.split(split).size, self.replicas.count
         self.replicas.features_wanted = False
-        found = (
-            (outputs, self._targets(split, labels[:, where].expand(count, -1)))
-            for where, outputs, _ in self._predictions(data)
-        )
+        found = ((outputs, wanted) for wanted, outputs, _ in self._predictions(split, self._labels_of(split)))
         if self.task.kind.classes is None:
-            return score_kind(found, self.task.kind, count, data.size)
-        return score_classes(found, count, data.size, self.device)
+            return score_kind(found, self.task.kind, count, size)
+        return score_classes(found, count, size, self.device)
 
     @torch.no_grad()
     def class_hits(self, split: str) -> tuple[Tensor, Tensor]:
@@ -319,8 +318,7 @@ class Trainer:
         data, classes = self.split(split), self.task.dataset.classes
         self.replicas.features_wanted = False
         hits = torch.zeros(self.replicas.count, classes, device=self.device)
-        for where, logits, _ in self._predictions(data):
-            wanted = data.labels[where].expand(len(hits), -1)
+        for wanted, logits, _ in self._predictions(split, data.labels[None]):
             hits.scatter_add_(1, wanted, (logits.argmax(-1) == wanted).float())
         return hits, data.labels.bincount(minlength=classes)
 
@@ -331,15 +329,12 @@ class Trainer:
         The labels for "train" are those each replica trains on, else those it is scored on. The pass costs
         one extra forward a sample.
         """
-        data = self.split(split)
         self.replicas.features_wanted = True
-        found = [(logits, features) for _, logits, features in self._predictions(data)]
-        logits = torch.cat([logits for logits, _ in found], 1)  # (K, N, C)
-        features = torch.cat([features for _, features in found if features is not None], 1)
-
-        rows = self.labels if split == "train" else self._labels_of(split).expand(len(logits), -1)
-        own = self._targets(split, rows)
-        index = torch.arange(data.size, device=self.device)
+        rows = self.labels if split == "train" else self._labels_of(split).expand(self.replicas.count, -1)
+        found = list(self._predictions(split, rows))
+        own, logits = (torch.cat(parts, 1) for parts in ([p[0] for p in found], [p[1] for p in found]))
+        features = torch.cat([part[2] for part in found if part[2] is not None], 1)
+        index = torch.arange(rows.shape[1], device=self.device)
         passes = []
         for k in range(len(logits)):
             loss = self.task.sample_loss(logits[k], own[k])
@@ -360,8 +355,9 @@ class Trainer:
             Outputs of the models; the (K, M) labels are those they are trained on.
         """
         self.replicas.features_wanted = features
-        logits, seen = self.replicas.predict(self.split("train").gather(index))
         labels = self._targets("train", self._labels.gather(1, index))
+        inputs = self.task.kind.inputs_for(self.split("train").gather(index), labels)
+        logits, seen = self.replicas.predict(inputs)
         loss = self.task.sample_loss(*flat(2, logits, labels)).view(index.shape)
         kept, readings = self.replicas.read(logits, labels, loss)
         return ModelOutputs(index, of_classes(labels, index, kept), loss, kept, seen, readings)
