@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
 from dsenv.augment.geometric import GEOMETRIC_OPS
 from dsenv.errors import shown
-from dsenv.vision.boxes import check_boxes, check_masks, tv_kind
+from dsenv.vision.boxes import check_boxes, check_classes, check_masks, tv_kind
 
 Images = Tensor | Sequence[Tensor]
 Table = dict[Any, Any]  # the target of one image; one that is a bare tensor stands under None
@@ -152,7 +151,8 @@ class Look:
         kind = tv_kind(value)
         if kind in ("Mask", "BoundingBoxes"):
             return "masks" if kind == "Mask" else "boxes"
-        if key is None and self.on_images == "masks" and _are_classes(value):
+        if key is None and self.on_images == "masks" and isinstance(value, Tensor) and value.dim() >= 2:
+            check_classes(value)
             return "masks"
         if kind:
             self._stick(f"targets with {key or 'a'} {kind}")
@@ -172,10 +172,6 @@ class Look:
 def table_of(target: Any) -> Table:
     """The target of one image as a table."""
     return dict(target) if isinstance(target, Mapping) else {None: target}
-
-
-def _are_classes(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype == torch.int64 and value.dim() >= 2
 
 
 def _deep(key: Any, value: Any) -> str:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dsenv.errors import LARGEST, check_count, shown
 from dsenv.task_kinds.base import READINGS, TaskKind, check_tensor, found
+from dsenv.vision.boxes import check_classes
 
 IGNORED = 255  # class of pixels that count in no loss; torchvision's segmentation sets use it
 MOST_CLASSES = 1 << 16
@@ -70,6 +71,7 @@ class Segmentation(TaskKind):
         return {**super().settings(), "classes": self.pixel_classes}
 
     def sample_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        check_classes(targets)
         if targets.device.type == "cpu":  # elsewhere it would be a wait, and an empty mask gives NaN
             self._check_values("the batch", targets)
         losses = functional.cross_entropy(

@@ -33,6 +33,24 @@ def check_masks(masks: Tensor, size: tuple[int, int], where: str) -> None:
         )
 
 
+def check_classes(targets: Any) -> None:
+    """Check that targets are the classes of pixels, of any shape.
+
+    Raises:
+        ValueError: they are no tensor, or of another type.
+    """
+    if not isinstance(targets, Tensor):
+        raise ValueError(
+            f"targets of a segmentation must be one tensor (B, H, W), got {type(targets).__name__}; stack "
+            "the masks, or take the loss of each image by itself where their sizes differ"
+        )
+    if targets.dtype != torch.int64:
+        raise ValueError(
+            "targets of a segmentation must be int64 classes of pixels, one number each, got "
+            f"{targets.dtype} {tuple(targets.shape)}; use masks.long()"
+        )
+
+
 def check_boxes(boxes: Tensor, size: tuple[int, int], where: str) -> None:
     """Check that the boxes of an image lie on it; values only on a CPU, where no device waits for it.
 

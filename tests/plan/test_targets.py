@@ -348,3 +348,44 @@ def test_a_list_of_images_without_places() -> None:
     (batch, *_) = batches(plan_of([(image, 1) for image in IMAGES[:40]]))
     assert isinstance(batch.inputs, tuple) and batch.labels == (1,) * 40
     assert not torch.equal(torch.stack(batch.inputs), IMAGES[batch.index])
+
+
+def test_masks_of_another_type_are_named() -> None:
+    rows = list(zip(IMAGES[:40], MASKS[:40].byte(), strict=True))
+    with pytest.raises(ValueError, match=r"int64 classes of pixels, .* got torch.uint8 .*masks.long"):
+        next(iter(plan_of(rows, kind="segmentation", classes=3).loader()))
+
+
+def test_views_of_a_detection_cannot_be_compared() -> None:
+    with pytest.raises(
+        ValueError, match=r"AdaAugment compares the losses of several views, .* kind detection"
+    ):
+        detected(rows_of(), augment={"name": "ada_augment", "features": 4})
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "detection"])
+def test_a_state_goes_on_with_the_same_targets(kind: str) -> None:
+    def plan() -> DataPlan:
+        settings = {"selector": "infobatch", "batch_size": 10, "augment": {**STRONG, "strength": 0.6}}
+        return masked(**settings) if kind == "segmentation" else detected(rows_of(), **settings)
+
+    def trained(one: DataPlan, most: int) -> list[Any]:
+        """Targets and losses of batches, over the ends of epochs."""
+        seen: list[Any] = []
+        for _ in one.epochs_left():
+            for batch in one.loader(collate_fn=None if kind == "segmentation" else collate):
+                labels = (
+                    [batch.labels] if kind == "segmentation" else [each["boxes"] for each in batch.labels]
+                )
+                losses = torch.linspace(0, 1, 200)[batch.index]
+                seen.append([*labels, one.loss(batch, losses)])
+                if len(seen) == most:
+                    return seen
+        return seen
+
+    whole, begun, other = plan(), plan(), plan()
+    expected = trained(whole, 99)
+    trained(begun, 3)
+    other.load_state_dict(begun.state_dict())
+    for one, two in zip(expected[3:], trained(other, 99), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))

@@ -169,6 +169,23 @@ def test_a_mask_that_leaves_nothing_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            torch.Tensor.byte,
+            r"int64 classes of pixels, .* got torch.uint8 \(4, 9, 11\); use masks.long",
+        ),
+        (torch.Tensor.float, "got torch.float32"),
+        (list, "must be one tensor .* got list; stack the masks"),
+    ],
+)
+def test_targets_of_a_batch_of_the_wrong_kind(change: Any, words: str) -> None:
+    logits, masks = drawn()
+    with pytest.raises(ValueError, match=words):
+        KIND.sample_loss(logits, change(masks))
+
+
+@pytest.mark.parametrize(
     ("outputs", "words"),
     [
         (
