@@ -90,9 +90,8 @@ def small_cnn(
         sample_shape: (C, H, W), with H and W at least 8.
         classes: number of outputs.
         width: channels of the first layer; the others have twice as many. A multiple of 8.
-        norm: "batch", "group" or "none". With "group" or "none" a sample's output does not depend on the rest
-            of its batch, so that K replicas can run as one tensor program (a gain on a GPU); on a CPU group
-            normalisation takes most of the time.
+        norm: "batch", "group" or "none". With the last two a sample's output does not depend on the rest of
+            its batch, so that K replicas run as one tensor program on a GPU; on a CPU "group" is slow.
         width_factor: share of the channels of each layer to build, (0, 1]; at least one.
 
     Raises:
