@@ -177,7 +177,8 @@ def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
         ValueError: it is something else; on a CPU also where a sample has no token.
     """
     is_tensor = isinstance(tokens, Tensor)
-    if not is_tensor or tokens.shape != (size,) or tokens.is_complex() or tokens.dtype == torch.bool:
+    is_number = is_tensor and (tokens.is_floating_point() or tokens.dtype in (torch.int32, torch.int64))
+    if not is_number or tokens.shape != (size,) or tokens.layout != torch.strided:
         found = f"{tokens.dtype} {tuple(tokens.shape)}" if is_tensor else shown(tokens)
         raise ValueError(
             f"tokens must be numbers of shape ({size},), how many each loss is the mean of, got {found}; "

@@ -206,20 +206,23 @@ def check_lengths(lengths: Any, size: int, device: torch.device) -> Tensor:
     Raises:
         ValueError: they are not one whole number of at least 1 for each sample.
     """
+    is_tensor = isinstance(lengths, Tensor)
+    if (is_tensor and lengths.layout != torch.strided) or isinstance(lengths, np.ma.MaskedArray):
+        raise ValueError(_no_lengths(lengths, size))
     try:
-        found = lengths if isinstance(lengths, Tensor) else torch.from_numpy(np.asarray(lengths))
+        found = np.asarray(lengths.detach().cpu() if is_tensor else lengths)
     except (TypeError, ValueError) as error:
         raise ValueError(_no_lengths(lengths, size)) from error
-    is_whole = not found.is_floating_point() and not found.is_complex() and found.dtype != torch.bool
-    if found.shape != (size,) or not is_whole:
+    if found.shape != (size,) or not np.issubdtype(found.dtype, np.integer):
         raise ValueError(_no_lengths(lengths, size))
 
-    low, high = (int(value) for value in found.aminmax())
-    if low < 1 or high > LONGEST:
-        wrong = low if low < 1 else high
-        row = int((found == wrong).nonzero()[0])
-        raise ValueError(f"lengths must be tokens of each sample, at least 1, got {wrong} at position {row}")
-    return found.to(device, torch.int64)
+    wrong = np.flatnonzero((found < 1) | (found > LONGEST))
+    if len(wrong):
+        raise ValueError(
+            f"lengths must be tokens of each sample, 1 to {LONGEST}, got {found[wrong[0]]} at position "
+            f"{wrong[0]}"
+        )
+    return torch.from_numpy(found.astype(np.int64)).to(device)
 
 
 def _no_lengths(lengths: Any, size: int) -> str:

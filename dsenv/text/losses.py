@@ -245,7 +245,8 @@ def _asked(
 
 def _check_lengths(lengths: Any, labels: Tensor) -> None:
     """Check that rows of these lengths lie one behind the other in the labels (T,) or (1, T)."""
-    is_right = isinstance(lengths, Tensor) and not lengths.is_floating_point() and lengths.dim() == 1
+    is_whole = isinstance(lengths, Tensor) and lengths.dtype in (torch.int32, torch.int64)
+    is_right = is_whole and lengths.dim() == 1 and lengths.layout == torch.strided
     if not is_right or not len(lengths):
         raise ValueError(f"lengths must be whole numbers (R,), one for each sample, got {_found(lengths)}")
     if labels.dim() != 1 and (labels.dim() != 2 or len(labels) != 1):

@@ -174,6 +174,12 @@ def test_how_many_samples_tokens_pay_for():
     assert affordable(50, 10, 100, 5, 50) == 5
 
 
+@pytest.mark.parametrize("kind", [np.uint16, ">i4", np.int64])
+def test_lengths_of_any_whole_type_are_taken(kind):
+    plan = new_plan(lengths=LENGTHS.numpy().astype(kind))
+    assert plan.epoch_sampler.chosen.index.equal(new_plan().epoch_sampler.chosen.index)
+
+
 def test_samples_alone_would_miss_it():
     for long in (False, True):
         plan = new_plan(selector=ByLength(long), ratio=0.4)
@@ -274,6 +280,10 @@ def test_rows_without_padding_go_through_a_plan():
         ({"lengths": LENGTHS[:-1]}, "(200,), the tokens of each sample"),
         ({"lengths": LENGTHS.float()}, "whole numbers"),
         ({"lengths": "long"}, "whole numbers"),
+        ({"lengths": LENGTHS.to_sparse()}, "whole numbers"),
+        ({"lengths": LENGTHS > 5}, "whole numbers"),
+        ({"lengths": np.ma.masked_less(LENGTHS.numpy(), 5)}, "whole numbers"),
+        ({"lengths": np.full(N, 2**63, np.uint64)}, "got 9223372036854775808 at position 0"),
         ({"lengths": LENGTHS.clone().index_fill(0, torch.tensor([7]), 0)}, "got 0 at position 7"),
         ({"ratio_of": "words", "ratio": 0.5}, "no ratio_of called 'words'"),
         ({"ratio_of": "tokens", "lengths": None, "ratio": 0.5}, "lengths=(N,)"),
