@@ -77,11 +77,22 @@ def _split(batch: Any) -> tuple[Tensor, dict[str, Any]]:
             "samples that lie in one row (lengths) need position_ids (1, T) that begin anew with each, or "
             "the model reads across them; Collate(flat=True) makes them"
         )
-    # Padding never counts, whatever a collate function has put into its labels
-    labels, mask = batch["labels"], inputs.get("attention_mask")
+    return _without_padding(batch["labels"], inputs), inputs
+
+
+def _without_padding(labels: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """Labels (B, T) in which nothing is asked of padding, nor of a token that only padding comes before.
+
+    The first token of each text in a row of several, where `position_ids` begin anew, is not asked for
+    either.
+    """
+    mask, places = inputs.get("attention_mask"), inputs.get("position_ids")
     if isinstance(mask, Tensor) and mask.shape == labels.shape:
-        labels = labels.masked_fill(mask == 0, IGNORED)
-    return labels, inputs
+        before = nn.functional.pad(mask[:, :-1], (1, 0), value=1)
+        labels = labels.masked_fill((mask == 0) | (before == 0), IGNORED)
+    if isinstance(places, Tensor) and places.shape == labels.shape:
+        labels = labels.masked_fill(places == 0, IGNORED)
+    return labels
 
 
 def _check_inputs(model: Any, tokens: Tensor) -> None:

@@ -85,6 +85,36 @@ def test_padding_never_counts_whatever_its_labels_are():
     assert found.tokens.equal(wanted.tokens) and found.loss.equal(wanted.loss)
 
 
+def test_padding_on_the_left_is_the_same():
+    model = model_of("Llama")
+    rows = [{"input_ids": row["input_ids"]} for row in samples()]  # plain texts: all tokens are asked for
+    right = Collate(0)(rows)
+    padding = (right["attention_mask"] == 0).sum(1).tolist()
+    left = {name: _moved(values, padding) for name, values in right.items()}
+    assert left["attention_mask"][2].tolist() == [0] * 6 + [1] * 3
+    found, wanted = causal_lm_losses(model, left), causal_lm_losses(model, right)
+    assert found.tokens.tolist() == wanted.tokens.tolist() == [4, 8, 2]
+    torch.testing.assert_close(found.loss, wanted.loss, rtol=1e-4, atol=1e-5)
+
+
+def _moved(values, places):
+    return torch.stack([row.roll(number) for row, number in zip(values, places, strict=True)])
+
+
+def test_a_pack_is_a_sample_and_its_texts_do_not_see_each_other():
+    model = model_of("Llama")
+    texts = [row["input_ids"] for row in samples()]
+    pack = {
+        "input_ids": torch.cat(texts)[None],
+        "labels": torch.cat(texts)[None],
+        "position_ids": torch.cat([torch.arange(len(text)) for text in texts])[None],
+    }
+    found = causal_lm_losses(model, pack)
+    single = causal_lm_losses(model, Collate(0)([{"input_ids": text} for text in texts]))
+    assert found.tokens.tolist() == [14] and single.tokens.tolist() == [4, 8, 2]
+    torch.testing.assert_close(found.sums, single.sums.sum()[None], rtol=1e-5, atol=1e-5)
+
+
 def test_under_autocast_and_in_bfloat16():
     model, batch = model_of("Llama"), Collate(0)(samples())
     exact = causal_lm_losses(model, batch).loss
