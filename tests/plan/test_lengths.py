@@ -150,6 +150,7 @@ def test_the_budget_is_kept_and_nearly_all_of_it_is_spent(choice, drop_last, vol
         train_epoch(plan)
         spent = plan.cost.tokens
         assert spent <= sum(shares[: epoch + 1]) * total / N  # at no time more than was allowed
+        assert spent == plan.epoch_sampler.lengths.spent  # what was dropped is left to later epochs
     if choice != "random":  # few of those that it prefers were left out to keep the budget
         own = set(LENGTHS.argsort(descending=choice == "long", stable=True)[: len(chosen)].tolist())
         assert len(own & set(chosen.tolist())) > 0.95 * len(chosen)
