@@ -4,8 +4,8 @@
     python benchmarks/kinds.py --table --json benchmarks/results/kinds.jsonl
 
 A plan in a plain loop, right targets, 20 epochs of AdamW with a cosine; all of the data, and five ways to
-half of it. Metric on the test split at the end, samples seen, processor seconds of the whole loop, and bytes of
-the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of everything. One
+half of it. Metric on the test split at the end, samples seen, processor seconds of the whole loop, and bytes
+of the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of everything. One
 line of JSON for each run; those that are there are not run again. Data Agent needs the entropy of a sample,
 and a point prediction has none, so it has no row on regression.
 """
@@ -158,8 +158,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             state = np.mean([row["state_bytes"] for row in own]) / 1000
             samples = np.mean([row["samples"] for row in own])
             print(
-                f"| {task} | {arm} | {metric.mean():.4f} | {apart} | {samples:,.0f} | {np.median(share):.2f} | "
-                f"{state:.0f} | {len(seeds)} |"
+                f"| {task} | {arm} | {metric.mean():.4f} | {apart} | {samples:,.0f} | {np.median(share):.2f} "
+                f"| {state:.0f} | {len(seeds)} |"
             )
 
 
