@@ -5,9 +5,9 @@
 
 A plan in a plain loop, right targets, 20 epochs of AdamW with a cosine; all of the data, and five ways to
 half of it. Metric on the test split at the end, samples seen, processor seconds of the whole loop, and bytes
-of the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of everything. One
-line of JSON for each run; those that are there are not run again. Data Agent needs the entropy of a sample,
-and a point prediction has none, so it has no row on regression.
+of the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of everything.
+One line of JSON for each run; those that are there are not run again. Data Agent needs the entropy of a
+sample, and a point prediction has none, so it has no row on regression.
 """
 
 import argparse
