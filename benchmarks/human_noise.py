@@ -251,12 +251,11 @@ def summary(rows: Rows) -> str:
     cases = [(recipe, kind) for recipe in RECIPES for kind in LABELS]
     groups = {key: [row for row in rows if (row["recipe"], row["labels"]) == key] for key in cases}
     groups = {key: group for key, group in groups.items() if group}
-    lines = [f"Seeds: {len({row['seed'] for row in rows})}.", ""]
-
-    lines += table("recipe, labels", ["random half", *OTHERS])
+    lines = table("recipe, labels", ["seeds", "random half", *OTHERS])
     for (recipe, kind), group in groups.items():
         gains = [differences(group, agent) for agent in OTHERS]
-        lines.append(line_of(f"{recipe}, {kind}", [mean_of(group, "random", "accuracy"), *gains]))
+        base = mean_of(group, "random", "accuracy")
+        lines.append(line_of(f"{recipe}, {kind}", [str(len(group)), base, *gains]))
 
     shown = ("random", "small_loss", "trim", "policy", "order_dp")
     lines += table("wrong labels chosen / doubt of the right ones chosen, in percent", shown)
@@ -278,6 +277,7 @@ def over_epochs(rows: Rows, name: str) -> str:
 
 
 def table(first: str, heads: Sequence[str]) -> list[str]:
+    """Head of a table, after an empty line."""
     return ["", line_of(first, heads), "|---" * (len(heads) + 1) + "|"]
 
 

@@ -33,10 +33,12 @@ class OrderDP(Selector):
     The random pool gives every sample a chance, so that none is left out for ever because of an old
     score. Unseen samples come first within the pool, in random order.
 
-    Helps: clean data at an exact ratio, without rescaling or a full-data tail; CIFAR-100 with
-    ResNet-18: 77.9 at 50 %, 76.7 at 30 % (a fresh random subset: 75.3 and 72.8). Does not help: wrong
-    labels, which have the highest losses; ratios above `share`, where the pool is the whole set and
-    the rule is that of `Ranked`.
+    Helps: clean data at an exact ratio, without rescaling or a full-data tail; CIFAR-100 with ResNet-18: 77.9
+    at 50 %, 76.7 at 30 % (a fresh random subset: 75.3 and 72.8). Does not help: wrong labels, which have
+    the highest losses (of words with human labels it chose 21 to 23 % wrong ones, where 14 % are, and was
+    0.6 points behind a random half with a linear model and level with it with MLPs; docs/benchmarks.md,
+    "Human label noise"); ratios above `share`, where the pool is the whole set and the rule is that of
+    `Ranked`.
 
     Cost: a random subset and a top-k of it a call, 19 bytes a sample while it chooses half. State: none.
     Source: OrderDP (ICLR 2026, openreview e77QyyRQPz), from a note on the paper, whose text was not available

@@ -79,4 +79,4 @@ def test_the_tables_come_from_the_lines_of_json(bench):
         for seed in range(3)
     ]
     text = bench.summary(rows)
-    assert "| linear, right | 71.0 | +1.00" in text and "| 0.0 / 10.0 |" in text
+    assert "| linear, right | 3 | 71.0 | +1.00" in text and "| 0.0 / 10.0 |" in text
