@@ -13,7 +13,9 @@ are named. The JSON file is written after each agent.
 """
 
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -147,6 +149,11 @@ def evaluate_one(name: str, seeds: int, known: Any, settings: dict[str, Any]) ->
     )
 
 
+def write(path: Path | None, found: dict[str, Any]) -> None:
+    if path:
+        path.write_text(json.dumps({"command": shlex.join(["python", *sys.argv]), **found}, indent=1))
+
+
 def main() -> None:
     parser = common.parser(__doc__, repeats=3)
     parser.add_argument("--policy", nargs="*", default=[], help="policy files to evaluate beside the rules")
@@ -165,6 +172,7 @@ def main() -> None:
     if not args.skip_learning:
         found["learning"] = learn(args.repeats, args.quick)
         found["interval_seconds"] = interval_seconds(definition("envs", ENV).build(device="cpu"))
+        write(args.json, found)
 
     known, settings = None, {"intervals": 2} if args.quick else {}
     for name in [*args.agents, *args.policy]:
@@ -175,10 +183,7 @@ def main() -> None:
                 print(
                     f"{row.agent} {row.context}: {row.accuracy_mean:.3f}, {row.over_random_mean}", flush=True
                 )
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
+        write(args.json, found)
 
 
 if __name__ == "__main__":

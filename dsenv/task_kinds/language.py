@@ -75,7 +75,7 @@ class Language(TaskKind):
             return torch.where(targets == IGNORED, inputs, targets)
         read = targets[..., :-1]
         behind = torch.where(read == IGNORED, inputs[..., 1:], read)
-        return torch.cat([inputs[..., :1], behind], -1)
+        return torch.cat([inputs[..., :1].expand(*behind.shape[:-1], 1), behind], -1)
 
     def sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.readings(outputs, targets).loss

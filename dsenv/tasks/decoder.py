@@ -33,8 +33,7 @@ def decoder(
         from dsenv.tasks.decoder import decoder
 
         model = decoder((17,), 50)
-        tokens = torch.randint(0, 50, (8, 17))
-        print(model(tokens).shape, sum(p.numel() for p in model.parameters()))
+        print(model(torch.randint(0, 50, (8, 17))).shape)
 
     Args:
         sample_shape: (T,), the longest row; shorter ones are taken too.
@@ -47,13 +46,7 @@ def decoder(
     Raises:
         ValueError: samples are no rows of tokens, a size is out of range, or the width does not divide.
     """
-    if not isinstance(sample_shape, tuple | list) or len(sample_shape) != 1:
-        raise ValueError(
-            f"decoder needs rows of tokens (T,), got samples of shape {shown(sample_shape)}; "
-            "use mlp or small_cnn"
-        )
-    length = check_count("decoder: tokens of a row", sample_shape[0], 1, LONGEST)
-    vocabulary = check_count("decoder: classes, the tokens of the vocabulary,", classes, 2, MOST_TOKENS)
+    vocabulary, length = _sizes(sample_shape, classes)
     width = check_count("decoder: width", width, 1, WIDEST)
     layers = check_count("decoder: layers", layers, 1, DEEPEST)
     heads = check_count("decoder: heads", heads, 1, width)
@@ -63,6 +56,17 @@ def decoder(
     share = check_share("decoder: width_factor", width_factor)
     built = heads * max(1, round(share * width / heads))
     return Decoder(vocabulary, length, built, layers, heads)
+
+
+def _sizes(sample_shape: Any, classes: Any) -> tuple[int, int]:
+    """Tokens of the vocabulary and of the longest row, checked."""
+    if not isinstance(sample_shape, tuple | list) or len(sample_shape) != 1:
+        raise ValueError(
+            f"decoder needs rows of tokens (T,), got samples of shape {shown(sample_shape)}; "
+            "use mlp or small_cnn"
+        )
+    vocabulary = check_count("decoder: classes, the tokens of the vocabulary,", classes, 2, MOST_TOKENS)
+    return vocabulary, check_count("decoder: tokens of a row", sample_shape[0], 1, LONGEST)
 
 
 class Decoder(nn.Module):

@@ -151,27 +151,29 @@ def problems(
     Arguments and errors are those of `reasoning`.
     """
     total = sum(_sizes(train, validation, test))
-    pairs = [
-        (name, level)
+    own_levels, seed = _levels(levels), check_seed("reasoning: seed", seed)
+    streams = [
+        _distinct(name, level, seed)
         for name in _names(generators)
-        for level in _levels(levels)
+        for level in own_levels
         if level <= len(GENERATORS[name].levels)
     ]
-    streams = [_distinct(name, level, check_seed("reasoning: seed", seed)) for name, level in pairs]
-
-    # One of each in turn; those that run out leave their share to the others
-    found: list[Problem] = []
-    while streams and len(found) < total:
-        turns = [(stream, next(stream, None)) for stream in streams]
-        found += [problem for _, problem in turns if problem is not None]
-        streams = [stream for stream, problem in turns if problem is not None]
+    found = list(islice(_in_turn(streams), total))
     if len(found) < total:
         raise ValueError(
-            f"reasoning: {_names(generators)} at the levels {list(levels)} have about {len(found)} different "
+            f"reasoning: {_names(generators)} at the levels {own_levels} have about {len(found)} different "
             f"problems, and train, validation and test ask for {total}; ask for fewer, or for more "
             "generators or levels"
         )
-    return found[:total]
+    return found
+
+
+def _in_turn(streams: list[Iterator[Problem]]) -> Iterator[Problem]:
+    """One problem of each stream in turn; those that run out leave their share to the others."""
+    while streams:
+        turns = [(stream, next(stream, None)) for stream in streams]
+        yield from (problem for _, problem in turns if problem is not None)
+        streams = [stream for stream, problem in turns if problem is not None]
 
 
 def reasoning(
@@ -209,17 +211,21 @@ def reasoning(
             are too few different problems.
     """
     sizes = _sizes(train, validation, test)
-    known = problems(generators, levels, *sizes, seed)
+    rows = _rows(problems(generators, levels, *sizes, seed))
+    targets = torch.where(rows[:, 1:] > 0, rows[:, 1:], IGNORED)
+    targets[:, : PROMPT - 1] = IGNORED
+    splits = split_pools(f"reasoning, seed {seed}", (rows[:, :LENGTH], targets), None, sizes, seed)
+    return Dataset("reasoning", *splits, kind=Language(VOCABULARY, shifted=True))
+
+
+def _rows(known: Sequence[Problem]) -> Tensor:
+    """Tokens (N, LENGTH + 1) of problems, with the ends of their answers."""
     rows = torch.zeros(len(known), LENGTH + 1, dtype=torch.int64)
     for row, problem in zip(rows, known, strict=True):
         tokens = encoded(problem.prompt + problem.answer + "$")
         start = PROMPT - len(problem.prompt)
         row[start : start + len(tokens)] = tokens
-
-    targets = torch.where(rows[:, 1:] > 0, rows[:, 1:], IGNORED)
-    targets[:, : PROMPT - 1] = IGNORED
-    splits = split_pools(f"reasoning, seed {seed}", (rows[:, :LENGTH], targets), None, sizes, seed)
-    return Dataset("reasoning", *splits, kind=Language(VOCABULARY, shifted=True))
+    return rows
 
 
 def encoded(text: str) -> Tensor:
