@@ -1,4 +1,4 @@
-"""The loss of a batch refuses outputs and targets that do not fit, in words: a data set shows them only there."""
+"""The loss of a batch refuses outputs and targets that do not fit: a data set shows them only there."""
 
 import pytest
 import torch
