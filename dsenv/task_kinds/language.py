@@ -78,6 +78,9 @@ class Language(TaskKind):
         return torch.cat([inputs[..., :1].expand(*behind.shape[:-1], 1), behind], -1)
 
     def sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.check_outputs(outputs, targets)
+        if targets.device.type == "cpu":  # elsewhere it would be a wait
+            self._check_values("the batch", targets)
         return self.readings(outputs, targets).loss
 
     def read(self, outputs: Tensor, targets: Tensor, loss: Tensor) -> dict[str, Tensor]:
@@ -99,6 +102,10 @@ class Language(TaskKind):
                 f"{what} must be int64 tokens (N, T), {IGNORED} where nothing is asked, got "
                 f"{found(targets)}; pad them to one length with {IGNORED}"
             )
+        self._check_values(what, targets)
+
+    def _check_values(self, what: str, targets: Tensor) -> None:
+        """Check that targets (N, T) are tokens that there are, and each sample asks for one."""
         wrong = (targets >= self.vocabulary) | ((targets < 0) & (targets != IGNORED))
         if bool(wrong.any()):
             row = int(wrong.any(1).nonzero()[0])
@@ -116,6 +123,8 @@ class Language(TaskKind):
 
     def check_outputs(self, outputs: Any, targets: Any) -> None:
         super().check_outputs(outputs, targets)
+        if not isinstance(targets, Tensor) or targets.dim() != 2:
+            raise ValueError(f"targets must be int64 tokens (B, T), got {found(targets)}")
         wanted = (*targets.shape, self.vocabulary)
         if outputs.shape != wanted:
             raise ValueError(

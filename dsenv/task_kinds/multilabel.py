@@ -40,6 +40,9 @@ class MultiLabel(TaskKind):
         return type(self)(targets.shape[1]) if self.labels is None and isinstance(targets, Tensor) else self
 
     def sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.check_outputs(outputs, targets)
+        if targets.device.type == "cpu":  # elsewhere it would be a wait
+            self._check_values("the batch", targets)
         losses = functional.binary_cross_entropy_with_logits(
             outputs, targets.to(outputs.dtype), reduction="none"
         )
@@ -76,6 +79,10 @@ class MultiLabel(TaskKind):
             )
         if self.labels not in (None, targets.shape[1]):
             raise ValueError(f"{what} have {targets.shape[1]} labels a sample, this task has {self.labels}")
+        self._check_values(what, targets)
+
+    def _check_values(self, what: str, targets: Tensor) -> None:
+        """Check that targets (N, L) are 0 or 1."""
         wrong = (targets != 0) & (targets != 1)
         if bool(wrong.any()):
             row, label = (int(place) for place in wrong.nonzero()[0])
@@ -89,6 +96,11 @@ class MultiLabel(TaskKind):
             raise ValueError(
                 f"outputs for several labels must be logits of the shape of the targets, got outputs "
                 f"{found(outputs)} and targets {found(targets)}"
+            )
+        if self.labels not in (None, targets.shape[-1]):
+            raise ValueError(
+                f"outputs and targets are {tuple(targets.shape)}, and this task has {self.labels} labels a "
+                f"sample; kind={{'name': 'multilabel', 'labels': {targets.shape[-1]}}}"
             )
 
 

@@ -79,6 +79,7 @@ class Regression(TaskKind):
         return off.square().flatten(1).mean(1) if off.dim() > 1 else off.square()
 
     def sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.check_outputs(outputs, targets)  # (B, 1) less (B,) would be (B, B)
         return self._squares(outputs, targets) / 2
 
     def read(self, outputs: Tensor, targets: Tensor, loss: Tensor) -> dict[str, Tensor]:
@@ -115,11 +116,10 @@ class Regression(TaskKind):
     def check_outputs(self, outputs: Any, targets: Any) -> None:
         super().check_outputs(outputs, targets)
         if not isinstance(targets, Tensor) or outputs.shape != targets.shape:
-            hint = (
-                "; squeeze the last axis of the outputs"
-                if outputs.dim() == 2 and outputs.shape[1] == 1
-                else ""
-            )
+            has_axis = outputs.dim() == 2 and outputs.shape[1] == 1
+            lacks_axis = isinstance(targets, Tensor) and targets.shape == (*outputs.shape, 1)
+            hint = "; squeeze the last axis of the outputs" if has_axis else ""
+            hint = "; give outputs[:, None]" if lacks_axis else hint
             raise ValueError(
                 f"outputs for regression must have the shape of the targets, got outputs {found(outputs)} "
                 f"and targets {found(targets)}{hint}"

@@ -72,6 +72,7 @@ class Segmentation(TaskKind):
 
     def sample_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         check_classes(targets)
+        self.check_outputs(outputs, targets)
         if targets.device.type == "cpu":  # elsewhere it would be a wait, and an empty mask gives NaN
             self._check_values("the batch", targets)
         losses = functional.cross_entropy(
