@@ -77,7 +77,9 @@ class EpochBuffer:
 
         # What is not finite is found here, in one look at many batches
         index, loss, logits = seen.index, seen.loss, seen.logits
-        visits = signals.times_trained[index] - record.count[index]  # with a loss, before this one
+        visits = None
+        if self.batch_loss is not None:
+            visits = signals.times_trained[index] - record.count[index]  # with a loss, before this one
         classes = None if logits is None else signals.classes
         known: dict[str, Tensor] = {}
         values = (loss, logits, *(seen.readings or {}).values())
@@ -92,7 +94,7 @@ class EpochBuffer:
 
         if guard is not None:
             known = guard.set_apart(seen, known)
-        if self.batch_loss is not None:
+        if self.batch_loss is not None and visits is not None:
             seen = replace(seen, loss=self.batch_loss.averaged(signals.loss[index], seen.loss, visits))
         signals.take_in(seen, step, **known)
         self._parts, self._elements = [], 0

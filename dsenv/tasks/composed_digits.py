@@ -71,7 +71,7 @@ def several_digits(
         images, labels = _composed(rng, part, size, most)
         splits.append(_split(f"several_digits {name}, seed {seed}", images, torch.from_numpy(labels)))
     mean, std = channel_statistics(splits[0].images)
-    return Dataset("several_digits", *splits, mean=mean, std=std, kind=MultiLabel(10))
+    return Dataset("several_digits", splits[0], splits[1], splits[2], mean=mean, std=std, kind=MultiLabel(10))
 
 
 def digit_angles(
@@ -111,7 +111,8 @@ def digit_angles(
         targets = torch.from_numpy(angles * (math.sqrt(3) / largest)).float()[:, None]
         splits.append(_split(f"digit_angles {name}, seed {seed}", images, targets))
     mean, std = channel_statistics(splits[0].images)
-    return Dataset("digit_angles", *splits, mean=mean, std=std, kind=Regression(scale=1.0, numbers=1))
+    kind = Regression(scale=1.0, numbers=1)
+    return Dataset("digit_angles", splits[0], splits[1], splits[2], mean=mean, std=std, kind=kind)
 
 
 def _split(name: str, images: Images, targets: Tensor) -> Split:

@@ -144,7 +144,8 @@ def scenes(
         splits.append(Split(images, labels, (f"scenes {name}, seed {seed}", torch.arange(size))))
 
     mean, std = channel_statistics(splits[0].images)
-    return Dataset("scenes", *splits, mean=mean, std=std, kind=Segmentation(int(numbers.max()) + 1))
+    kind = Segmentation(int(numbers.max()) + 1)
+    return Dataset("scenes", splits[0], splits[1], splits[2], mean=mean, std=std, kind=kind)
 
 
 def _find(root: str | None) -> Path:
@@ -193,8 +194,8 @@ def _materials(rng: np.random.Generator, folder: Path, photographs: list["Image"
 
     strips: list[list[Image]] = [[], [], []]
     for photograph in photographs:
-        for part, cut in zip(strips, _cuts(photograph.width), strict=True):
-            part.append(photograph.crop((cut.start, 0, cut.stop, photograph.height)))
+        for strip, cut in zip(strips, _cuts(photograph.width), strict=True):
+            strip.append(photograph.crop((cut.start, 0, cut.stop, photograph.height)))
     return [_Material(*pair) for pair in zip(stamps, strips, strict=True)]
 
 
@@ -231,7 +232,7 @@ def _stamp(path: Path) -> "Image | None":
 
     with Image.open(path) as file:
         image = file.convert("RGBA")
-    opaque = np.asarray(image)[..., 3] >= OPAQUE
+    opaque: NDArray[np.bool_] = np.asarray(image)[..., 3] >= OPAQUE
     if not COVER[0] <= opaque.mean() <= COVER[1]:
         return None
 
