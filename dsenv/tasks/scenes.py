@@ -233,10 +233,10 @@ def _stamp(path: Path) -> "Image | None":
     with Image.open(path) as file:
         image = file.convert("RGBA")
     opaque: NDArray[np.bool_] = np.asarray(image)[..., 3] >= OPAQUE
-    if not COVER[0] <= opaque.mean() <= COVER[1]:
+    if not COVER[0] <= float(opaque.mean()) <= COVER[1]:
         return None
 
-    rows, columns = opaque.any(1).nonzero()[0], opaque.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
     image = image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
     image.thumbnail((LARGEST, LARGEST))
     return image
