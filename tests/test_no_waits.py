@@ -93,7 +93,7 @@ def either(request) -> Iterator[torch.device]:
 def watched_training(forbidden: str = "") -> Iterator[None]:
     """Watch `Trainer.train`; signals take in every batch by itself, so that this is watched too."""
     with ExitStack() as stack:
-        for module in ("dsenv.training.trainer", "dsenv.plan.feedback"):
+        for module in ("dsenv.training.trainer", "dsenv.plan.epoch_buffer"):
             stack.enter_context(patch(f"{module}.FLUSH_ELEMENTS", 1))
         stack.enter_context(patch.object(Trainer, "train", within(Trainer.train, "training")))
         for owner, name in (place for key, place in ALLOWED.items() if key != forbidden):
