@@ -27,7 +27,12 @@ FIRST = torch.arange(4)[:, None] == 0
         ({"name": "multilabel", "labels": 5}, torch.rand(4, 3), torch.ones(4, 3), "'labels': 3"),
         (IMAGES, torch.rand(4, 5, 5, 6), MASKS, r"must be logits \(B, C, H, W\)"),
         (IMAGES, torch.rand(4, 3, 5, 6), MASKS.to(torch.uint8), r"got torch.uint8 .*; use masks.long\(\)"),
-        (IMAGES, torch.rand(4, 3, 5, 6), MASKS[:, None], r"classes of pixels \(B, H, W\), got torch.int64 \(4, 1, 5, 6\)"),
+        (
+            IMAGES,
+            torch.rand(4, 3, 5, 6),
+            MASKS[:, None],
+            r"classes of pixels \(B, H, W\), got torch.int64 \(4, 1, 5, 6\)",
+        ),
         (TEXT, torch.rand(4, 7, 5), TOKENS, r"must be logits \(B, T, V\)"),
         (TEXT, torch.rand(4, 7, 9), TOKENS * 25, "has the token 25"),
         (TEXT, torch.rand(4, 7, 9), TOKENS * -5, "has the token -5"),
