@@ -171,7 +171,8 @@ def main() -> None:
         args.policy.append(str(args.out))
     if not args.skip_learning:
         found["learning"] = learn(args.repeats, args.quick)
-        found["interval_seconds"] = interval_seconds(definition("envs", ENV).build(device="cpu"))
+        env = definition("envs", ENV).build(device="cpu")
+        found["interval_seconds"] = interval_seconds(env, steps=1 if args.quick else 10)
         write(args.json, found)
 
     known, settings = None, {"intervals": 2} if args.quick else {}
