@@ -111,9 +111,13 @@ class EpochSchedule:
         elif total is None:
             least = size
 
-        if drop_last and least < batch_size:
+        self._check_least(least)
+
+    def _check_least(self, least: int) -> None:
+        """Check that an epoch of the fewest samples has a step."""
+        if self.drop_last and least < self.batch_size:
             raise ValueError(
-                f"an epoch of {least} samples has no full batch of {batch_size}; lower batch_size, raise "
+                f"an epoch of {least} samples has no full batch of {self.batch_size}; lower batch_size, raise "
                 "the ratio, or set drop_last=False"
             )
 

@@ -25,13 +25,14 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "data agent": ({"selector": "data_agent", "ratio": 0.5}, None),
     "margins": ({"selector": {"name": "small_loss"}, "ratio": 0.5, "accumulate": 2}, None),
     "pass": ({"selector": "herding", "ratio": 0.5, "uniform_epochs": 1}, None),
+    "policy": ({"policy": "curriculum", "ratio": 0.5, "epochs": 4}, None),
     "guard": ({"selector": "ucb", "ratio": 0.5, "epochs": 8, "guard": dsenv.Guard(share=0.1)}, None),
 }
 """Settings of a plan, and of its loader; None for resident tensors."""
 
 
 def new_run(name: str, **settings: Any) -> Run:
-    size = 480 if name == "guard" else 100
+    size = 480 if name in ("guard", "policy") else 100
     data = samples(size) if RUNS[name][1] is None else Rows()
     return Run(DataPlan(data, classes=4, **{**USUAL, **RUNS[name][0], **settings}))
 
