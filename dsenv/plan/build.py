@@ -250,9 +250,7 @@ def plan_epochs(
     if policies is not None and policies.decides_count:
         total, least = policies.total, policies.least
     lengths = (signals.size, said.epochs, said.batch_size, said.drop_last)
-    shared = {"accumulate": said.accumulate, "whole_steps": said.whole_steps, "world": said.world}
-    schedule = EpochSchedule(*lengths, numbers, total, least, in_tokens=in_tokens, **shared)  # type: ignore[arg-type]
-    return schedule, policies
+    return EpochSchedule(*lengths, numbers, total, least, in_tokens=in_tokens, **said.shared), policies
 
 
 def _ratio(ratio: float | None, parts: PlanParts) -> float | None:

@@ -44,6 +44,11 @@ class Budgeted:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Who shares a step, as arguments of `EpochSchedule`."""
+        return {"accumulate": self.accumulate, "whole_steps": self.whole_steps, "world": self.world}
+
 
 class EpochSchedule:
     """Samples and optimiser steps of each epoch.
@@ -98,8 +103,7 @@ class EpochSchedule:
         self.shares = tuple(counts) if in_tokens and counts is not None else None
         """Of N in each epoch, where tokens are counted; else None."""
         counts = None if in_tokens else counts
-        self.accumulate = accumulate
-        self.world = World(None) if world is None else world
+        self.accumulate, self.world = accumulate, World(None) if world is None else world
         self.wanted = None if counts is None else tuple(counts)
         """Samples of each epoch before they are made whole steps; None as for `counts`."""
         self._whole_steps = whole_steps
@@ -117,8 +121,8 @@ class EpochSchedule:
         """Check that an epoch of the fewest samples has a step."""
         if self.drop_last and least < self.batch_size:
             raise ValueError(
-                f"an epoch of {least} samples has no full batch of {self.batch_size}; lower batch_size, raise "
-                "the ratio, or set drop_last=False"
+                f"an epoch of {least} samples has no full batch of {self.batch_size}; lower batch_size, "
+                "raise the ratio, or set drop_last=False"
             )
 
     # Whole steps

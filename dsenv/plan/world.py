@@ -115,14 +115,13 @@ class World:
         Raises:
             RuntimeError: a rank did not come, or came for something else.
         """
-        own = dict(said or {})
         if self.is_alone:
-            return dict(rows), [own]
+            return dict(rows), [dict(said or {})]
 
         # Who has how many rows of which kind
         number = len(next(iter(rows.values()))) if rows else 0
         kinds = {name: (str(SENT_AS.get(v.dtype, v.dtype)), tuple(v.shape[1:])) for name, v in rows.items()}
-        told: list[dict[str, Any]] = self.tell(what, {"rows": number, "kinds": kinds, "said": own})
+        told: list[dict[str, Any]] = self.tell(what, {"rows": number, "kinds": kinds, "said": said or {}})
         counts = [each["rows"] for each in told]
         known = [each["kinds"] for each in told if each["rows"]]
         _check_alike(what, known)
