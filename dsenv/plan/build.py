@@ -12,10 +12,10 @@ import torch
 from dsenv.augment import CONTROLLERS, AugmentationController, NoAugmentation
 from dsenv.catalogue import Choice, build_part, describe_part, part_type
 from dsenv.describe import describe
-from dsenv.errors import check_count, check_flag, check_share, pick
-from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.errors import check_share
+from dsenv.plan.epoch_schedule import Budgeted, EpochSchedule
 from dsenv.plan.guard import SAFE_KINDS, GuardChoice, draw_reserve, guard_settings
-from dsenv.plan.lengths import RATIOS, check_ratio_of
+from dsenv.plan.lengths import check_ratio_of
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies, make_policies
 from dsenv.plan.source import Source
@@ -37,7 +37,6 @@ KNOWN: dict[str, Mapping[str, Any]] = {
 """The parts by name: those of the registries, and the learned ones, which only a plan can run."""
 
 CLAIMED = "_given_to_a_plan"  # attribute of a part that belongs to a plan
-MOST_EPOCHS = 1_000_000  # a schedule of more would take long to plan; count steps as epochs of fewer
 VolumeChoice = Choice | VolumeSchedule | LearnedVolume | None
 Chosen = dict[str, Any]
 """What was chosen for "selector", "volume" and "augment"; None where nothing was."""
@@ -212,32 +211,6 @@ def in_words(chosen: Chosen, parts: Mapping[str, Any]) -> dict[str, str]:
     return words
 
 
-@dataclass(frozen=True)
-class Budgeted:
-    """What a user said of the length of a plan, see `DataPlan`."""
-
-    epochs: int
-    batch_size: int
-    drop_last: bool
-    ratio: float | None
-    scoring_passes: int | None
-    ratio_of: str = "samples"
-
-    def __post_init__(self) -> None:
-        checked = {
-            "epochs": check_count("epochs", self.epochs, 1, MOST_EPOCHS),
-            "batch_size": check_count("batch_size", self.batch_size),
-            "drop_last": check_flag("drop_last", self.drop_last),
-            "ratio": None if self.ratio is None else check_share("ratio", self.ratio),
-            "scoring_passes": self.scoring_passes,
-            "ratio_of": pick("ratio_of", self.ratio_of, RATIOS),
-        }
-        if self.scoring_passes is not None:
-            checked["scoring_passes"] = check_count("scoring_passes", self.scoring_passes, 0)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
-
 def plan_epochs(
     said: Budgeted, parts: PlanParts, signals: SampleSignals, source: Source, seed: int
 ) -> tuple[EpochSchedule, PlanPolicies | None]:
@@ -277,7 +250,7 @@ def plan_epochs(
     if policies is not None and policies.decides_count:
         total, least = policies.total, policies.least
     lengths = (signals.size, said.epochs, said.batch_size, said.drop_last)
-    return EpochSchedule(*lengths, numbers, total, least, in_tokens=in_tokens), policies
+    return EpochSchedule(*lengths, numbers, total, least, in_tokens=in_tokens, **said.shared), policies
 
 
 def _ratio(ratio: float | None, parts: PlanParts) -> float | None:
@@ -326,7 +299,7 @@ def make_guard(
     # Without a learned selector there is a choice to compare only where the user says so
     is_asked_for = choice is not None and not isinstance(parts.selector, SAFE_KINDS)
     has_choice = isinstance(parts.selector, LearnedSelector) or is_asked_for
-    total = schedule.size * schedule.epochs if schedule.counts is None else sum(schedule.counts)
+    total = schedule.size * schedule.epochs if schedule.wanted is None else sum(schedule.wanted)
     mean = (total if schedule.total is None else schedule.total) / schedule.epochs
     facts = (schedule.size, schedule.epochs, mean, given["seed"])
     drawn = draw_reserve(settings, source.labels, *facts) if has_choice else np.zeros(0, np.int64)

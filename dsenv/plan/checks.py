@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
-from dsenv.errors import check_count, shown
+from dsenv.errors import shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan.collate import NothingLeft
 from dsenv.plan.data import IGNORED, Batch, are_whole, no_class
@@ -56,69 +56,6 @@ def check_labels(
         label = low if low < 0 else high
         position = int(index[(labels == label).nonzero()[0].to(index.device)])
         raise ValueError(no_class(label, position, classes))
-
-
-def check_epoch(epoch: int, record: EpochRecord | None) -> None:
-    """Warn when an epoch ends with chosen samples that were not trained on.
-
-    Args:
-        epoch: its number.
-        record: which were; None where they were not chosen yet.
-    """
-    if record is None or not record.done:
-        warnings.warn(
-            f"epoch {epoch} ended without plan.loss: the plan has learnt nothing from it and counts no step; "
-            "take the loss of every training batch by plan.loss(batch, losses)",
-            stacklevel=4,
-        )
-        return
-
-    if repeated := record.repeated():
-        warnings.warn(
-            f"epoch {epoch}: {repeated} times a sample was given to plan.loss again, in the place of another",
-            stacklevel=4,
-        )
-    if record.left_out:
-        positions = shown(sorted(record.left_out))
-        warnings.warn(
-            f"epoch {epoch}: the collate function left out {len(record.left_out)} of {record.end} chosen "
-            f"samples (positions {positions}); take them out of the data set, and others are chosen instead",
-            stacklevel=4,
-        )
-    missing = record.end - record.passed
-    if missing > 0:
-        warnings.warn(
-            f"epoch {epoch} ended with {missing} of its {record.end} chosen samples not trained on: "
-            f"plan.loss was taken for {record.done}. A loop that leaves an epoch early, skips batches or is "
-            "cut short by a framework spends less than the budget, and its learning rate does not end where "
-            "it should",
-            stacklevel=4,
-        )
-
-
-def check_stamp(batch: Any, plan: int, epoch: int) -> None:
-    """Check that a batch is of this plan and of its current epoch.
-
-    Raises:
-        ValueError: it is another plan's, or is left over from another epoch.
-    """
-    if not isinstance(batch, Batch):
-        raise ValueError(
-            "plan.loss takes the batch first, as the plan made it, then the losses; got "
-            f"{type(batch).__name__}"
-        )
-    if not len(batch.index):
-        raise ValueError("the batch is empty: there is nothing to learn from, leave the step out")
-    if batch.plan != plan:
-        raise ValueError(
-            "the batch is of another plan: its positions mean other samples; give each plan the batches "
-            "that it made (plan.batches, plan.loader, plan.batch)"
-        )
-    if batch.epoch != epoch:
-        raise ValueError(
-            f"the batch is of epoch {batch.epoch}, the plan is in epoch {epoch}: take plan.loss before the "
-            "epoch ends"
-        )
 
 
 def check_losses(losses: Any, size: int, device: torch.device) -> None:
@@ -314,24 +251,9 @@ def check_reserve(guard: PlanGuard | None, record: EpochRecord | None, epoch: in
             "last batch, in the body of the loop over the epochs"
         )
     if not record.is_done:
-        text = f"the reserve is scored after {record.done} of the {record.end} samples of epoch {epoch}"
+        text = f"the reserve is scored after {record.done} of the {record.own_end} samples of epoch {epoch}"
         warnings.warn(f"{text}: score it after the last batch, or the others are not in it", stacklevel=3)
     return guard
-
-
-def check_next_epoch(current: int, epoch: Any) -> int:
-    """The epoch to go to, which is the current or the next one.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    wanted: int = check_count("epoch", epoch, 0)
-    if wanted not in (current, current + 1):
-        raise ValueError(
-            f"the plan is in epoch {current} and can go on to {current + 1}, not to {wanted}; signals "
-            "come from training, so epochs cannot be skipped: load a state of that epoch"
-        )
-    return wanted
 
 
 def check_not_left_out(sample: Any) -> None:

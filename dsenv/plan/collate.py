@@ -25,6 +25,20 @@ WAY_OUT = (
 )
 
 
+class Pick(int):
+    """A position that says of which epoch it is, wherever a loader carries it, to worker processes too."""
+
+    epoch: int
+    """Number of the epoch that it was chosen for."""
+
+    @classmethod
+    def of(cls, position: int, epoch: int) -> "Pick":
+        """The position as a pick of that epoch."""
+        found = cls(position)
+        found.epoch = epoch
+        return found
+
+
 class RawSamples(list[Any]):
     """A batch that is the list of its samples: of two they are no pair of inputs and labels."""
 
@@ -59,9 +73,18 @@ class IndexedCollate:
     def __call__(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
         """Positions (B,) int64, and the batch; where the function gives None, all of them and `NothingLeft`.
 
+        Of picks the positions are (B, 2), each with the number of its epoch.
+
         Raises:
             ValueError: the order cannot be followed, or the function repeats or mixes samples.
         """
+        positions, batch = self._collated(items)
+        if isinstance(items[0][0], Pick):
+            epochs = {int(index): index.epoch for index, _ in items}  # type: ignore[attr-defined]
+            positions = torch.tensor([[position, epochs[position]] for position in positions.tolist()])
+        return positions, batch
+
+    def _collated(self, items: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
         if self.indexed:
             return self._given(list(items))
 
@@ -236,6 +259,23 @@ class CallState:
             self._attributes.update(self._values)
         for stream, state in self._streams:
             _set_state(stream, state)
+
+
+def split_picks(index: Any) -> tuple[Any, int | None]:
+    """Positions (B,) and the epoch of what `IndexedCollate` made of picks; None for any other positions.
+
+    Raises:
+        ValueError: they are of several epochs.
+    """
+    if not isinstance(index, Tensor) or index.dim() != 2 or index.shape[1] != 2 or not len(index):
+        return index, None
+    low, high = index[:, 1].aminmax()
+    if int(low) != int(high):
+        raise ValueError(
+            f"the batch holds samples of epochs {int(low)} and {int(high)}: give the DataLoader of the "
+            "plan's stream batch_size=plan.micro_batch_size, then each batch is of one epoch"
+        )
+    return index[:, 0].contiguous(), int(low)
 
 
 def read_by_name(function: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dsenv.plan.world import World
 from dsenv.volume.budget import FORWARD_COST
 
 PARTS = ("select", "augment", "observe", "score")
@@ -25,6 +26,8 @@ class Cost:
     """Time on the host in "select", "augment", "observe" and "score"."""
     _tokens: int | Tensor = 0  # () int64 on the device of the batches, so that no step waits
 
+    _met: tuple[int, int, int] = (0, 0, 0)  # samples, forwards and tokens when the ranks last met
+
     @property
     def tokens(self) -> int:
         """Tokens of the samples trained on, 0 where nobody said them; to read it is a wait for a device.
@@ -38,6 +41,17 @@ class Cost:
         self.trained += samples
         if tokens is not None:
             self._tokens = self._tokens + tokens.detach().sum()
+
+    def settle(self, world: World) -> None:
+        """Count what all ranks did since they last met here, not this one alone; every rank must call it."""
+        if world.is_alone:
+            return
+        now = (self.trained, self.extra_forwards, self.tokens)
+        own = [value - before for value, before in zip(now, self._met, strict=True)]
+        of_ranks = zip(*world.tell("what the training has cost", own), strict=True)
+        sums = [before + sum(each) for before, each in zip(self._met, of_ranks, strict=True)]
+        self.trained, self.extra_forwards, self._tokens = sums
+        self._met = self.trained, self.extra_forwards, self.tokens
 
     @property
     def compute(self) -> float:
@@ -68,6 +82,7 @@ class Cost:
         self.extra_forwards = state["extra_forwards"]
         self._tokens = state.get("tokens", 0)  # older states have none
         self.seconds = dict(state["seconds"])
+        self._met = self.trained, self.extra_forwards, self.tokens
 
     def __repr__(self) -> str:
         tokens = f"tokens={self.tokens}, " if self.tokens else ""

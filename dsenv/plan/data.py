@@ -96,6 +96,25 @@ def no_class(label: int, position: int, classes: int | None) -> str:
     return f"labels must be classes, {allowed}; got {label} at position {position}: {advice}"
 
 
+def check_index(index: Any, device: torch.device) -> None:
+    """Check that positions are int64 (B,), on the CPU or on the plan's device.
+
+    Raises:
+        ValueError: they are not.
+    """
+    hint = "plan.dataset gives them beside each sample"
+    if not isinstance(index, Tensor):
+        raise ValueError(f"a batch needs int64 positions (B,) as a tensor, got {shown(index)}; {hint}")
+    is_right = index.dtype == torch.int64 and index.dim() == 1 and index.layout == torch.strided
+    if not is_right or not len(index):
+        raise ValueError(
+            f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape {tuple(index.shape)} "
+            f"({index.layout}); {hint}"
+        )
+    if index.device.type not in ("cpu", device.type):
+        raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")
+
+
 def to_device(value: Any, device: Any) -> Any:
     """Move the tensors in a batch; containers keep their type where it is a dict, list or tuple."""
     if isinstance(value, Tensor):

@@ -2,38 +2,39 @@
 
 import copy
 import itertools
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from dsenv.augment.base import AugmentationController
 from dsenv.catalogue import Choice
 from dsenv.describe import describe
 from dsenv.errors import check_count, check_function, check_seed, check_share
 from dsenv.kernels import sent
-from dsenv.plan import build, checks, rates, states
+from dsenv.plan import build, checks, epoch_checks, states
 from dsenv.plan.batch_loss import BatchLoss, make_batch_loss
+from dsenv.plan.collate import split_picks
 from dsenv.plan.cost import Cost
 from dsenv.plan.data import Batch, IndexedDataset, row_lengths, split_sample, to_device
-from dsenv.plan.epoch_sampler import EpochSampler, check_world
+from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.epoch_schedule import Budgeted
+from dsenv.plan.epochs import PlanEpochs
 from dsenv.plan.feedback import BatchTransform, Feedback, Transform
 from dsenv.plan.forward import ForwardFunction, SampleLoss
 from dsenv.plan.guard import GuardChoice
 from dsenv.plan.lengths import open_lengths
-from dsenv.plan.loader import PlanLoader, PlanSampler
+from dsenv.plan.loader import AnySampler, PlanLoader, make_batch_sampler, make_sampler
 from dsenv.plan.log import PlanLog
 from dsenv.plan.metrics import PlanMetrics
 from dsenv.plan.said import Said
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import open_kind, open_source
 from dsenv.plan.suspects import Suspects, find_suspects
+from dsenv.plan.world import AUTO, World, WorldChoice
 from dsenv.policy.parts import PolicyChoice
 from dsenv.select.base import Selector
 from dsenv.task_kinds.registry import KindChoice
@@ -41,7 +42,7 @@ from dsenv.task_kinds.registry import KindChoice
 _NUMBERS = itertools.count()  # of the plans of this process; batches carry them
 
 
-class DataPlan:
+class DataPlan(PlanEpochs):
     """Decides what, how much and how strongly augmented a training loop sees.
 
     Use::
@@ -73,7 +74,7 @@ class DataPlan:
         data: a pair of tensors (inputs, labels) or a `TensorDataset` of two, which stay where they are; a
             pair of arrays, memory-mapped where they are large; or any map-style data set.
         epochs: length of the training run.
-        batch_size: samples a step.
+        batch_size: samples a step of the optimiser: of all ranks and micro-batches together.
         selector: WHAT: a name of `dsenv.select.registry.SELECTORS`, "module:Class", a table of a name and
             settings ({"name": "infobatch", "keep": 0.3}), a class, or a `Selector`; None for "random".
         ratio: mean share of the data in an epoch, (0, 1]; None for all data, for the ratio that a policy was
@@ -105,11 +106,16 @@ class DataPlan:
         tail: share of the epochs, at the end, on all data where the selector sets its own count, [0, 1].
         device: where batches and signals live; None for that of the tensors, or the CPU.
         seed: decides every random choice, >= 0; global streams are not touched.
+        accumulate: batches of each rank whose gradients one step takes; each is of `micro_batch_size`.
+        whole_steps: every epoch is a whole number of steps, and what rounding leaves over goes to later
+            epochs; None for where several ranks or batches share a step.
+        world: the processes that train one model together (docs/frameworks.md): "auto" for those of
+            `torch.distributed`, looked up at the first use; None or 1 for this one alone; (rank, size); or a
+            `ProcessGroup`. Plans are then built alike on all ranks.
 
     Raises:
         ValueError: a name or setting is unknown or out of range, a label is no class, the data are no samples
-            by position, a part was given to another plan before, the budget is too small, or the process is
-            one of several of a `torch.distributed` group.
+            by position, a part was given to another plan before, or the budget is too small.
     """
 
     def __init__(
@@ -136,9 +142,12 @@ class DataPlan:
         tail: float = 0.125,
         device: torch.device | str | None = None,
         seed: int = 0,
+        accumulate: int = 1,
+        whole_steps: bool | None = None,
+        world: WorldChoice = AUTO,
     ) -> None:
-        check_world()
-        said = build.Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes, ratio_of)
+        shared = (accumulate, whole_steps, World(world))
+        said = Budgeted(epochs, batch_size, drop_last, ratio, scoring_passes, ratio_of, *shared)
         seed = check_seed("seed", seed)
 
         # The samples
@@ -163,7 +172,9 @@ class DataPlan:
         known = open_lengths(lengths, self._source.dataset, self.epoch_schedule, self.device, self.guard)
         rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard, known)
         self.epoch_sampler = EpochSampler(self.selector, *rules)
-        self.sampler = PlanSampler(self.epoch_sampler, self.start_epoch)
+        self.epoch_sampler.facts = self._facts
+        self.sampler = self.new_sampler()
+        """Positions of this rank's samples, for your own DataLoader: `new_sampler()`."""
 
         # What is done to a batch, and what is learned from it
         self.transform, self.cost = check_function("transform", transform), Cost()
@@ -173,105 +184,11 @@ class DataPlan:
         )
         learning = (self.selector, self.controller, self.signals, self.cost, parts.volume)
         self.batch_loss = make_batch_loss(loss_of, (*parts, self.guard))
-        self._feedback = Feedback(*learning, self.guard, self.batch_loss)
+        self._feedback = Feedback(*learning, self.guard, self.epoch_sampler, self.batch_loss)
         is_known = self.classes is not None or self.kind.classes is None
         self._metrics = PlanMetrics(self.epoch_sampler, self._feedback, is_known)
         self._log = PlanLog(self._metrics, self._source)
         build.claim(parts)
-
-    # Epochs, steps, progress
-
-    @property
-    def epochs(self) -> int:
-        """Length of the training run."""
-        return self.epoch_schedule.epochs
-
-    @property
-    def batch_size(self) -> int:
-        """Samples a step."""
-        return self.epoch_schedule.batch_size
-
-    @property
-    def epoch(self) -> int:
-        """Number of the current epoch, as many as there are after the last."""
-        return self.epoch_sampler.epoch
-
-    @property
-    def progress(self) -> float:
-        """Share of the training run that is over, in [0, 1]: that of the budget of samples."""
-        return self.epoch_sampler.progress
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole plan.
-
-        Raises:
-            ValueError: numbers of samples are decided during the training run.
-        """
-        return self.epoch_schedule.total_steps
-
-    @property
-    def nonfinite(self) -> Tensor:
-        """(N,) int32 visits of each sample at which its loss or logits were not finite, and were left out.
-
-        Visits of the epochs that have ended, and of the last one once all of it was trained on.
-        """
-        return self._feedback.values.count
-
-    def steps_in_epoch(self, epoch: int | None = None) -> int:
-        """Optimiser steps of an epoch; None for the current one."""
-        epoch = self.epoch_sampler.epoch if epoch is None else check_count("epoch", epoch, 0)
-        if epoch == self.epoch_sampler.epoch and self.epoch_schedule.counts is None:
-            return self.epoch_schedule.steps(len(self.epoch_sampler.chosen.index))
-        return self.epoch_schedule.steps_in(epoch)
-
-    def epochs_left(self) -> Iterator[int]:
-        """Numbers of the epochs to train, from the current one on; each is ended after its loop body."""
-        if self.epoch_sampler.is_done:  # the state was saved after an epoch's last batch
-            self._end_epoch()
-        while self.epoch_sampler.epoch < self.epochs:
-            epoch = self.epoch_sampler.epoch
-            self._log.is_in_loop = True
-            try:
-                yield epoch
-            except GeneratorExit:  # the loop was left; not at the end of Python, when torch is half gone
-                if not sys.is_finalizing():
-                    self._log.leave()
-                    self._feedback.leave(epoch)
-                raise
-            self._log.is_in_loop = False
-            if self.epoch_sampler.epoch == epoch:
-                self._end_epoch()
-
-    def start_epoch(self, epoch: int) -> None:
-        """Go to epoch `epoch`, the current or the next one: for loops that count epochs themselves."""
-        if checks.check_next_epoch(self.epoch, epoch) > self.epoch:
-            self._end_epoch()
-
-    def _end_epoch(self) -> None:
-        sampler = self.epoch_sampler
-        checks.check_epoch(sampler.epoch, sampler.begun)
-        self._feedback.end_epoch(sampler.epoch)
-        self._metrics.end_epoch()
-        sampler.finish()
-        self._log.write()
-
-    def lr_scheduler(self, optimizer: Optimizer, shape: Callable[[float], float]) -> LambdaLR:
-        """A scheduler to step after each optimiser step; `shape` maps progress to a factor on the rate."""
-        return LambdaLR(optimizer, rates.following(lambda: shape(self.progress)))
-
-    def check_scheduler(self, scheduler: Any, *, accumulate: int = 1) -> None:
-        """Warn when a scheduler of torch is made for another number of steps than the plan has.
-
-        Args:
-            scheduler: those that are made of others (SequentialLR, ChainedScheduler) are looked into.
-            accumulate: batches whose gradients one step of the optimiser takes.
-
-        Raises:
-            ValueError: numbers of samples are decided during the training run.
-        """
-        steps = [self.epoch_schedule.steps_in(epoch) for epoch in range(self.epochs)]
-        rates.check_scheduler(scheduler, steps, check_count("accumulate", accumulate))
 
     # Batches
 
@@ -280,15 +197,39 @@ class DataPlan:
         if not self._source.gathers:
             return iter(self.loader())
         with self.cost.timed("select"):
-            left = self.epoch_sampler.record.left_batches()
+            left = self.epoch_sampler.to_train().left_batches()
 
-        inputs = self._source.gathered([index for _, index, _ in left])
+        epoch, inputs = self.epoch, self._source.gathered([index for _, index, _ in left])
         return (
-            self._transform_batch(index, found, labels, weight, number)
+            self._transform_batch(index, found, labels, weight, number, epoch)
             for (number, index, weight), (found, labels) in zip(left, inputs, strict=True)
         )
 
-    def loader(self, *, indexed: bool = False, **settings: Any) -> PlanLoader:
+    def new_sampler(self, shard: str = "rank", *, resume: str = "plan", stream: bool = False) -> AnySampler:
+        """A sampler for your own DataLoader over `plan.dataset`, with batch_size=plan.micro_batch_size.
+
+        Args:
+            shard: "rank" for the samples of this rank, for frameworks that leave samplers alone; "global" for
+                those of all ranks, for frameworks that deal the batches out to the ranks (Accelerate).
+            resume: "plan": goes on where the plan stood when its state was saved; "framework": starts the
+                epoch anew, since the framework skips the batches that were trained on.
+            stream: one stream over all epochs that are left. The next epoch is chosen when its first sample
+                is asked for, and losses that come later are taken in one epoch later, see docs/frameworks.md.
+
+        Raises:
+            ValueError: a setting is unknown, or a stream is to be skipped by a framework.
+        """
+        return make_sampler(self.epoch_sampler, self.start_epoch, self._turn, shard, resume, stream=stream)
+
+    def loader(
+        self,
+        *,
+        indexed: bool = False,
+        shard: str = "rank",
+        resume: str = "plan",
+        stream: bool = False,
+        **settings: Any,
+    ) -> PlanLoader:
         """A loader of the plan's batches; make it once, before the loop over the epochs.
 
         A `collate_fn` may sort, shuffle, leave out, pad and nest: the position of each sample travels with
@@ -297,9 +238,13 @@ class DataPlan:
         Args:
             indexed: `collate_fn` is given a list of (position, sample) and returns (positions, batch); then
                 it runs once a batch.
+            shard: "rank" or "global", as for `new_sampler`.
+            resume: "plan" or "framework", as there.
+            stream: one stream over all epochs that are left, as there.
             settings: arguments of `torch.utils.data.DataLoader`: num_workers, persistent_workers, ...
         """
-        return PlanLoader(self.dataset, self.epoch_sampler, self._partial_batch, indexed, settings)
+        positions = make_batch_sampler(self.epoch_sampler, self._turn, shard, resume, stream=stream)
+        return PlanLoader(self.dataset, self.epoch_sampler, self._partial_batch, positions, indexed, settings)
 
     def _partial_batch(self, index: Tensor, sample: Any) -> Batch:
         return self.batch(index, sample, partial=True)
@@ -308,7 +253,7 @@ class DataPlan:
         """The batch made of what your own DataLoader gave, over `plan.dataset` with `plan.sampler`.
 
         Args:
-            index: (B,) int64 positions, in the order of the rows.
+            index: (B,) int64 positions, in the order of the rows; (B, 2) with their epochs, of a stream.
             sample: the collated samples: (inputs, labels), a mapping, or only inputs.
             number: of the batch in its epoch; None to tell it by the positions.
             partial: the collate function may leave samples out. Those of the same step that are missing are
@@ -321,7 +266,8 @@ class DataPlan:
         checks.check_not_left_out(sample)
 
         # Which samples
-        record = self.epoch_sampler.record
+        index, epoch = split_picks(index)
+        record = epoch_checks.check_open(self.epoch_sampler, epoch)
         weight, place = record.look_up(index)
         if not partial:
             record.check_size(len(index), place)
@@ -334,7 +280,7 @@ class DataPlan:
         # What they hold
         checks.check_labels(split_sample(sample)[1], index, self.classes, self.kind, row_lengths(sample))
         inputs, labels = split_sample(to_device(sample, self.device))
-        return self._transform_batch(sent(index, self.device), inputs, labels, weight, number)
+        return self._transform_batch(sent(index, self.device), inputs, labels, weight, number, record.epoch)
 
     # What a training forward says
 
@@ -391,8 +337,7 @@ class DataPlan:
         Arguments and errors as for `loss`; the graph of the losses is not used.
         """
         # 1. The batch is of this epoch and was not taken in before, and its outputs have the right shape
-        checks.check_stamp(batch, self._number, self.epoch)
-        record = self.epoch_sampler.record
+        record = epoch_checks.check_stamp(batch, self._number, self.epoch_sampler)
         record.check_new(batch)
         said = Said(logits, features, outputs, signals)
         seen = self._feedback.checked(batch, losses, said, self.classes, tokens)
@@ -401,12 +346,13 @@ class DataPlan:
         views = self._feedback.forward_views(batch, forward)
 
         # 3. Signals, selector and controller take it in
-        self._feedback.take_in(seen, views, self.epoch_sampler, batch.number)
+        self._feedback.take_in(seen, views, record, batch.number)
 
         # 4. The samples count as trained on; after the last one of all nobody may end the epoch
         record.mark(batch)
         self.cost.count(len(batch.index), self.epoch_sampler.tokens_of(batch.index, tokens))
-        if record.is_done and self.epoch == self.epochs - 1:
+        epoch_checks.check_closed(self.epoch_sampler.close_before(record.epoch))
+        if record.is_done and record.epoch == self.epochs - 1:
             self._feedback.settle(self.epoch)
             self._log.write_last()
 
@@ -535,13 +481,20 @@ class DataPlan:
     # States
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on from the next batch: tensors, numbers and strings."""
+        """Everything needed to go on from the next batch: tensors, numbers and strings.
+
+        With several ranks every one must call it, since it gathers; it is equal on all of them. One may save
+        it, and all load it.
+        """
+        return self._state(gather=True)
+
+    def _state(self, *, gather: bool) -> dict[str, Any]:
         return {
             "version": states.VERSION,
             "data": self._source.fingerprint,
             "plan": self._settings(),
-            "epoch_sampler": self.epoch_sampler.state_dict(),
-            "feedback": self._feedback.state_dict(),
+            "epoch_sampler": self.epoch_sampler.state_dict(gather=gather),
+            "feedback": self._feedback.state_dict(gather=gather),
             "metrics": self._metrics.state_dict(),
         }
 
@@ -552,7 +505,7 @@ class DataPlan:
             ValueError: the state is damaged, of other data, or of a plan with other settings. Then nothing of
                 it is loaded.
         """
-        before = self.state_dict()
+        before = self._state(gather=False)
         states.check_plan_state(state, before, self.epoch_schedule)
         try:
             self._load(state)
@@ -573,6 +526,11 @@ class DataPlan:
         own["loss_of"] = None if self.batch_loss is None else describe(self.batch_loss)
         own["guard"] = None if self.guard is None else asdict(self.guard.settings)
         return {**own, **self._parts.words, "parts": self._parts.settings}
+
+    def _facts(self) -> dict[str, Any]:
+        """What must be equal on all ranks."""
+        own = {**self._settings(), "labels": self._source.fingerprint["labels"]}
+        return {name: value if isinstance(value, int | float) else str(value) for name, value in own.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, by `copy.deepcopy` or pickle, is a plan of its own: it takes no batches of the other."""

@@ -1,5 +1,6 @@
 """Outputs of one epoch's training batches, kept until the signals take them in."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,9 +43,7 @@ class EpochBuffer:
                 f"some batches of this epoch came with {', '.join(names)} and some without; give them always"
             )
         self._parts.append(part)
-        self._elements += sum(
-            value.numel() for name, value in part.items() if name not in ("index", "labels")
-        )
+        self._elements += _elements(part)
 
     @property
     def is_full(self) -> bool:
@@ -53,12 +52,25 @@ class EpochBuffer:
 
     def joined(self) -> ModelOutputs | None:
         """All that is kept as one batch, whose labels are -1 without logits; None for nothing."""
-        if not self._parts:
+        if not (kept := self.columns()):
             return None
-        kept = {name: torch.cat([part[name] for part in self._parts]) for name in self._parts[0]}
         index, loss, logits = kept.pop("index"), kept.pop("loss"), kept.pop("logits", None)
         labels = kept.pop("labels") if logits is not None else torch.full_like(index, -1)
         return ModelOutputs(index, labels, loss, logits, None, kept or None)
+
+    def columns(self) -> dict[str, Tensor]:
+        """All that is kept as tensors (B, ...) by name; empty for nothing."""
+        names = self._parts[0] if self._parts else ()
+        return {name: torch.cat([part[name] for part in self._parts]) for name in names}
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Tensor], batch_loss: BatchLoss | None = None) -> "EpochBuffer":
+        """A buffer that holds such columns."""
+        found = cls(batch_loss)
+        if columns:
+            found._parts = [dict(columns)]
+            found._elements = _elements(columns)
+        return found
 
     def note(self, signals: PlanSignals, record: ValueRecord) -> None:
         """Put on record what is not finite of all that is kept."""
@@ -66,11 +78,17 @@ class EpochBuffer:
             record.add(seen.index, codes(unmasked(seen), None if seen.logits is None else signals.classes))
 
     def flush(
-        self, signals: PlanSignals, step: int, record: ValueRecord, guard: PlanGuard | None = None
+        self,
+        signals: PlanSignals,
+        step: int,
+        record: ValueRecord,
+        guard: PlanGuard | None = None,
+        *,
+        is_late: bool = False,
     ) -> None:
         """Let the signals take in what is kept, but for what is not finite, which goes on record.
 
-        Of the guard's reserve the guard alone takes in what was said.
+        Of the guard's reserve the guard alone takes in what was said, unless it comes an epoch late.
         """
         if (seen := self.joined()) is None:
             return
@@ -93,7 +111,7 @@ class EpochBuffer:
             seen = mended(seen, code)
 
         if guard is not None:
-            known = guard.set_apart(seen, known)
+            known = guard.set_apart(seen, known, is_late=is_late)
         if self.batch_loss is not None and visits is not None:
             seen = replace(seen, loss=self.batch_loss.averaged(signals.loss[index], seen.loss, visits))
         signals.take_in(seen, step, **known)
@@ -110,6 +128,11 @@ class EpochBuffer:
             for part in map(as_columns, state["parts"])
         ]
         self._elements = state["elements"]
+
+
+def _elements(columns: Mapping[str, Tensor]) -> int:
+    """Numbers that some columns hold, but for positions and labels."""
+    return sum(value.numel() for name, value in columns.items() if name not in ("index", "labels"))
 
 
 def as_columns(part: Any) -> Any:

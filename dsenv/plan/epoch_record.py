@@ -1,6 +1,6 @@
 """Which samples of the current epoch were trained on: one bit each, so that no order of batches matters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsenv.errors import shown
 from dsenv.kernels import sent
-from dsenv.plan.data import Batch
+from dsenv.plan.data import Batch, check_index
+from dsenv.plan.world import check_dealt
 from dsenv.select.base import Selection
 
 
@@ -18,25 +18,44 @@ class EpochRecord:
     """The samples of one epoch in training order, and what became of each.
 
     A sample's place is where it stands in that order; batch `number` holds the places from
-    `number * batch_size` on. What is asked batch by batch does not wait for a device.
+    `number * batch_size` on. Of several ranks each has every `ranks`-th batch, and the record says what
+    became of its own. What is asked batch by batch does not wait for a device.
 
     Args:
         epoch: number of the epoch.
-        chosen: its samples, in training order.
+        chosen: its samples of all ranks, in training order.
         end: how many of them are trained on; the rest is cut off by `drop_last`.
-        batch_size: samples a step.
+        batch_size: samples a batch, of one rank.
         size: N, samples in the training set.
+        rank: number of this rank.
+        ranks: how many there are; with several, `end` is whole steps of all of them.
+        parts: batches of all ranks that make a step together.
     """
 
-    def __init__(self, epoch: int, chosen: Selection, end: int, batch_size: int, size: int) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        chosen: Selection,
+        end: int,
+        batch_size: int,
+        size: int,
+        rank: int = 0,
+        ranks: int = 1,
+        parts: int = 1,
+    ) -> None:
         self.epoch = epoch
         self.chosen = chosen
         self.end = end
         self.batch_size = batch_size
         self.size = size
+        self.rank, self.ranks, self.parts = rank, ranks, parts
+        self.own_end = end // ranks
+        """Samples that this rank trains on."""
 
         self.done = 0
-        """Samples that were trained on."""
+        """Samples that this rank trained on."""
+        self.is_agreed = ranks == 1
+        """The ranks have the same samples."""
         self.left_out: list[int] = []
         """Positions of those that a collate function left out of batches; they are not offered again."""
 
@@ -48,6 +67,7 @@ class EpochRecord:
         self._taken: dict[int, int] = {}  # samples taken in of each batch, by its number
         self._made: dict[int, Tensor] = {}  # positions of the batches as they were made, by number
         self._is_own = True  # no batch was taken in but those
+        self._by_others = 0  # samples that other ranks trained on before the state that this one goes on from
         self._given = 0  # batches whose positions were not looked at
         self._is_resumed = False  # the batches were cut when something was trained on already
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -56,13 +76,13 @@ class EpochRecord:
 
     @property
     def passed(self) -> int:
-        """Samples that are not offered any more: trained on, or left out."""
+        """Samples of this rank that are not offered any more: trained on, or left out."""
         return self.done + len(self.left_out)
 
     @property
     def is_done(self) -> bool:
         """No sample is left."""
-        return self.passed >= self.end
+        return self.passed >= self.own_end
 
     def check_left(self) -> None:
         """Check that something is left.
@@ -76,16 +96,26 @@ class EpochRecord:
                 f"plan.start_epoch({self.epoch + 1})"
             )
 
-    def _cut(self) -> tuple[Tensor, Selection]:
-        """Places (M,) that are left, ascending, on the CPU, and their samples; a wait where any is closed."""
-        self.check_left()
-        self._is_resumed = self.passed > 0
-        self._given = -(-self.passed // self.batch_size)
+    def _cut(self, *, is_whole: bool = False, of_all: bool = False) -> tuple[Tensor, Selection]:
+        """Places (M,) that are left, ascending, on the CPU, and their samples; a wait where any is closed.
+
+        Args:
+            is_whole: those that are not left too.
+            of_all: those of the other ranks too.
+        """
+        if not is_whole:
+            self.check_left()
+        self._is_resumed = self.passed > 0 and not is_whole
+        self._given = 0 if is_whole else -(-self.passed // self.batch_size)
 
         places = torch.arange(self.end)
         index, weight = self.chosen.index[: self.end], self.chosen.weight[: self.end]
+        is_own = self.ranks == 1 or of_all
+        if not is_own:
+            places = places[places // self.batch_size % self.ranks == self.rank]
         if self._is_resumed:
             places = self._open(places)
+        if self._is_resumed or not is_own:
             at = places.to(index.device)
             index, weight = index[at], weight[at]
         return places, Selection(index, weight)
@@ -98,17 +128,20 @@ class EpochRecord:
             is_closed |= torch.isin(positions, torch.tensor(self.left_out))
         return places[~is_closed]
 
-    def left(self) -> Selection:
-        """What is left, in training order; errors as for `check_left`."""
-        return self._cut()[1]
+    def left(self, **which: bool) -> Selection:
+        """What is left, in training order; `which` as for `left_batches`, errors as for `check_left`."""
+        return self._cut(**which)[1]
 
-    def left_batches(self) -> list[tuple[int, Tensor, Tensor]]:
+    def left_batches(self, **which: bool) -> list[tuple[int, Tensor, Tensor]]:
         """Number, positions (B,) and weights (B,) of every batch that is left, in training order.
 
         A batch keeps its number and its samples whatever was trained on before it; one that was trained on in
         part holds the rest. Errors as for `check_left`.
+
+        Args:
+            which: `is_whole`, for the batches that are not left too, and `of_all`, for those of other ranks.
         """
-        places, left = self._cut()
+        places, left = self._cut(**which)
         numbers, sizes = torch.unique_consecutive(places // self.batch_size, return_counts=True)
         parts = (torch.split(part, sizes.tolist()) for part in (left.index, left.weight))
         found = list(zip(numbers.tolist(), *parts, strict=True))
@@ -126,16 +159,19 @@ class EpochRecord:
         Raises:
             ValueError: a sample was not chosen for this epoch, or is there twice.
         """
-        _check_index(index, self._weights.device)
+        check_index(index, self._weights.device)
         if index.device.type != "cpu":
             self._given += 1
-            return self._weights[index], self._given - 1
+            return self._weights[index], (self._given - 1) * self.ranks + self.rank
 
         places = self._places_of(index)
         places.sort()
         if places[0] < 0 or (places[1:] == places[:-1]).any():
             self._refuse(index)
         number = int(places[0]) // self.batch_size
+        if self.ranks > 1:
+            is_first = not (self._made or self.passed)
+            check_dealt(places // self.batch_size, self.rank, self.ranks, self.epoch, is_first=is_first)
         return self._weights[sent(index, self._weights.device)], number
 
     def _places_of(self, index: Tensor) -> NDArray[np.int64]:
@@ -171,7 +207,7 @@ class EpochRecord:
         """
         if index.is_cpu:
             while (other := self._made.get(number)) is not None and not _same_samples(other, index):
-                number += 1
+                number += self.ranks
         return number
 
     def note_made(self, index: Tensor, number: int) -> None:
@@ -189,15 +225,16 @@ class EpochRecord:
             ValueError: batch `number` is neither a full batch, nor as it was planned, nor the rest after all
                 others; where an epoch is gone on with, it is larger than a batch.
         """
-        is_last = len(self._made) >= self.end // self.batch_size
+        is_last = len(self._made) >= self.own_end // self.batch_size
         rest = self.end % self.batch_size if is_last else self.batch_size
         is_whole = size in (self.batch_size, self.size_of(number), rest)
         if is_whole or (self._is_resumed and size <= self.batch_size):
             return
+        kind, name = ("steps", "batch_size") if self.parts == 1 else ("batches", "micro_batch_size")
         raise ValueError(
-            f"the batch holds {size} samples, the plan makes steps of {self.batch_size}: give the DataLoader "
-            "batch_size=plan.batch_size, or DataPlan(batch_size=...) that of the loader; where the collate "
-            "function leaves samples out, say plan.batch(index, sample, partial=True)"
+            f"the batch holds {size} samples, the plan makes {kind} of {self.batch_size}: give the "
+            f"DataLoader batch_size=plan.{name}, or DataPlan(batch_size=...) that of the loader; "
+            "where the collate function leaves samples out, say plan.batch(index, sample, partial=True)"
         )
 
     def leave_out(self, number: int, kept: Tensor) -> None:
@@ -249,7 +286,7 @@ class EpochRecord:
             return
 
         self._is_own = False
-        _check_index(index, self._weights.device)
+        check_index(index, self._weights.device)
         if self._trained.is_cpu and index.is_cpu:
             if (self._places_of(index) < 0).any():
                 self._refuse(index)
@@ -283,7 +320,7 @@ class EpochRecord:
 
     def repeated(self) -> int:
         """Samples that were taken in more than once, which only a look at a device can tell; a wait."""
-        return self.done - int(self._bits().count_nonzero())
+        return self.done + self._by_others - int(self._bits().count_nonzero())
 
     def _bits(self) -> Tensor:
         """Which samples (N,) were trained on; what was marked since the last look is written now."""
@@ -295,46 +332,62 @@ class EpochRecord:
 
     # States
 
-    def state_dict(self) -> dict[str, Any]:
-        """The samples, and what became of each."""
+    def trained_on(self) -> Tensor:
+        """Positions (M,) of the samples that this rank trained on, and of those before a resume; a wait."""
+        return self._bits().nonzero().squeeze(1)
+
+    def state_dict(
+        self, trained: Tensor | None = None, left_out: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """The samples, and what became of each.
+
+        Args:
+            trained: positions of the samples that any rank trained on; None for those of this one.
+            left_out: of the samples that were left out on any rank; None for those of this one.
+        """
+        bits = self._bits().clone()
+        if trained is not None:
+            bits.index_fill_(0, trained, True)
         return {
             "index": self.chosen.index.clone(),
             "weight": self.chosen.weight.clone(),
-            "trained": self._bits().clone(),
-            "left_out": list(self.left_out),
+            "trained": bits,
+            "left_out": list(self.left_out if left_out is None else left_out),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of the same samples."""
+        """Continue from a state of the same samples, of all ranks.
+
+        Raises:
+            ValueError: what is left cannot be shared by the ranks there are now.
+        """
         self._trained.copy_(state["trained"])
-        self.left_out = list(state["left_out"])
-        self.done = int(self._trained.count_nonzero())
-        self._is_resumed = self.passed > 0
         self._marked, self._made, self._is_own = [], {}, True
 
         # How many samples of each batch: one wait, once a resume
-        trained = self._on_host()[1][self._trained.cpu().numpy()]
+        places = self._on_host()[1]
+        trained = places[self._trained.cpu().numpy()]
         numbers, sizes = np.unique(trained // self.batch_size, return_counts=True)
-        self._taken = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
-
-
-def _check_index(index: Any, device: torch.device) -> None:
-    """Check that positions are int64 (B,), on the CPU or on the plan's device.
-
-    Raises:
-        ValueError: they are not.
-    """
-    hint = "plan.dataset gives them beside each sample"
-    if not isinstance(index, Tensor):
-        raise ValueError(f"a batch needs int64 positions (B,) as a tensor, got {shown(index)}; {hint}")
-    is_right = index.dtype == torch.int64 and index.dim() == 1 and index.layout == torch.strided
-    if not is_right or not len(index):
-        raise ValueError(
-            f"a batch needs int64 positions of shape (B,), got {index.dtype} of shape {tuple(index.shape)} "
-            f"({index.layout}); {hint}"
-        )
-    if index.device.type not in ("cpu", device.type):
-        raise ValueError(f"the positions are on {index.device}, and the plan is on {device}; {hint}")
+        by_rank = np.bincount(numbers % self.ranks, weights=sizes, minlength=self.ranks)
+        self._taken = {
+            number: size
+            for number, size in zip(numbers.tolist(), sizes.tolist(), strict=True)
+            if number % self.ranks == self.rank
+        }
+        self.left_out = [
+            position
+            for position in state["left_out"]
+            if places[position] // self.batch_size % self.ranks == self.rank
+        ]
+        self.done = int(by_rank[self.rank])
+        self._by_others = int(by_rank.sum()) - self.done
+        self._is_resumed = self.passed > 0
+        if not state["left_out"] and by_rank.min() < by_rank.max():
+            raise ValueError(
+                f"the state is of the middle of a step of epoch {self.epoch}, and {self.ranks} ranks with "
+                f"batches of {self.batch_size} cannot share what is left of it evenly: save it after a whole "
+                "step, or go on with as many ranks and micro-batches as before"
+            )
 
 
 def _same_samples(one: Tensor, other: Tensor) -> bool:

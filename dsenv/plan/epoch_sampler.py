@@ -1,7 +1,8 @@
 """Which samples an epoch trains on, and in which order."""
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,25 +22,6 @@ from dsenv.select.random import UniformRandom
 from dsenv.signals import SampleSignals
 
 STREAMS = ("loader", "augment", "views")  # what draws random numbers batch by batch
-
-
-def check_world() -> None:
-    """Check that the plan is alone: several processes would train the same samples.
-
-    Raises:
-        ValueError: this process is in a `torch.distributed` group of several.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-
-    ranks = distributed.get_world_size()
-    if ranks > 1:
-        raise ValueError(
-            f"this process is rank {distributed.get_rank()} of {ranks} of a torch.distributed group, and a "
-            "plan works in one process only: every rank would train the same samples, at several times the "
-            "cost and for no gain. Train in one process, or without a plan until plans know of ranks"
-        )
 
 
 class EpochSampler:
@@ -89,8 +71,14 @@ class EpochSampler:
         self.scoring_passes = 0
         """Scoring passes that the selector was given."""
 
+        self.world = epoch_schedule.world
+        self.facts: Callable[[], Mapping[str, Any]] = dict
+        """Gives what must be equal on all ranks, beside the samples, before an epoch is trained."""
+
         self._record: EpochRecord | None = None  # of the current epoch, once its samples are chosen
+        self._late: dict[int, EpochRecord] = {}  # of epochs before, whose last batches are still on their way
         self._before = 0  # samples chosen in the epochs before
+        self._owed = 0  # samples wanted so far less those given, where epochs are whole steps
         self._generator = torch.Generator(signals.device).manual_seed(self.seed)
 
     @property
@@ -110,6 +98,40 @@ class EpochSampler:
         """The record of the current epoch; None where its samples are not chosen yet."""
         return self._record
 
+    def to_train(self) -> EpochRecord:
+        """The record of the current epoch, whose batches are asked for now: the ranks have the same samples.
+
+        Raises:
+            ValueError: they have not, or the training run is over.
+        """
+        record = self.record
+        if not record.is_agreed:
+            parts = (record.chosen.index, record.chosen.weight)
+            digest = hashlib.blake2b(digest_size=8)
+            for part in parts:
+                digest.update(part.cpu().numpy().tobytes())
+            what = f"the samples of epoch {self.epoch}"
+            self.world.agree(what, {**self.facts(), "epoch": self.epoch, "choice": digest.hexdigest()})
+            record.is_agreed = True
+        return record
+
+    def record_of(self, epoch: int) -> EpochRecord | None:
+        """The record of an epoch whose losses may still come; None for any other."""
+        if epoch == self.epoch and epoch < self.epoch_schedule.epochs:
+            return self.record
+        return self._late.get(epoch)
+
+    @property
+    def late(self) -> list[EpochRecord]:
+        """Records of the epochs before the current one whose last losses are still to come, oldest first."""
+        return [self._late[epoch] for epoch in sorted(self._late)]
+
+    def close_before(self, epoch: int) -> list[EpochRecord]:
+        """Close the epochs before this one, and those that are done; returns those that lack losses."""
+        over = [record.epoch for record in self.late if record.epoch < epoch or record.is_done]
+        closed = [self._late.pop(other) for other in over]
+        return [record for record in closed if not record.is_done]
+
     @property
     def chosen(self) -> Selection:
         """The current epoch's samples in training order; errors as for `record`."""
@@ -117,12 +139,12 @@ class EpochSampler:
 
     @property
     def end(self) -> int:
-        """Samples that the current epoch trains on; errors as for `record`."""
+        """Samples that the current epoch trains on, on all ranks; errors as for `record`."""
         return self.record.end
 
     @property
     def done(self) -> int:
-        """Samples of the current epoch that were trained on."""
+        """Samples of the current epoch that this rank trained on."""
         return 0 if self._record is None else self._record.done
 
     @property
@@ -134,11 +156,12 @@ class EpochSampler:
         """Choose the samples of the current epoch and put them into random order."""
         if self.epoch >= self.epoch_schedule.epochs:
             raise ValueError(f"the plan's {self.epoch_schedule.epochs} epochs are over")
-        check_world()
+        self.world.check()
         self.began = time.perf_counter()
 
         # How many, and what the policies behind learned parts say
-        count = self._count()
+        wanted = self._wanted()
+        count, self._owed = self._in_steps(wanted)
         if self.policies is not None:
             self.policies.begin(self.signals, count, self._trust)
 
@@ -146,7 +169,7 @@ class EpochSampler:
         riding = 0 if self.guard is None else self.guard.riding(self.epoch, count)
         selection = self._guarded(count - riding)
         if self.policies is not None:
-            self.policies.chose(selection.index, count)
+            self.policies.chose(selection.index, wanted)  # whole steps keep its budget over the run
 
         # In which order
         device = self._generator.device
@@ -157,18 +180,21 @@ class EpochSampler:
         if self.guard is not None:
             end, batch_size = self.epoch_schedule.trained(count), self.epoch_schedule.batch_size
             chosen = self.guard.with_reserve(chosen, riding, end, batch_size)
-        self._begin_record(chosen)
+        self._record = self._new_record(self.epoch, chosen)
 
-    def _begin_record(self, chosen: Selection) -> None:
-        schedule = self.epoch_schedule
+    def _new_record(self, epoch: int, chosen: Selection) -> EpochRecord:
+        schedule, world = self.epoch_schedule, self.world
         end = schedule.trained(len(chosen.index))
-        self._record = EpochRecord(self.epoch, chosen, end, schedule.batch_size, schedule.size)
+        sizes = (schedule.micro_batch_size, schedule.size)
+        return EpochRecord(
+            epoch, chosen, end, *sizes, world.rank, world.size, parts=world.size * schedule.accumulate
+        )
 
-    def _count(self) -> int:
-        """How many samples the current epoch is to have."""
+    def _wanted(self) -> int:
+        """How many samples the current epoch is to have, before they are made whole steps."""
         size, table = self.epoch_schedule.size, self.epoch_schedule
-        if table.counts is not None:
-            return table.counts[self.epoch]
+        if table.wanted is not None:
+            return table.wanted[self.epoch]
         if table.shares is not None:
             assert self.lengths is not None
             return self.lengths.count(self.epoch)
@@ -180,6 +206,11 @@ class EpochSampler:
         count = self.selector.own_count(self.signals)
         assert count is not None, self.selector  # else the schedule had counts
         return count
+
+    def _in_steps(self, wanted: int) -> tuple[int, int]:
+        """Samples of the current epoch in whole steps, where they must be, and how many are owed then."""
+        table = self.epoch_schedule
+        return (table.counts[self.epoch], 0) if table.counts else table.in_steps(wanted, self._owed)
 
     @property
     def _trust(self) -> float:
@@ -228,51 +259,96 @@ class EpochSampler:
         own = {"seed": self.seed, "uniform_epochs": self.uniform_epochs, "tail": self.tail}
         return own if self.lengths is None else {**own, **self.lengths.settings()}
 
-    def finish(self) -> None:
-        """Go to the next epoch."""
+    def finish(self, *, keep: bool = False) -> None:
+        """Go to the next epoch; with `keep` losses of this one may still come."""
         if self.policies is not None:  # an epoch without training counts for a policy too
             self._before += len(self.chosen.index)
+        if keep and self._record is not None and not self._record.is_done:
+            self._late[self.epoch] = self._record
         self.epoch += 1
         self._record = None
 
     @property
     def progress(self) -> float:
         """Share of the training run that is over, see `EpochSchedule.progress`."""
+        epoch, before = self.epoch, self._before
         passed, count = 0, self.epoch_schedule.size
-        if self._record is not None:
-            passed, count = self._record.passed, len(self._record.chosen.index)
-        return self.epoch_schedule.progress(self.epoch, passed, count, self._before)
+        record = self._record
+        if late := self.late:
+            record, epoch = late[0], late[0].epoch
+            before -= sum(len(each.chosen.index) for each in late)
+        if record is not None:
+            passed, count = record.passed * record.ranks, len(record.chosen.index)
+        elif epoch == 0:
+            return 0.0
+        return self.epoch_schedule.progress(epoch, passed, count, before)
 
-    def seed_for(self, stream: str, number: int = 0) -> int:
-        """Seed of a stream of random numbers in batch `number` of the current epoch.
+    def seed_for(self, stream: str, number: int = 0, epoch: int | None = None) -> int:
+        """Seed of a stream of random numbers in batch `number` of an epoch; None for the current one.
 
-        Streams start again with each batch, so that they do not depend on what was fetched ahead.
+        Streams start again with each batch, so that they do not depend on what was fetched ahead. Ranks have
+        batches of other numbers, and so other streams.
         """
-        key = (self.seed, self.epoch, STREAMS.index(stream), number)
+        key = (self.seed, self.epoch if epoch is None else epoch, STREAMS.index(stream), number)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
-    def generator_for(self, stream: str, number: int) -> torch.Generator:
+    def generator_for(self, stream: str, number: int, epoch: int | None = None) -> torch.Generator:
         """A generator at the start of that stream, on the signals' device."""
-        return torch.Generator(self.signals.device).manual_seed(self.seed_for(stream, number))
+        return torch.Generator(self.signals.device).manual_seed(self.seed_for(stream, number, epoch))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the training run stands, and the current epoch's samples."""
+    def _open(self) -> list[EpochRecord]:
+        """Records of the epochs whose losses may still come, oldest first."""
+        return [*self.late, *([] if self._record is None else [self._record])]
+
+    def _heard(self) -> dict[int, tuple[Tensor, list[int]]]:
+        """Samples of each open epoch that any rank trained on, and those left out; all ranks must call."""
+        records = self._open()
+        positions = [record.trained_on() for record in records]
+        epochs = [
+            torch.full_like(each, record.epoch) for record, each in zip(records, positions, strict=True)
+        ]
+        none = torch.zeros(0, dtype=torch.int64, device=self.signals.device)
+        rows = {"epoch": torch.cat([none, *epochs]), "position": torch.cat([none, *positions])}
+        left_out = {record.epoch: record.left_out for record in records}
+        found, told = self.world.gather("a state of the plan: samples trained on", rows, left_out)
+
+        return {
+            record.epoch: (
+                found["position"][found["epoch"] == record.epoch],
+                sorted({position for each in told for position in each.get(record.epoch, [])}),
+            )
+            for record in records
+        }
+
+    def state_dict(self, *, gather: bool = True) -> dict[str, Any]:
+        """Where the training run stands, and the samples of the open epochs.
+
+        Args:
+            gather: with what was trained on by the other ranks; every rank must call it.
+        """
+        heard = self._heard() if gather and not self.world.is_alone else {}
+
+        def state_of(record: EpochRecord) -> dict[str, Any]:
+            return record.state_dict(*heard.get(record.epoch, ()))
+
         lengths = {} if self.lengths is None else {"lengths": self.lengths.state_dict()}
         return {
             **lengths,
             "epoch": self.epoch,
             "scoring_passes": self.scoring_passes,
             "before": self._before,
+            "owed": self._owed,
             "policies": None if self.policies is None else self.policies.state_dict(),
             "generator": self._generator.get_state(),
-            "record": None if self._record is None else self._record.state_dict(),
+            "record": None if self._record is None else state_of(self._record),
+            "late": [{"epoch": record.epoch, "record": state_of(record)} for record in self.late],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.epoch = state["epoch"]
         self.scoring_passes = state["scoring_passes"]
-        self._before = state["before"]
+        self._before, self._owed = state["before"], state.get("owed", 0)
         self.was_loaded, self.began = True, None
 
         if self.policies is not None:
@@ -283,6 +359,14 @@ class EpochSampler:
 
         self._record = None
         if (record := state["record"]) is not None:
-            device = self.signals.device
-            self._begin_record(Selection(record["index"].to(device), record["weight"].to(device)))
-            self.record.load_state_dict(record)
+            self._record = self._loaded(self.epoch, record)
+        self._late = {
+            late["epoch"]: self._loaded(late["epoch"], late["record"]) for late in state.get("late", [])
+        }
+
+    def _loaded(self, epoch: int, state: Mapping[str, Any]) -> EpochRecord:
+        device = self.signals.device
+        chosen = Selection(state["index"].to(device), state["weight"].to(device))
+        record = self._new_record(epoch, chosen)
+        record.load_state_dict(state)
+        return record

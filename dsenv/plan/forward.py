@@ -110,6 +110,18 @@ def full_pass(
     Raises:
         ValueError: samples are missing, outputs have another shape, or a label is no class.
     """
+    return values.finite_pass(joined_pass(forward, batches, size, sample_loss, classes, kind), of)
+
+
+def joined_pass(
+    forward: ForwardFunction,
+    batches: Iterable[tuple[Tensor, Any, Tensor]],
+    size: int,
+    sample_loss: SampleLoss | None = None,
+    classes: int | None = None,
+    kind: TaskKind | None = None,
+) -> ModelOutputs:
+    """The outputs of a pass in the order of the split, as they are; all else as for `full_pass`."""
     parts: list[ModelOutputs] = []
     with evaluating(forward):
         for index, inputs, given in batches:
@@ -119,7 +131,7 @@ def full_pass(
                 parts.append(read(kind, index, found, features, targets, sample_loss))
             else:
                 parts.append(_classified(index, found, features, targets, sample_loss, classes))
-    return values.finite_pass(_joined(parts, size), of)
+    return _joined(parts, size)
 
 
 def _classified(

@@ -134,3 +134,35 @@ def draw_reserve(
     first = draw.random() * left / number
     at = (first + np.arange(number) * left / number).astype(np.int64)
     return np.sort(order[at])
+
+
+def places(
+    count: int, riding: int, end: int, batch_size: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Where in an epoch the reserve stands, and by what the weights of the others are multiplied.
+
+    Args:
+        count: samples of the epoch, with the reserve.
+        riding: how many of the reserve, below `count`.
+        end: samples that are trained on, at most `count`.
+        batch_size: samples a step.
+
+    Returns:
+        (count,) bool, the places of the reserve, and (count,) float32 factors: size of the batch over its
+        samples that are trained on.
+    """
+    starts = np.arange(0, end, batch_size)
+    sizes = np.minimum(batch_size, end - starts)
+    for part in (2, 1):  # half of each batch at the end, or all of it where that is not enough
+        most = sizes // part
+        before = np.cumsum(most[::-1])[::-1] - most  # places in the batches behind
+        here = np.clip(riding - before, 0, most)
+        if here.sum() == riding:
+            break
+
+    is_riding, factor = np.zeros(count, bool), np.ones(count, np.float32)
+    place = np.arange(end)
+    batch = place // batch_size
+    is_riding[:end] = place - starts[batch] < here[batch]
+    factor[:end] = (sizes / np.maximum(sizes - here, 1))[batch]
+    return is_riding, factor

@@ -13,8 +13,6 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.select.base import Selection
 
-RATIOS = ("samples", "tokens")
-"""What a ratio may be one of."""
 POOL = 50  # batches whose samples are sorted together
 LONGEST = 1 << 40  # tokens of a sample, so that sums stay whole numbers
 
@@ -78,6 +76,8 @@ class Lengths:
             passed = self.tokens[chosen.index].cumsum(0)
             self._last = len(passed), int(passed[-1])
             kept = int((passed <= self.allowed(epoch)).sum())
+            if schedule.is_whole:  # at least one step, which later epochs pay for
+                kept = max(schedule.batch_size, kept - kept % schedule.batch_size)
             chosen = Selection(chosen.index[:kept], chosen.weight[:kept])
 
         if self.sort:

@@ -240,7 +240,8 @@ class PlanMetrics:
         controller = self.feedback.controller
         is_begun = self.epoch_sampler.begun is not None
         needs = is_begun and bool(self._flushed(self._present()).any())
-        noted = controller.noted if controller is not None and is_begun else None
+        is_shared = is_begun and not self.epoch_sampler.world.is_alone  # each rank noted its own samples
+        noted = controller.noted if controller is not None and is_begun and not is_shared else None
         kept = {"losses": self.now.losses, "nonfinite": self.now.nonfinite} if needs else {}
         return {
             **{name: _copied(kept.get(name)) for name in ("losses", "nonfinite")},

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dsenv.outputs import ModelOutputs
 from dsenv.plan.evidence import CLIP, Contradicted, Contrast, contradicted
-from dsenv.plan.guard import SAFE, Guard
+from dsenv.plan.guard import SAFE, Guard, places
 from dsenv.plan.signals import PlanSignals
 from dsenv.select.base import Selection
 from dsenv.select.trim import LEAST, VISITS
@@ -180,14 +179,17 @@ class PlanGuard:
 
     # What training says
 
-    def set_apart(self, seen: ModelOutputs, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def set_apart(
+        self, seen: ModelOutputs, known: Mapping[str, Tensor], *, is_late: bool = False
+    ) -> dict[str, Tensor]:
         """Take down what is said of the reserve, and leave it out of what the signals take in; no wait.
 
         Args:
             seen: outputs for B samples, finite.
             known: which of them the signals are to take in, as for `SampleSignals.update`; empty for all.
+            is_late: it was said in an epoch that was weighed already, and says nothing of this one.
         """
-        if seen.logits is not None or seen.readings is not None:
+        if not is_late and (seen.logits is not None or seen.readings is not None):
             self.note(seen)
         counted = ~self.holds(seen.index)
         none = torch.zeros_like(counted)
@@ -364,35 +366,3 @@ class PlanGuard:
         self.used, self.warned = state["used"], state["warned"]
         self._gap, self._labels_say = state["gap"], state["labels_say"]
         self._is_measured, self._rides = state["measured"], state["rides"]
-
-
-def places(
-    count: int, riding: int, end: int, batch_size: int
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Where in an epoch the reserve stands, and by what the weights of the others are multiplied.
-
-    Args:
-        count: samples of the epoch, with the reserve.
-        riding: how many of the reserve, below `count`.
-        end: samples that are trained on, at most `count`.
-        batch_size: samples a step.
-
-    Returns:
-        (count,) bool, the places of the reserve, and (count,) float32 factors: size of the batch over its
-        samples that are trained on.
-    """
-    starts = np.arange(0, end, batch_size)
-    sizes = np.minimum(batch_size, end - starts)
-    for part in (2, 1):  # half of each batch at the end, or all of it where that is not enough
-        most = sizes // part
-        before = np.cumsum(most[::-1])[::-1] - most  # places in the batches behind
-        here = np.clip(riding - before, 0, most)
-        if here.sum() == riding:
-            break
-
-    is_riding, factor = np.zeros(count, bool), np.ones(count, np.float32)
-    place = np.arange(end)
-    batch = place // batch_size
-    is_riding[:end] = place - starts[batch] < here[batch]
-    factor[:end] = (sizes / np.maximum(sizes - here, 1))[batch]
-    return is_riding, factor

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from dsenv.augment.base import AugmentationController
+from dsenv.plan.world import World
 from dsenv.policy.parts import LearnedAugmentation, LearnedPart, LearnedVolume
 from dsenv.policy.runner import PolicyRunner
 from dsenv.select.base import Selector
@@ -102,6 +103,15 @@ class PlanPolicies:
         """Let no policy see these samples (L,)."""
         for runner in self.runners:
             runner.leave_out(index)
+
+    def agree(self, world: World) -> None:
+        """Let all ranks see one validation accuracy: the mean of those that some of them reported."""
+        if world.is_alone:
+            return
+        told = world.tell("the reported validation accuracies", self.runners[0].reported)
+        known = [accuracy for accuracy in told if accuracy is not None]
+        if known:
+            self.validated(sum(known) / len(known))
 
     def validated(self, accuracy: float) -> None:
         """Report a validation accuracy to all policies."""

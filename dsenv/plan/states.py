@@ -10,11 +10,13 @@ from dsenv.errors import shown
 from dsenv.plain import differing
 from dsenv.plan.epoch_buffer import as_columns
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.exchange import check_pending
 from dsenv.plan.metrics import state_like
 from dsenv.states import Anything, Either, ListOf, TensorOf, Whole, check_state
 
-VERSION = 5
-READ = (2, 3, 4, VERSION)  # version 2 has no part "metrics", version 3 no guard, version 4 no kind of task
+VERSION = 6
+READ = (2, 3, 4, 5, VERSION)
+"""Version 2 has no part "metrics", 3 no guard, 4 no kind of task, 5 no whole steps and no late batches."""
 
 
 def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule) -> None:
@@ -35,10 +37,17 @@ def check_plan_state(state: Any, own: Mapping[str, Any], schedule: EpochSchedule
     _check_same("plan", state, own, "the settings that it was saved with")
 
     check_state("a DataPlan", state, {**own, **_pattern(own, schedule), "metrics": state_like(schedule.size)})
-    _check_epoch(state["epoch_sampler"], schedule, _reserve(state["feedback"]["guard"]))
-    _check_finite(state["feedback"]["signals"])
-    for number, part in enumerate(state["feedback"]["buffer"]["parts"]):
+    sampler, feedback = state["epoch_sampler"], state["feedback"]
+    for record in (sampler, *sampler["late"]):
+        _check_epoch(record, schedule, _reserve(feedback["guard"]))
+    _check_finite(feedback["signals"])
+    kept = [
+        *feedback["buffer"]["parts"],
+        *(part for late in feedback["late"] for part in late["buffer"]["parts"]),
+    ]
+    for number, part in enumerate(kept):
         _check_buffered(number, part, schedule.size)
+    check_pending(feedback["pending"], schedule.size)
 
 
 def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,10 +56,16 @@ def as_newest(state: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("plan", "feedback"):
         if isinstance(found.get(name), Mapping):
             found[name] = {"guard": None, **found[name]}
+    lacking: dict[str, dict[str, Any]] = {
+        "plan": {"kind": None, "loss_of": None, "whole_steps": False},
+        "feedback": {"late": [], "pending": {}},
+        "epoch_sampler": {"owed": 0, "late": []},
+    }
+    for name, lacks in lacking.items():
+        if isinstance(found.get(name), Mapping):
+            found[name] = {**lacks, **found[name]}
     if isinstance(found.get("feedback"), Mapping) and isinstance(found["feedback"].get("cost"), Mapping):
         found["feedback"] = {**found["feedback"], "cost": {"tokens": 0, **found["feedback"]["cost"]}}
-    if isinstance(found.get("plan"), Mapping):
-        found["plan"] = {"kind": None, "loss_of": None, **found["plan"]}
     return found
 
 
@@ -96,6 +111,7 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
     sampler, feedback = own["epoch_sampler"], own["feedback"]
     cost = feedback["cost"]
     lengths = {name: Whole() for name in sampler.get("lengths", ())}
+    buffer = {"parts": ListOf(Anything()), "elements": Whole()}
     return {
         "data": Anything(),  # compared before
         "plan": Anything(),
@@ -104,13 +120,17 @@ def _pattern(own: Mapping[str, Any], schedule: EpochSchedule) -> dict[str, Any]:
             "epoch": Whole(0, schedule.epochs),
             "scoring_passes": Whole(),
             "before": Whole(),
+            "owed": 0,
+            "late": ListOf({"epoch": Whole(0, schedule.epochs - 1), "record": record}),
             "policies": None if sampler["policies"] is None else Anything(),
             "record": Either(None, record),
             **({"lengths": lengths} if lengths else {}),
         },
         "feedback": {
             **feedback,
-            "buffer": {"parts": ListOf(Anything()), "elements": Whole()},
+            "buffer": buffer,
+            "late": ListOf({"epoch": Whole(0, schedule.epochs - 1), "buffer": buffer}),
+            "pending": Anything(),
             "selector": Anything(),  # each part judges its own
             "guard": None if feedback["guard"] is None else Anything(),
             "controller": None if feedback["controller"] is None else Anything(),

@@ -157,6 +157,11 @@ class PolicyRunner:
             self._pending = self.control.decide(actions, state), actions
         return self._pending[0]
 
+    @property
+    def reported(self) -> float | None:
+        """Validation accuracy that was reported since the last interval began; None for none."""
+        return self._reported
+
     def leave_out(self, index: Tensor) -> None:
         """Let the run be without these samples (L,): they are in no bin, and are not drawn."""
         self.state.pool = torch.ones_like(self.state.pool).index_fill_(1, index, False)
