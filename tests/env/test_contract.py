@@ -39,6 +39,9 @@ def small(name):
         return {"task": {"dataset": SMALL_KINDS[name.partition("-")[0]]}, "intervals": 4}
     if name.startswith("Fashion"):
         return SMALL_DATA
+    if name.startswith("Language"):
+        pytest.importorskip("reasoning_gym", reason="needs the extra `reasoning`")
+        return {"task": {"dataset": {"train": 64, "validation": 16, "test": 16}}, "intervals": 2}
     return SMALL_DIGITS if name.startswith("Digits") else {}
 
 
