@@ -454,7 +454,7 @@ class DataPlan:
         """
         sources = [self._source]
         if validation is not None:
-            sources.append(open_source(validation, self.device))
+            sources.append(open_source(validation, self.device, are_classes=self.kind.classes is not None))
         how = {"transform": self.transform, "sample_loss": sample_loss, **loader}
         passes = [self._feedback.pass_over(source, forward, self.classes, **how) for source in sources]
 

@@ -20,7 +20,7 @@ from dsenv.plan.epoch_sampler import EpochSampler
 from dsenv.plan.forward import ForwardFunction, full_pass, outputs, read
 from dsenv.plan.moved import moved_views
 from dsenv.plan.plan_guard import PlanGuard
-from dsenv.plan.said import Said, check_needed
+from dsenv.plan.said import Said, check_guard, check_needed
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import Source
 from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
@@ -111,6 +111,7 @@ class Feedback:
         guard: PlanGuard | None = None,
         batch_loss: BatchLoss | None = None,
     ) -> None:
+        check_guard(guard, signals.kind)
         self.guard, self.batch_loss = guard, batch_loss
         self.selector = selector
         self.controller = controller
