@@ -190,8 +190,8 @@ def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
     if is_right is not None and not bool(is_right.all()):
         row = int((~is_right).nonzero()[0])
         raise ValueError(
-            f"tokens must be at least 1 for each sample, and finite, got {tokens[row].item():g} in row {row}: "
-            "a sample whose labels are all masked has no loss; leave it out of the data"
+            "tokens must be at least 1 for each sample, and finite, got "
+            f"{tokens[row].item():g} in row {row}: a sample whose labels are all masked has no loss; leave it out of the data"
         )
 
 

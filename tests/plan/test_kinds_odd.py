@@ -10,6 +10,7 @@ from dsenv.task_kinds import TaskKind, make_kind
 from dsenv.task_kinds.classification import Classification
 from dsenv.tasks import from_tensors
 from dsenv.tasks.dataset import Dataset
+from dsenv.text import from_logits
 from dsenv.tracking.names import TRAIN_ACCURACY
 
 SIZE, BATCH = 40, 10
@@ -189,3 +190,11 @@ def test_a_rehearsal_of_another_kind_is_refused():
     for targets in (NUMBERS, LABELS[:, None].expand(-1, 2)):
         with pytest.raises(ValueError, match="needs classes"):
             dsenv.rehearse((INPUTS, targets))
+    data = from_tensors(INPUTS, NUMBERS, kind="regression", validation=8, test=8)
+    with pytest.raises(ValueError, match="needs classes, and tensors is a task of kind regression"):
+        dsenv.rehearse(data)
+
+
+def test_losses_of_no_tokens_are_refused():
+    with pytest.raises(ValueError, match="the batch is empty"):
+        from_logits(torch.rand(0, 9, 5), torch.zeros(0, 9, dtype=torch.int64))

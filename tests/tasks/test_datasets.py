@@ -127,7 +127,7 @@ def test_a_users_own_data_set_model_and_loss_by_entry_point():
         ({"labels": torch.full((60,), 7)}, "has the label 7; with 3 classes labels are 0 to 2"),
         ({"labels": torch.full((60,), -1)}, "has the label -1"),
         ({"images": torch.full((60, 2), float("nan"))}, "sample 0 has a NaN"),
-        ({"images": torch.zeros(60, 2, dtype=torch.float64)}, "must be uint8 or float32"),
+        ({"images": torch.zeros(60, 2, dtype=torch.float64)}, "must be uint8, float32 or int64"),
         ({"labels": torch.zeros(59, dtype=torch.int64)}, "60 samples and 59 labels"),
         ({"validation": 0}, "at least one sample"),
         ({"validation": 60}, "too few for splits"),
