@@ -191,7 +191,8 @@ def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
         row = int((~is_right).nonzero()[0])
         raise ValueError(
             "tokens must be at least 1 for each sample, and finite, got "
-            f"{tokens[row].item():g} in row {row}: a sample whose labels are all masked has no loss; leave it out of the data"
+            f"{tokens[row].item():g} in row {row}: a sample whose labels are all masked has no loss; leave "
+            "it out of the data"
         )
 
 

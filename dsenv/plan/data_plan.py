@@ -464,7 +464,7 @@ class DataPlan:
         self.epoch_sampler.scoring_passes += 1
 
     def report_validation(self, accuracy: float) -> None:
-        """Report the accuracy in [0, 1] on a trusted validation split, for policies trained with it in sight.
+        """Report accuracy, or the kind's metric, in [0, 1] on a validation split, for policies that see it.
 
         Call it at the end of each epoch, before the loop goes on. Plans without such a policy ignore it.
         """
