@@ -82,7 +82,7 @@ class BatchLoss(Described):
             ValueError: it is no scalar, not floating, or somewhere else.
         """
         self.check_loss(loss, size, device)
-        found: Tensor = loss.detach().reshape(1).expand(size)
+        found: Tensor = loss.detach().float().reshape(1).expand(size)
         return found
 
     def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What a training loop hands to a plan, checked; each message says what to pass instead."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -123,11 +124,13 @@ def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
         )
     if tokens.device != device:
         raise ValueError(f"the tokens are on {tokens.device}, the plan's batches on {device}")
-    if tokens.is_cpu and not bool((tokens >= 1).all()):
-        row = int((tokens < 1).nonzero()[0])
+    is_right = (tokens >= 1) & (tokens < math.inf) if tokens.is_cpu else None
+    if is_right is not None and not bool(is_right.all()):
+        row = int((~is_right).nonzero()[0])
         raise ValueError(
-            f"tokens must be at least 1 for each sample, got {tokens[row].item():g} in row {row}: a sample "
-            "whose labels are all masked has no loss; leave it out of the data"
+            "tokens must be at least 1 for each sample, and finite, got "
+            f"{tokens[row].item():g} in row {row}: a sample whose labels are all masked has no loss; leave "
+            "it out of the data"
         )
 
 

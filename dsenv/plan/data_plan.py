@@ -400,7 +400,7 @@ class DataPlan(PlanEpochs):
         """
         sources = [self._source]
         if validation is not None:
-            sources.append(open_source(validation, self.device))
+            sources.append(open_source(validation, self.device, are_classes=self.kind.classes is not None))
         how = {"transform": self.transform, "sample_loss": sample_loss, **loader}
         passes = [self._feedback.pass_over(source, forward, self.classes, **how) for source in sources]
 
@@ -410,7 +410,7 @@ class DataPlan(PlanEpochs):
         self.epoch_sampler.scoring_passes += 1
 
     def report_validation(self, accuracy: float) -> None:
-        """Report the accuracy in [0, 1] on a trusted validation split, for policies trained with it in sight.
+        """Report accuracy, or the kind's metric, in [0, 1] on a validation split, for policies that see it.
 
         Call it at the end of each epoch, before the loop goes on. Plans without such a policy ignore it.
         """

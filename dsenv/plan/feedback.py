@@ -23,7 +23,7 @@ from dsenv.plan.exchange import EVERY, PendingBatches, gather_epochs, shared_pas
 from dsenv.plan.forward import ForwardFunction, full_pass, outputs, read
 from dsenv.plan.moved import moved_views
 from dsenv.plan.plan_guard import PlanGuard
-from dsenv.plan.said import Said, check_needed
+from dsenv.plan.said import Said, check_guard, check_needed
 from dsenv.plan.signals import PlanSignals
 from dsenv.plan.source import Source
 from dsenv.plan.values import ValueRecord, are_classes, are_finite, codes, mended, unmasked
@@ -119,6 +119,7 @@ class Feedback:
         epoch_sampler: EpochSampler,
         batch_loss: BatchLoss | None = None,
     ) -> None:
+        check_guard(guard, signals.kind)
         self.guard, self.batch_loss = guard, batch_loss
         self.epoch_sampler, self.world = epoch_sampler, epoch_sampler.world
         self.selector = selector

@@ -16,7 +16,7 @@ from dsenv.errors import shown
 from dsenv.outputs import ModelOutputs
 from dsenv.plan import checks, values
 from dsenv.plan.collate import read_by_name
-from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.base import TaskKind, checked_readings
 
 ForwardFunction = Callable[[Any], Any]
 """Maps inputs to logits (B, C), or to (logits, features (B, D))."""
@@ -165,7 +165,7 @@ def read(
     with torch.no_grad():
         losses = (sample_loss or kind.sample_loss)(found.float(), targets)
         checks.check_losses(losses, len(index), found.device)
-        readings = kind.read(found, targets, losses)
+        readings = checked_readings(kind, kind.read(found, targets, losses), len(index))
     index = index.to(found.device)
     return ModelOutputs(index, torch.full_like(index, -1), losses, None, features, readings)
 

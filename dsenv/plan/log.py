@@ -133,7 +133,7 @@ class PlanLog:
         if not bool(known.any()):
             return
         self.writer.add_histogram(names.pool("losses"), signals.loss[known].cpu().numpy(), step)
-        if not signals.blind:
+        if signals.knows("confidence"):
             confidence = signals.confidence[known].cpu().numpy()
             self.writer.add_histogram(names.pool("confidences"), confidence, step)
 

@@ -189,7 +189,7 @@ class PlanMetrics:
             good = flushed & ~is_bad
             number, left_out = int(good.sum()), int(is_bad.sum())
             loss = float(signals.loss[good].sum())
-            has_logits = not signals.blind and "correct" in signals.kind.gives
+            has_logits = signals.knows("correct")
             correct = float(signals.correct[good].sum()) if has_logits else 0.0
 
         # And over the batches that they have not taken in yet

@@ -1,5 +1,6 @@
 """What a loop hands over of a training forward beside the losses, checked, and read by the kind of task."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,19 @@ from dsenv.errors import pick, shown
 from dsenv.plan.checks import HINTS, check_output
 from dsenv.plan.data import Batch
 from dsenv.plan.plan_guard import PlanGuard
-from dsenv.policy.parts import LearnedVolume
+from dsenv.policy.parts import LearnedPart, LearnedVolume
 from dsenv.select.base import Selector
-from dsenv.task_kinds.base import READINGS, TaskKind
+from dsenv.task_kinds.base import READINGS, TaskKind, checked_readings
 
+RANGES = {
+    "confidence": (0, 1),
+    "entropy": (0, 1),
+    "margin": (-1, 1),
+    "correct": (0, 1),
+    "error": (0, math.inf),
+}
+ROOM = 0.01  # beyond a range, for rounding in bfloat16
+SHOWN = ("confidence", "entropy", "margin", "correct")  # readings that policies are shown
 Part = Selector | AugmentationController | LearnedVolume | PlanGuard | None
 
 
@@ -62,14 +72,7 @@ class Said:
         kind.check_outputs(self.outputs, batch.labels)
         with torch.no_grad():
             readings = kind.read(detached(self.outputs), batch.labels, losses)
-        for name, value in readings.items():
-            if value.shape != (size,):
-                raise ValueError(
-                    f"of the outputs a task of kind {kind.name} reads {name} of shape {tuple(value.shape)}, "
-                    f"and the batch has {size} samples; where they lie in one row without padding, give "
-                    "signals=... (dsenv.text.from_logits) in place of outputs"
-                )
-        return None, readings
+        return None, checked_readings(kind, readings, size)
 
     def _check_once(self, kind: TaskKind) -> None:
         given = [name for name in ("logits", "outputs", "signals") if getattr(self, name) is not None]
@@ -136,7 +139,21 @@ class Said:
                     else shown(value)
                 )
                 raise ValueError(f"signals[{name!r}] must be floating, ({size},), on {device}; got {what}")
+            if value.is_cpu:  # elsewhere it would be a wait
+                _check_range(name, value)
         return {name: value.detach().float() for name, value in signals.items()}
+
+
+def _check_range(name: str, value: Tensor) -> None:
+    """Check that a reading (B,) lies where it has to; what is not finite is looked at elsewhere."""
+    low, high = RANGES[name]
+    beyond = value.isfinite() & ((value < low - ROOM) | (value > high + ROOM))
+    if bool(beyond.any()):
+        row = int(beyond.nonzero()[0])
+        hint = "; divide one in nats by log C" if name == "entropy" else ""
+        raise ValueError(
+            f"signals[{name!r}] must be in [{low}, {high}], got {value[row].item():g} in row {row}{hint}"
+        )
 
 
 def detached(outputs: Any) -> Any:
@@ -148,6 +165,18 @@ def detached(outputs: Any) -> Any:
     if isinstance(outputs, list | tuple) and not hasattr(outputs, "_fields"):
         return type(outputs)(detached(value) for value in outputs)
     return outputs
+
+
+def check_guard(guard: PlanGuard | None, kind: TaskKind) -> None:
+    """Check that a kind of task gives what the guard of a choice measures.
+
+    Raises:
+        ValueError: it does not; the message says why.
+    """
+    if guard is not None and guard.has_choice and (reason := kind.missing(guard.reads)):
+        raise ValueError(
+            f"a guard reads the {', '.join(guard.reads)} of each sample, and {reason}; give guard=False"
+        )
 
 
 def check_needed(
@@ -166,6 +195,8 @@ def check_needed(
         if part is None or getattr(part, "needs_pass", False):
             continue  # a static selector learns only from the scoring pass
         name, reads = type(part).__name__, getattr(part, "reads", ())
+        if isinstance(part, LearnedPart):
+            reads = [read for read in SHOWN if read in kind.gives]
         if part.needs_logits and logits is None:
             missing = [read for read in reads if readings is None or read not in readings]
             if readings is not None and reads and missing:

@@ -20,20 +20,34 @@ class PlanSignals(SampleSignals):
 
     blind = False
     """The last samples came without logits."""
+    lacking: tuple[str, ...] = ()
+    """Readings that the kind of task gives, and the last samples came without."""
     label_history: LabelHistory | None = None
     """What the visits said about each label, for `DataPlan.suspects`; None before the first logits."""
 
     def __getattr__(self, name: str) -> Tensor:
-        if name in FROM_OUTPUTS and self.blind and FROM_OUTPUTS[name] in self.kind.gives:
+        reading = FROM_OUTPUTS.get(name)
+        if reading in self.lacking and not self.blind:
+            raise ValueError(
+                f"the signal {name!r} needs the {reading} of each sample, and the last ones came without: "
+                f"plan.loss(batch, losses, signals={{{reading!r}: ..., ...}})"
+            )
+        if self.blind and reading in self.kind.gives:
             given = "outputs=outputs" if self.kind.classes is None else "logits=logits"
             raise ValueError(
                 f"the signal {name!r} needs the model's outputs: plan.loss(batch, losses, {given})"
             )
         return super().__getattr__(name)
 
+    def knows(self, reading: str) -> bool:
+        """Whether the last samples came with one of `dsenv.task_kinds.READINGS`."""
+        return not self.blind and reading in self.kind.gives and reading not in self.lacking
+
     def take_in(self, seen: ModelOutputs, step: int, **known: Any) -> None:
         """Take in the outputs of B samples, of whose outputs little may be known; `known` as for `update`."""
         self.blind = seen.logits is None and seen.readings is None
+        said = self.kind.gives if seen.readings is None else seen.readings
+        self.lacking = tuple(name for name in self.kind.gives if name not in said)
         labels = seen.labels if seen.logits is None else seen.labels.clamp(0, self.classes - 1)
         self.update(seen.index, seen.loss, seen.logits, labels, step, readings=seen.readings, **known)
 

@@ -180,6 +180,11 @@ def open_kind(
         source = open_source(data, device, classes)
         return source, Classification(source.classes or 2)
     kind = make_kind(choice, {} if classes is None else {"classes": classes, "labels": classes})
+    if classes is not None and kind.outputs not in (None, classes):
+        raise ValueError(
+            f"classes={classes} was given, and the kind of task is {kind!r}, with {kind.outputs}: give one "
+            "number, in one place"
+        )
     if kind.classes is not None:
         return open_source(data, device, kind.classes), kind
 

@@ -83,6 +83,11 @@ def read_samples(data: Any, most: int, seed: int, classes: int | None = None) ->
         ValueError: it is none of these, labels are no classes, or there are too few samples.
     """
     if isinstance(data, Dataset):
+        if data.kind is not None and data.kind.classes is None:
+            raise ValueError(
+                f"a rehearsal measures accuracy and so needs classes, and {data.name} is a task of kind "
+                f"{data.kind.name}: compare plans in a loop of your own, on a validation split"
+            )
         split = data.train
         whole = Samples(data.name, split.images, split.labels, data.classes, len(split), data.mean, data.std)
         return _stratified(_checked(whole), most, seed)

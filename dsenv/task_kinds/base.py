@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dsenv.describe import Described
+from dsenv.errors import check_positive, check_share
 
 READINGS = ("confidence", "entropy", "margin", "correct", "error")
 """What a kind may say of a sample beside its loss."""
@@ -168,6 +169,45 @@ class TaskKind(Described, ABC):
                 reason = self.why_not.get(name, "it is not defined for it")
                 return f"a task of kind {self.name} gives no {name}: {reason}"
         return ""
+
+
+def checked_readings(kind: TaskKind, readings: Any, size: int) -> dict[str, Tensor]:
+    """What a kind's `read` gave for B = `size` samples, looked at by name and shape.
+
+    Raises:
+        ValueError: it is not one tensor (B,) for each name in `gives`.
+    """
+    if not isinstance(readings, Mapping) or set(readings) != set(kind.gives):
+        given = ", ".join(map(str, readings)) if isinstance(readings, Mapping) else type(readings).__name__
+        raise ValueError(
+            f"{type(kind).__name__}.read must give a table of {', '.join(kind.gives) or 'nothing'}, as its "
+            f"`gives` says, got {given or 'nothing'}"
+        )
+    for name, value in readings.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{type(kind).__name__}.read gives {name} as {type(value).__name__}, and not as a tensor "
+                f"({size},)"
+            )
+        if value.shape != (size,):
+            raise ValueError(
+                f"of the outputs a task of kind {kind.name} reads {name} of shape {tuple(value.shape)}, and "
+                f"the batch has {size} samples; where they lie in one row without padding, give signals=... "
+                "(dsenv.text.from_logits) in place of outputs"
+            )
+    return dict(readings)
+
+
+def check_guess(kind: TaskKind) -> None:
+    """Check what a kind says of an uninformed guess, which is the scale of its losses.
+
+    Raises:
+        ValueError: the loss is not above 0, or confidence or metric are not in [0, 1].
+    """
+    name = type(kind).__name__
+    check_positive(f"{name}.guess_loss", kind.guess_loss)
+    for what in ("guess_confidence", "guess_metric"):
+        check_share(f"{name}.{what}", getattr(kind, what), zero=True)
 
 
 def found(value: Any) -> str:

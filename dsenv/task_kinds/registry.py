@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dsenv.catalogue import Choice, build_part
-from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.base import TaskKind, check_guess
 
 KINDS: dict[str, str] = {
     "classification": "dsenv.task_kinds.classification:Classification",
@@ -28,7 +28,8 @@ def make_kind(choice: KindChoice, given: Mapping[str, Any] | None = None) -> Tas
         given: settings that the caller knows; a kind takes those that it has.
 
     Raises:
-        ValueError: a name or setting is unknown or missing.
+        ValueError: a name or setting is unknown or missing, or a kind of one's own has no loss of a guess.
     """
     kind: TaskKind = build_part("kind", KINDS, choice, given, TaskKind)
+    check_guess(kind)
     return kind

@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dsenv.errors import check_count, check_number, check_positive, check_seed, shown
-from dsenv.task_kinds.base import TaskKind
+from dsenv.task_kinds.base import TaskKind, check_guess
 from dsenv.task_kinds.classification import Classification
 
 MOST_CLASSES = 1 << 20
@@ -64,6 +65,7 @@ class Dataset:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"the name of a data set must be text, got {shown(self.name)}")
+        _check_kind(self.kind)
         if self.kind is None or self.kind.classes is not None:
             most = MOST_CLASSES
             object.__setattr__(self, "classes", check_count(f"{self.name}: classes", self.classes, 1, most))
@@ -76,6 +78,8 @@ class Dataset:
             self._check_like_training(name, split)
         if self.kind is None:
             object.__setattr__(self, "kind", Classification(max(2, self.classes)))
+        else:
+            object.__setattr__(self, "kind", self.kind.fitted(self.train.labels))
 
         most = len(self.train) - 1  # at least one sample is the data set's own
         object.__setattr__(self, "trusted", check_count(f"{self.name}: trusted", self.trusted, 0, most))
@@ -154,6 +158,17 @@ class Dataset:
         )
 
         return replace(self, train=joined, trusted=len(self.validation))
+
+
+def _check_kind(kind: Any) -> None:
+    if kind is None:
+        return
+    if not isinstance(kind, TaskKind):
+        raise ValueError(
+            f"kind of a Dataset must be a TaskKind, got {shown(kind)}: dsenv.task_kinds.make_kind makes one "
+            "of a name or a table"
+        )
+    check_guess(kind)
 
 
 def _check_split(name: str, split: Split, classes: int, kind: TaskKind | None) -> None:

@@ -29,7 +29,7 @@ def from_tensors(
     test_images: Tensor | None = None,
     test_labels: Tensor | None = None,
     split_seed: int = 0,
-    kind: KindChoice = "classification",
+    kind: KindChoice | None = None,
 ) -> Dataset:
     """Make a data set of samples and labels.
 
@@ -50,7 +50,7 @@ def from_tensors(
             float32 that is used as it is. Images are (N, C, H, W).
         labels: (N,) whole numbers from 0; for other kinds of task (N, ...) as the kind wants its targets.
         name: names the data set in messages.
-        classes: number of classes; None for the largest label plus one.
+        classes: number of classes, or of labels; None for the largest label plus one.
         train: training samples; None for all that are left.
         validation: trusted validation samples that are drawn from `images`; not read where
             `validation_images` are given.
@@ -60,14 +60,19 @@ def from_tensors(
         test_images: test samples of their own; drawn from `images` where None.
         test_labels: their labels.
         split_seed: decides which sample falls into which split.
-        kind: of the task, see `dsenv.task_kinds`: a name, a table or a `TaskKind`. Its scale is that of the
-            training split.
+        kind: of the task, see `dsenv.task_kinds`: a name, a table or a `TaskKind`; None for classification.
+            Its scale is that of the training split. Floating labels (N,) become (N, 1), and so must be the
+            outputs of a model.
 
     Raises:
         ValueError: a tensor or number is of another kind or out of range; see `Dataset` too.
     """
-    is_classes = kind == "classification"
-    check = _checked_pair if is_classes else partial(_checked_targets, make_kind(kind))
+    own = None if kind in (None, "classification") else make_kind(kind, _classes_for(classes))
+    if own is not None and classes is not None and own.outputs not in (None, classes):
+        raise ValueError(f"{name}: classes={classes} was given, and kind is {own!r}: give one of them")
+    classes = own.classes if own is not None and own.classes is not None else classes
+    other = None if own is None or own.classes is not None else own
+    check = _checked_pair if other is None else partial(_checked_targets, other)
     pool = check(name, "images", images, "labels", labels)
     own_validation = _own_pair(check, "validation", validation_images, validation_labels, name)
     own_test = _own_pair(check, "test", test_images, test_labels, name)
@@ -78,10 +83,9 @@ def from_tensors(
     )
     splits = _cut(name, pool, own_validation, own_test, sizes, check_seed("split_seed", split_seed))
 
-    if not is_classes:
-        fitted = make_kind(kind).fitted(splits[0].labels)
+    if other is not None:
         mean, std = ((0.0,), (1.0,)) if images.dtype != torch.uint8 else channel_statistics(splits[0].images)
-        return Dataset(name, *splits, kind=fitted, mean=mean, std=std)
+        return Dataset(name, *splits, kind=other, mean=mean, std=std)
 
     largest = int(pool[1].max()) + 1
     what, wanted = ("the largest label plus one", largest) if classes is None else ("classes", classes)
@@ -90,6 +94,10 @@ def from_tensors(
         return Dataset(name, *splits, classes=count)
     mean, std = channel_statistics(splits[0].images)
     return Dataset(name, *splits, classes=count, mean=mean, std=std)
+
+
+def _classes_for(classes: int | None) -> dict[str, Any]:
+    return {} if classes is None else {"classes": classes, "labels": classes}
 
 
 def _checked_pair(

@@ -231,6 +231,9 @@ def _asked(
             "by lengths=(R,)"
         )
 
+    if not labels.numel():
+        raise ValueError(f"the batch is empty: labels are {tuple(labels.shape)}; leave the step out")
+
     owner, samples = None, len(labels)
     if lengths is not None:
         _check_lengths(lengths, labels)
