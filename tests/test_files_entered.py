@@ -52,8 +52,8 @@ AUGMENTED = {**SIMPLE, "augment": "sada"}
 
 
 # A guard, a kind of task, lengths and the world cost a file or two each, in any plan
-@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 26), (AUGMENTED, 29)])
-def test_building_a_plan_enters_at_most_26_files_and_3_more_for_augmentation(settings, most):
+@pytest.mark.parametrize(("settings", "most"), [(SIMPLE, 28), (AUGMENTED, 31)])
+def test_building_a_plan_enters_at_most_28_files_and_3_more_for_augmentation(settings, most):
     plan_of(**settings)  # imports what is imported at first use
     found = files_entered(lambda: plan_of(**settings))
     assert "plan/data_plan.py" in found and len(found) <= most, found

@@ -73,6 +73,7 @@ class Trainer:
         self.splits: dict[str, ResidentSplit] = {}  # by name, those read so far
         self.signals = SampleSignals(self.size, None, replicas, self.device, kind=task.kind)
         self._labels = torch.zeros(replicas, self.size + 1, dtype=torch.int64, device=self.device)
+        self.split("train")  # moved to the device now, not within a step
         self._validation_labels: Tensor | None = None  # (K, V), where replicas have their own
         self._wrong: Tensor | None = None  # (K, N), once it was asked for
         self._lr_factors = [1.0] * replicas
