@@ -4,7 +4,7 @@ Nothing else in dsenv reads a test split.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from dsenv.volume.budget import FORWARD_COST
 FIRST_SEED = 1_000_000_000  # far from the seeds that agents are trained with
 REFERENCE = "all_data"  # gains are measured against this agent, seed by seed
 CHANCE = "random"  # and against this one
+ACCURACY = "accuracy"  # metric of classification
 MOST_REPLICAS = 64  # training runs side by side
 
 Accuracies = NDArray[np.float64]
@@ -88,6 +89,13 @@ class Evaluation:
     contexts: list[dict[str, Any]]
     traces: dict[str, list[Trace]]
     """By agent: what it did in each context."""
+    metric: str = ACCURACY
+    """What stands in the place of accuracy: the metric of the kind of task."""
+
+    @property
+    def words(self) -> str:
+        """The metric on the test split, in words."""
+        return f"test {self.metric}"
 
     @property
     def schedules(self) -> dict[str, Floats]:
@@ -155,7 +163,9 @@ def evaluate(
         for number, found in enumerate(_runs_of(entry, settings, contexts, seeds, device, curves, bar)):
             runs[entry.name, number] = found
     bar.close()
-    return _evaluation(env, about, names, contexts, runs, known)
+    task = shared.kwargs.get("task")
+    metric = task.kind.metric_name if isinstance(task, Task) else ACCURACY
+    return replace(_evaluation(env, about, names, contexts, runs, known), metric=metric)
 
 
 def _check_known(known: Evaluation | None, contexts: list[dict[str, Any]], seeds: int) -> None:

@@ -47,7 +47,7 @@ def accuracy_figure(evaluation: Evaluation) -> "Figure":
     worst = sorted(min(100 * row.accuracy_low for row in rows.values()) for rows in table.values())
     floor = worst[min(1, len(worst) - 1)] - 2  # one bad agent may leave the figure, the others need the room
     subject = shown_name(evaluation.agent)
-    axis.set(ylabel="test accuracy, %", title=f"{evaluation.env}: {subject} against fixed rules")
+    axis.set(ylabel=f"{evaluation.words}, %", title=f"{evaluation.env}: {subject} against fixed rules")
     axis.set_ylim(floor, min(100.0, best + 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -46,7 +46,7 @@ def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
                if row.agent == first.agent and row.context == context]  # fmt: skip
         rows.append(pooled_row(first.agent, context, own, stacked, number))
         rows += [row for row in first.rows if row.agent != first.agent and row.context == context]
-    return Evaluation(first.env, first.agent, rows, first.contexts, {})
+    return Evaluation(first.env, first.agent, rows, first.contexts, {}, first.metric)
 
 
 def _check_alike(evaluations: Sequence[Evaluation]) -> None:

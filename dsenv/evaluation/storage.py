@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsenv import files
-from dsenv.evaluation.compare import Evaluation, Row
+from dsenv.evaluation.compare import ACCURACY, Evaluation, Row
 from dsenv.evaluation.trace import Trace
 
 LAYOUT = 2  # 1 had the rows alone
@@ -32,6 +32,8 @@ def save(evaluation: Evaluation, path: Path, facts: Mapping[str, Any]) -> None:
         "contexts": evaluation.contexts,
         "traces": {name: [t.plain() for t in traces] for name, traces in evaluation.traces.items()},
     }
+    if evaluation.metric != ACCURACY:
+        content["metric"] = evaluation.metric
     files.write_text(path, _text({**content, "digest": _digest(content)}) + "\n")
 
 
@@ -56,14 +58,15 @@ def load(path: Path) -> tuple[Evaluation, dict[str, Any]]:
             name: [Trace.from_plain(plain) for plain in found]
             for name, found in content.get("traces", {}).items()
         }
-        evaluation = Evaluation(content["env"], content["agent"], rows, contexts, traces)
+        metric = content.get("metric", ACCURACY)
+        evaluation = Evaluation(content["env"], content["agent"], rows, contexts, traces, metric)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is no whole evaluation ({type(error).__name__}: {error}): make it again with "
             f"python train_agent.py --evaluate {path.parent}"
         ) from error
 
-    own = {"rows", "contexts", "traces", "env", "agent", "layout"}
+    own = {"rows", "contexts", "traces", "env", "agent", "layout", "metric"}
     return evaluation, {key: value for key, value in content.items() if key not in own}
 
 

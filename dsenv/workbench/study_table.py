@@ -29,7 +29,13 @@ def study_table(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> str:
     runs = evaluations[0].rows[0].seeds
 
     many = f"{count} agent seeds" if count > 1 else "one agent seed"
-    lines = [f"# {agent} on {found.env}, {many}", "", _lead(agent, count, runs), "", markdown_table(found)]
+    lines = [
+        f"# {agent} on {found.env}, {many}",
+        "",
+        _lead(agent, count, runs, found.words),
+        "",
+        markdown_table(found),
+    ]
     gained = gains(found)
     if gained:
         items = "\n".join(f"- {line}" for line in gained.splitlines())
@@ -40,9 +46,9 @@ def study_table(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lead(agent: str, count: int, runs: int) -> str:
+def _lead(agent: str, count: int, runs: int, metric: str) -> str:
     """What the numbers of the table are."""
-    words = "Test accuracy in percent and half its 95 % interval."
+    words = f"T{metric[1:]} in percent and half its 95 % interval."
     if count == 1:
         return (
             f"{words} Means of {runs} fresh seeds. There is one agent seed, so no interval covers the luck "

@@ -158,7 +158,7 @@ def evaluate(
         say(f"\ninterrupted; {again}")
         return int(args.stop.status)
 
-    say(f"\nTest accuracy in percent, mean of {seeds} fresh seeds and half its 95 % interval\n")
+    say(f"\nT{result.words[1:]} in percent, mean of {seeds} fresh seeds and half its 95 % interval\n")
     say(markdown_table(result))
     gained = gains(result)
     if gained:

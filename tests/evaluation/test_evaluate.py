@@ -13,7 +13,10 @@ from dsenv.evaluation.figures import (
     schedule_figure,
     strength_figure,
 )
+from dsenv.evaluation.page.content import Part, Subject
+from dsenv.evaluation.page.lines import sheet
 from dsenv.evaluation.statistics import interval
+from dsenv.evaluation.storage import load, save
 from dsenv.evaluation.tables import gains, wrong_label_table
 from dsenv.tracking.pictures import pixels
 
@@ -185,3 +188,15 @@ def test_pictures_keep_odd_agents_and_many_contexts():
     (table,) = figure.axes[0].tables
     head = table[0, 2]
     assert head.get_text().get_window_extent().height <= head.get_window_extent().height
+
+
+def test_another_kind_of_task_says_its_metric_in_tables_files_and_pages(tmp_path):
+    env = definition("envs", "Tiny-Regression-v0")
+    found = evaluate(env, entries("random"), "random", seeds=1, progress=False)
+    assert (found.metric, found.words) == ("R2", "test R2")
+
+    save(found, tmp_path / "evaluation.json", {})
+    again, facts = load(tmp_path / "evaluation.json")
+    assert (again.metric, facts) == ("R2", {})
+    notes = sheet(Part("Tiny-Regression-v0", [], [Subject("random", again)])).notes
+    assert any("shows the R2, in percent" in note.text for note in notes)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dsenv.evaluation.compare import CHANCE, REFERENCE, Evaluation, Row
+from dsenv.evaluation.compare import ACCURACY, CHANCE, REFERENCE, Evaluation, Row
 from dsenv.evaluation.page.content import Line, Note, Part, Sheet, Subject
 from dsenv.evaluation.pooled import pooled_row
 from dsenv.evaluation.statistics import Scores
@@ -33,7 +33,7 @@ def sheet(part: Part, number: int = 0) -> Sheet:
     for subject in part.subjects:
         contexts += [context for context in subject.evaluation.contexts if context not in contexts]
 
-    notes: list[Note] = []
+    notes = [Note(text) for text in _other_metrics(part.subjects)]
     own = _subject_lines(part.subjects, contexts)
     pooled = _pooled_lines(part.subjects, contexts, notes)
     rules = _rule_lines(part.subjects, own, contexts, notes)
@@ -41,6 +41,16 @@ def sheet(part: Part, number: int = 0) -> Sheet:
     lines = sorted([*pooled, *own, *rules], key=_order)
     labels = [context_label(context) for context in contexts]
     return Sheet(part, number, contexts, labels, lines, notes)
+
+
+def _other_metrics(subjects: Sequence[Subject]) -> list[str]:
+    """What stands in the place of accuracy, where runs are on another kind of task than classification."""
+    found = sorted({subject.evaluation.metric for subject in subjects} - {ACCURACY})
+    return [
+        f"This is no classification: where the page says accuracy it shows the {name}, in percent, and points "
+        "are hundredths of it."
+        for name in found
+    ]
 
 
 def _order(line: Line) -> tuple[int, bool, str, bool, float]:
