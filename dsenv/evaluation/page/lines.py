@@ -47,7 +47,7 @@ def _other_metrics(subjects: Sequence[Subject]) -> list[str]:
     """What stands in the place of accuracy, where runs are on another kind of task than classification."""
     found = sorted({subject.evaluation.metric for subject in subjects} - {ACCURACY})
     return [
-        f"This is no classification: where the page says accuracy it shows the {name}, in percent, and points "
+        f"This is no classification: where the page says accuracy it shows the {name}, in percent; points "
         "are hundredths of it."
         for name in found
     ]
