@@ -115,14 +115,10 @@ class SampleSignals:
 
     def shown(self, name: str) -> Tensor:
         """A signal as agents see it: 0 where the kind of task does not give it."""
-        if name in self._missing():
+        if name in FROM_OUTPUTS and FROM_OUTPUTS[name] not in self.kind.gives:
             return self._store[name][..., : self.size]
         signal: Tensor = getattr(self, name)
         return signal
-
-    def _missing(self) -> list[str]:
-        """Names of the signals that the kind of task does not give."""
-        return [name for name, reading in FROM_OUTPUTS.items() if reading not in self.kind.gives]
 
     @property
     def classes(self) -> int:

@@ -85,13 +85,7 @@ class StackedVecEnv(VecEnv):
         Raises:
             ValueError: they are of another form, or an option is unknown.
         """
-        each = [options] * self.num_envs if options is None or isinstance(options, Mapping) else options
-        if not isinstance(each, list | tuple) or len(each) != self.num_envs:
-            raise ValueError(
-                f"options must be a table, or a list of {self.num_envs}, one for each environment; got "
-                f"{shown(options)}"
-            )
-        self._options = [dict(check_options(given, ("context",))) for given in each]
+        self._options = options_of_each(options, self.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
         """The environment's state, with the returns and lengths of the episodes in flight; all plain data.
@@ -207,3 +201,17 @@ class StackedVecEnv(VecEnv):
         """A figure of each training run so far, where render_mode is "rgb_array"."""
         images: Sequence[Any] = self.env.render() or [None] * self.num_envs
         return images
+
+
+def options_of_each(options: Any, count: int) -> list[dict[str, Any]]:
+    """Options of a reset for each of `count` environments, from one table for all, or a list of them.
+
+    Raises:
+        ValueError: they are of another form, or an option is unknown.
+    """
+    each = [options] * count if options is None or isinstance(options, Mapping) else options
+    if not isinstance(each, list | tuple) or len(each) != count:
+        raise ValueError(
+            f"options must be a table, or a list of {count}, one for each environment; got {shown(options)}"
+        )
+    return [dict(check_options(given, ("context",))) for given in each]

@@ -265,10 +265,10 @@ def make_controllers(
     if choice is None:
         return None
     dataset = trainer.task.dataset
-    if trainer.task.kind.name == "segmentation":
+    if places := trainer.task.kind.on_images:
         raise ValueError(
-            f"augmentation in an environment does not move masks, and {dataset.name} has some; leave augment "
-            "out, or train in a loop of your own with dsenv.DataPlan, which moves them"
+            f"augmentation in an environment does not move {places}, and {dataset.name} has some; leave "
+            "augment out, or train in a loop of your own with dsenv.DataPlan, which moves them"
         )
     if len(dataset.sample_shape) != 3:
         raise ValueError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from dsenv.agents.vec_env import aligned
+from dsenv.agents.vec_env import aligned, options_of_each
 from dsenv.catalogue import Definition
 from dsenv.env.episodes import Episodes, as_array, to_box
 from dsenv.env.interface import check_options
@@ -214,13 +214,7 @@ class RayVecEnv(VecEnv):
         Raises:
             ValueError: they are of another form, or an option is unknown.
         """
-        each = [options] * self.num_envs if options is None or isinstance(options, Mapping) else options
-        if not isinstance(each, list | tuple) or len(each) != self.num_envs:
-            raise ValueError(
-                f"options must be a table, or a list of {self.num_envs}, one for each environment; got "
-                f"{shown(options)}"
-            )
-        self._options = [dict(check_options(given, ("context",))) for given in each]
+        self._options = options_of_each(options, self.num_envs)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give each environment a seed of its own at the next reset, as one `StackedVecEnv` would."""

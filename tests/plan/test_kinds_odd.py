@@ -173,6 +173,7 @@ def test_held_out_targets_of_a_pass_are_no_classes():
     plan = plan_of(selector="k_center", ratio=0.5)
     held_out = INPUTS[:5], torch.arange(5) - 100
     plan.score(lambda x: (x[:, 0], x), validation=held_out)
+    assert plan.cost.extra_forwards == len(INPUTS) + 5
 
 
 def test_data_sets_take_a_kind_in_any_form():

@@ -118,3 +118,4 @@ def test_a_whole_epoch_does_not_warn():
         for _ in plan.epochs_left():
             for batch in plan.batches():
                 plan.loss(batch, torch.rand(len(batch.index)))
+    assert plan.progress == 1
