@@ -99,6 +99,7 @@ def make_card(actor: Actor, episodes: Episodes, trained: Mapping[str, Any]) -> P
         interval=config.interval,
         validation_shown=config.validation_shown,
         embedding=sessions[0].candidate_sampler.embedding,
+        task_kind=sessions[0].task.kind.name,
         trained={
             "datasets": [session.task.dataset.name for session in sessions],
             "samples": [session.trainer.size for session in sessions],

@@ -1,5 +1,6 @@
 """Learned parts of a plan: the policies behind them, each run by one runner."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from dsenv.policy.parts import LearnedAugmentation, LearnedPart, LearnedVolume
 from dsenv.policy.runner import PolicyRunner
 from dsenv.select.base import Selector
 from dsenv.signals import SampleSignals
+from dsenv.task_kinds.base import TaskKind
 
 
 class PlanPolicies:
@@ -43,6 +45,7 @@ class PlanPolicies:
             digest = part.policy.digest
             if digest not in runners:
                 runners[digest] = PolicyRunner(part.policy, **settings)
+                warn_of_kind(part.policy.card.task_kind, settings["kind"])
             part.connect(runners[digest])
 
         self.runners = list(runners.values())
@@ -164,3 +167,14 @@ def make_policies(
         )
     settings = {"kind": signals.kind, "intervals": epochs, "ratio": ratio, "budget": budget, "seed": seed}
     return PlanPolicies(tuple(parts), size=signals.size, device=signals.device, **settings)
+
+
+def warn_of_kind(trained: str, kind: TaskKind) -> None:
+    """Warn where a policy decides for another kind of task than the one it was trained on."""
+    if trained != kind.name:
+        warnings.warn(
+            f"the policy was trained on {trained}, and this plan is of {kind.name}: it may do harm "
+            "there (docs/kinds.md has what was measured). Compare it with selector='random' at the same "
+            "ratio, or train a policy in an environment of this kind",
+            stacklevel=2,
+        )

@@ -22,6 +22,7 @@ FORMAT = 1
 LARGEST = 4096  # size of a number in a control's settings
 MOST_ENTRIES = 1 << 20  # of an observation; a card that asks for more is refused
 MOST_INTERVALS = 1 << 31
+LATER = ("task_kind",)  # entries that cards of format 1 did not have at first
 FOLLOWING = ("bins", "target", "binary")  # arguments of a control that follow from the rest of the card
 
 
@@ -53,6 +54,8 @@ class PolicyCard:
     """Share of the episodes in which the policy saw the validation accuracy."""
     embedding: int = 0
     """Length of the model's features, where the policy saw them."""
+    task_kind: str = "classification"
+    """Kind of task that it was trained on: a name of `dsenv.task_kinds.registry.KINDS`, or of one's own."""
     observation: Mapping[str, Any] = field(default_factory=dict)
     """Version of the recipe, number of entries and SHA-256 of their names; default: those of now."""
     trained: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class PolicyCard:
         """A card comes from a file: every value may be anything."""
         wanted: dict[str, tuple[type, ...]] = {
             **dict.fromkeys(("network", "control", "observation", "trained"), (Mapping,)),
-            **dict.fromkeys(("actions", "rank_by", "dsenv"), (str,)),
+            **dict.fromkeys(("actions", "rank_by", "task_kind", "dsenv"), (str,)),
             **dict.fromkeys(("bins", "intervals", "embedding"), (int,)),
             **dict.fromkeys(("ratio", "interval", "validation_shown"), (int, float)),
         }
@@ -165,11 +168,11 @@ class PolicyCard:
         names = [item.name for item in fields(cls)]
         for key in content:
             pick("key of a policy card", key, ["format", *names])
-        missing = [name for name in names if name not in content]
+        missing = [name for name in names if name not in content and name not in LATER]
         if missing:
             raise ValueError(f"the card has no {missing[0]!r}")
 
-        return cls(**{name: content[name] for name in names})
+        return cls(**{name: content[name] for name in names if name in content})
 
 
 def read_toml(text: str) -> dict[str, Any]:

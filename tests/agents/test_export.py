@@ -12,6 +12,7 @@ from dsenv.agents.vec_env import StackedVecEnv
 from dsenv.catalogue import load_vector
 from dsenv.evaluation.compare import Entry, evaluate
 from dsenv.policy import Policy
+from dsenv.policy.card import PolicyCard
 
 SHORT = {
     PPO: {"n_steps": 8, "batch_size": 16, "n_epochs": 2},
@@ -82,6 +83,14 @@ def test_other_shapes_of_network(settings):
     env = stacked()
     model = model_of(PPO, env, policy_kwargs=settings)
     same_actions(model, dsenv.export(model, env), observations(env))
+
+
+def test_the_card_says_the_kind_of_task():
+    for env_id, kind in (("Tiny-Curriculum-v0", "classification"), ("Tiny-Regression-v0", "regression")):
+        env = stacked(env_id)
+        card = dsenv.export(model_of(PPO, env), env).card
+        assert card.task_kind == kind
+        assert PolicyCard.of_text(card.text()).task_kind == kind
 
 
 @pytest.mark.fast

@@ -133,7 +133,12 @@ def test_a_part_that_reads_what_a_kind_does_not_give_is_refused_with_the_reason(
 def test_a_policy_of_classification_runs_on_other_kinds(kind):
     data = DATA[kind]()
     policy = dsenv.pretrained("curriculum")
-    plan = DataPlan(data, epochs=EPOCHS, batch_size=BATCH, policy=policy, ratio=0.5, kind=kind, guard=True)
+    with pytest.warns(
+        UserWarning, match=f"trained on classification, and this plan is of {kind}: it may do harm"
+    ):
+        plan = DataPlan(
+            data, epochs=EPOCHS, batch_size=BATCH, policy=policy, ratio=0.5, kind=kind, guard=True
+        )
     run(plan, model_for(data))
     assert 0 <= plan.metrics()[TRAIN_ACCURACY] <= 1
     assert plan.guard.agreement() >= 0 or len(plan.guard.reserve) == 0
