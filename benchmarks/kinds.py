@@ -3,11 +3,14 @@
     python benchmarks/kinds.py --seeds 10 --json benchmarks/results/kinds.jsonl
     python benchmarks/kinds.py --table --json benchmarks/results/kinds.jsonl
 
-A plan in a plain loop, right targets, 20 epochs of AdamW with a cosine; all of the data, and five ways to
-half of it. Metric on the test split at the end, samples seen, processor seconds of the whole loop, and bytes
-of the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of everything.
-One line of JSON for each run; those that are there are not run again. Data Agent needs the entropy of a
-sample, and a point prediction has none, so it has no row on regression.
+    python benchmarks/kinds.py --tasks language --seeds 4 --json benchmarks/results/kinds.jsonl
+
+A plan in a plain loop, right targets, 20 epochs (language: 8) of AdamW with a cosine; all of the data, and
+five ways to half of it; for language also to 30 %, and to half of the tokens. Metric on the test split at the
+end, samples and tokens seen, processor seconds of the whole loop, and bytes of the plan's state. Paired by
+seed: one seed gives one data set, one initial model, one order of everything. One line of JSON for each run;
+those that are there are not run again. Data Agent needs the entropy of a sample, and a point prediction has
+none, so it has no row on regression. The rows of language need reasoning-gym (pip install reasoning-gym).
 """
 
 import argparse
@@ -22,18 +25,20 @@ import numpy as np
 import torch
 from kinds_env import interval
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from dsenv import DataPlan
 from dsenv.tasks import Dataset
 from dsenv.tasks.composed_digits import digit_angles, several_digits
+from dsenv.tasks.decoder import decoder
 from dsenv.tasks.digits import digits
 from dsenv.tasks.generated_scenes import generated_scenes
 from dsenv.tasks.models import mlp, small_fcn
+from dsenv.tasks.reasoning import VOCABULARY, reasoning
 
-EPOCHS = 20
-RECIPES = {"segmentation": (20, 0.03)}
-"""Batch size and learning rate, where they are not those of `RECIPE`."""
-RECIPE = (32, 5e-3)
+RECIPES = {"segmentation": (20, 20, 0.03), "language": (8, 16, 2e-3)}
+"""Epochs, batch size and learning rate, where they are not those of `RECIPE`."""
+RECIPE = (20, 32, 5e-3)
 ARMS: dict[str, dict[str, Any]] = {
     "all data": {"ratio": 1.0, "selector": "random"},
     "random": {"ratio": 0.5, "selector": "random"},
@@ -41,6 +46,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "pods, random": {"ratio": 0.5, "selector": "random", "volume": "pods"},
     "pods, infobatch": {"ratio": 0.5, "selector": "infobatch", "volume": "pods"},
     "data_agent": {"ratio": 0.5, "selector": "data_agent"},
+}
+ARMS_OF_LANGUAGE: dict[str, dict[str, Any]] = {
+    "random, half of the tokens": {"ratio": 0.5, "selector": "random", "ratio_of": "tokens"},
+    **{f"{name}, 30 %": {**ARMS[name], "ratio": 0.3} for name in ARMS if name != "all data"},
 }
 TASKS: dict[str, tuple[Callable[[int], Dataset], Callable[[Dataset], nn.Module]]] = {
     "classification": (lambda seed: digits(split_seed=seed), lambda data: network(data, 10)),
@@ -50,6 +59,10 @@ TASKS: dict[str, tuple[Callable[[int], Dataset], Callable[[Dataset], nn.Module]]
         lambda seed: generated_scenes(3, 1.5, 240, 50, 300, seed=seed, side=16),
         lambda data: small_fcn(data.sample_shape, 4, width=8),
     ),
+    "language": (
+        lambda seed: reasoning(train=4000, validation=128, test=1000, seed=seed),
+        lambda data: decoder(data.sample_shape, VOCABULARY),
+    ),
 }
 
 
@@ -57,8 +70,14 @@ def network(data: Dataset, outputs: int) -> nn.Module:
     return mlp(data.sample_shape, outputs, hidden=(64,))
 
 
+def arms_of(task: str) -> dict[str, dict[str, Any]]:
+    """Ways to spend a budget, by name."""
+    own = {name: arm for name, arm in ARMS.items() if (task, name) != ("regression", "data_agent")}
+    return {**own, **ARMS_OF_LANGUAGE} if task == "language" else own
+
+
 class Features:
-    """The inputs of a model's last layer in its last forward pass, (B, D); of maps the mean over pixels."""
+    """Inputs (B, D) of a model's last layer in its last forward pass: the mean over pixels or tokens."""
 
     def __init__(self, model: nn.Module) -> None:
         last = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
@@ -67,10 +86,15 @@ class Features:
 
     def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found = inputs[0].detach()
-        self.found = found.flatten(2).mean(2) if found.dim() == 4 else found
+        self.found = {4: lambda: found.mean((2, 3)), 3: lambda: found.mean(1)}.get(
+            found.dim(), lambda: found
+        )()
 
 
 def scaled(data: Dataset, images: Tensor) -> Tensor:
+    """Inputs of the model; tokens stay what they are."""
+    if images.dtype == torch.int64:
+        return images
     shape = (1, -1, *[1] * (images.dim() - 2))
     mean, std = (torch.tensor(values).view(shape) for values in (data.mean, data.std))
     return (images.float() / 255 - mean) / std
@@ -87,20 +111,24 @@ def state_bytes(state: Any) -> int:
 def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
     """One training run: metric, samples, processor seconds and bytes of the plan's state."""
     make_data, make_model = TASKS[task]
-    batch_size, lr = RECIPES.get(task, RECIPE)
+    epochs, batch_size, lr = RECIPES.get(task, RECIPE)
     data = make_data(seed)
     inputs = scaled(data, data.train.images)
     torch.manual_seed(seed)
     model = make_model(data)
     features = Features(model)
+    samples = TensorDataset(inputs, data.train.labels)
+    asked = (data.train.labels >= 0).sum(1) if task == "language" else None
+    if asked is not None:
+        samples.lengths = asked  # not DataPlan(lengths=...), which would sort the batches by them
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     plan = DataPlan(
-        (inputs, data.train.labels),
-        epochs=EPOCHS,
+        samples,
+        epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         kind=data.kind,
-        **ARMS[arm],
+        **arms_of(task)[arm],
     )
     schedule = plan.lr_scheduler(optimizer, lambda progress: (1 + math.cos(math.pi * progress)) / 2)
 
@@ -109,7 +137,9 @@ def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
         for batch in plan.batches():
             outputs = model(batch.inputs)
             losses = plan.kind.sample_loss(outputs, batch.labels)
-            said = {"features": features.found} if arm == "data_agent" else {}
+            said = {"features": features.found} if arm.startswith("data_agent") else {}
+            if asked is not None:
+                said["tokens"] = asked[batch.index]
             optimizer.zero_grad()
             plan.loss(batch, losses, outputs=outputs, **said).backward()
             optimizer.step()
@@ -121,6 +151,7 @@ def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "metric": tested(model, data),
         "samples": plan.cost.trained,
+        "tokens": plan.cost.tokens,
         "seconds": round(seconds, 3),
         "state_bytes": state_bytes(plan.state_dict()),
     }
@@ -137,11 +168,12 @@ def tested(model: nn.Module, data: Dataset) -> float:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Means over seeds; differences and ratios to all data on the same seeds, with 95 % intervals."""
-    print("| kind | arm | metric | less all data | samples | seconds, of all data's | state, kB | seeds |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = "metric | less all data | samples | tokens | seconds, of all data's | state, kB | seeds"
+    print(f"| kind | arm | {columns} |")
+    print("|---|---|---|---|---|---|---|---|---|")
     found = {(row["task"], row["arm"], row["seed"]): row for row in rows}
     for task in TASKS:
-        for arm in ARMS:
+        for arm in arms_of(task):
             seeds = [row["seed"] for row in rows if (row["task"], row["arm"]) == (task, arm)]
             seeds = [seed for seed in seeds if (task, "all data", seed) in found]
             if not seeds:
@@ -157,16 +189,18 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             apart = "" if arm == "all data" else f"{less.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
             state = np.mean([row["state_bytes"] for row in own]) / 1000
             samples = np.mean([row["samples"] for row in own])
+            tokens = np.mean([row.get("tokens", 0) for row in own])
+            seen = f"{samples:,.0f} | {f'{tokens:,.0f}' if tokens else '-'}"
             print(
-                f"| {task} | {arm} | {metric.mean():.4f} | {apart} | {samples:,.0f} | {np.median(share):.2f} "
+                f"| {task} | {arm} | {metric.mean():.4f} | {apart} | {seen} | {np.median(share):.2f} "
                 f"| {state:.0f} | {len(seeds)} |"
             )
 
 
 def main(arguments: list[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--tasks", nargs="*", default=list(TASKS))
-    made.add_argument("--arms", nargs="*", default=list(ARMS))
+    made.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    made.add_argument("--arms", nargs="*", choices=list(arms_of("language")), help="default: all")
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--json", type=Path, required=True, help="one line a run; gone on with")
     made.add_argument("--table", action="store_true", help="print what the file has, run nothing")
@@ -178,8 +212,8 @@ def main(arguments: list[str] | None = None) -> None:
     done = {(row["task"], row["arm"], row["seed"]) for row in rows}
     for seed in range(0 if args.table else args.seeds):
         for task in args.tasks:
-            for arm in args.arms:
-                if (task, arm, seed) in done or (task == "regression" and arm == "data_agent"):
+            for arm in arms_of(task):
+                if (task, arm, seed) in done or arm not in (args.arms or arms_of(task)):
                     continue
                 rows.append(trained(task, arm, seed))
                 with args.json.open("a") as file:

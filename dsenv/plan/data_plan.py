@@ -169,7 +169,7 @@ class DataPlan(PlanEpochs):
         # How many samples each epoch has, and which
         self.epoch_schedule, policies = build.plan_epochs(said, parts, self.signals, self._source, seed)
         self.guard = build.make_guard(guard, parts, policies, self.epoch_schedule, self._source, given)
-        known = open_lengths(lengths, self._source.dataset, self.epoch_schedule, self.device, self.guard)
+        known = open_lengths(lengths, data, self.epoch_schedule, self.device, self.guard)
         rules = (self.signals, self.epoch_schedule, uniform_epochs, tail, seed, policies, self.guard, known)
         self.epoch_sampler = EpochSampler(self.selector, *rules)
         self.epoch_sampler.facts = self._facts

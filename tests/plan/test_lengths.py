@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from dsenv import DataPlan
 from dsenv.plan.lengths import POOL, affordable, batches_by_length
@@ -355,3 +356,15 @@ def test_no_step_waits_for_a_device(ratio_of):
         budget = int(lengths.sum())
         assert plan.cost.tokens <= budget if ratio_of == "tokens" else plan.cost.trained == 40
         assert plan.cost.tokens > 0.7 * budget
+
+
+def test_lengths_may_be_an_attribute_of_tensors_too():
+    rows = torch.randint(V, (N, 30))
+    data = TensorDataset(rows, rows)
+    settings = {"epochs": EPOCHS, "batch_size": BATCH, "kind": KIND, "ratio": 0.5, "ratio_of": "tokens"}
+    with pytest.raises(ValueError, match="needs the tokens of each sample"):
+        DataPlan(data, **settings)
+
+    data.lengths = LENGTHS
+    plan = DataPlan(data, **settings)
+    assert int(LENGTHS[plan.epoch_sampler.chosen.index].sum()) <= LENGTHS.sum() // 2
