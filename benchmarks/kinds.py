@@ -1,16 +1,17 @@
 """Half of the data on every kind of task: what it costs in the metric, and what it saves.
 
     python benchmarks/kinds.py --seeds 10 --json benchmarks/results/kinds.jsonl
+    python benchmarks/kinds.py --seeds 10 --longer 3 --json benchmarks/results/kinds.jsonl
+    python benchmarks/kinds.py --tasks language --seeds 5 --json benchmarks/results/kinds.jsonl
     python benchmarks/kinds.py --table --json benchmarks/results/kinds.jsonl
 
-    python benchmarks/kinds.py --tasks language --seeds 4 --json benchmarks/results/kinds.jsonl
-
 A plan in a plain loop, right targets, 20 epochs (language: 8) of AdamW with a cosine; all of the data, and
-five ways to half of it; for language also to 30 %, and to half of the tokens. Metric on the test split at the
-end, samples and tokens seen, processor seconds of the whole loop, and bytes of the plan's state. Paired by
-seed: one seed gives one data set, one initial model, one order of everything. One line of JSON for each run;
-those that are there are not run again. Data Agent needs the entropy of a sample, and a point prediction has
-none, so it has no row on regression. The rows of language need reasoning-gym (pip install reasoning-gym).
+five ways to half of it, beside all of it for half of the epochs; for language also 30 %, and half of the
+tokens. Metric on the test split at the end, samples and tokens seen, processor seconds of the whole loop, and
+bytes of the plan's state. Paired by seed: one seed gives one data set, one initial model, one order of
+everything. One line of JSON for each run; those that are there are not run again. Data Agent needs the
+entropy of a sample, and a point prediction has none, so it has no row on regression. The rows of language
+need reasoning-gym (pip install reasoning-gym).
 """
 
 import argparse
@@ -41,6 +42,7 @@ RECIPES = {"segmentation": (20, 20, 0.03), "language": (8, 16, 2e-3)}
 RECIPE = (20, 32, 5e-3)
 ARMS: dict[str, dict[str, Any]] = {
     "all data": {"ratio": 1.0, "selector": "random"},
+    "all data, half the epochs": {"ratio": 1.0, "selector": "random", "epochs": 0.5},
     "random": {"ratio": 0.5, "selector": "random"},
     "infobatch": {"ratio": 0.5, "selector": "infobatch"},
     "pods, random": {"ratio": 0.5, "selector": "random", "volume": "pods"},
@@ -49,7 +51,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 ARMS_OF_LANGUAGE: dict[str, dict[str, Any]] = {
     "random, half of the tokens": {"ratio": 0.5, "selector": "random", "ratio_of": "tokens"},
-    **{f"{name}, 30 %": {**ARMS[name], "ratio": 0.3} for name in ARMS if name != "all data"},
+    **{f"{name}, 30 %": {**arm, "ratio": 0.3} for name, arm in ARMS.items() if "all data" not in name},
 }
 TASKS: dict[str, tuple[Callable[[int], Dataset], Callable[[Dataset], nn.Module]]] = {
     "classification": (lambda seed: digits(split_seed=seed), lambda data: network(data, 10)),
@@ -108,10 +110,15 @@ def state_bytes(state: Any) -> int:
     return sum(map(state_bytes, inner))
 
 
-def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
+def epochs_of(task: str, longer: int) -> int:
+    return RECIPES.get(task, RECIPE)[0] * longer
+
+
+def trained(task: str, arm: str, seed: int, longer: int = 1) -> dict[str, Any]:
     """One training run: metric, samples, processor seconds and bytes of the plan's state."""
     make_data, make_model = TASKS[task]
-    epochs, batch_size, lr = RECIPES.get(task, RECIPE)
+    _, batch_size, lr = RECIPES.get(task, RECIPE)
+    epochs, settings = epochs_of(task, longer), dict(arms_of(task)[arm])
     data = make_data(seed)
     inputs = scaled(data, data.train.images)
     torch.manual_seed(seed)
@@ -124,11 +131,11 @@ def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     plan = DataPlan(
         samples,
-        epochs=epochs,
+        epochs=round(epochs * settings.pop("epochs", 1)),
         batch_size=batch_size,
         seed=seed,
         kind=data.kind,
-        **arms_of(task)[arm],
+        **settings,
     )
     schedule = plan.lr_scheduler(optimizer, lambda progress: (1 + math.cos(math.pi * progress)) / 2)
 
@@ -149,6 +156,7 @@ def trained(task: str, arm: str, seed: int) -> dict[str, Any]:
         "task": task,
         "arm": arm,
         "seed": seed,
+        "epochs": epochs,
         "metric": tested(model, data),
         "samples": plan.cost.trained,
         "tokens": plan.cost.tokens,
@@ -166,19 +174,23 @@ def tested(model: nn.Module, data: Dataset) -> float:
     return float(data.kind.metric(data.kind.statistics(outputs, data.test.labels, loss).sum(0)))
 
 
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["task"], row["arm"], row["epochs"], row["seed"]
+
+
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Means over seeds; differences and ratios to all data on the same seeds, with 95 % intervals."""
     columns = "metric | less all data | samples | tokens | seconds, of all data's | state, kB | seeds"
     print(f"| kind | arm | {columns} |")
     print("|---|---|---|---|---|---|---|---|---|")
-    found = {(row["task"], row["arm"], row["seed"]): row for row in rows}
-    for task in TASKS:
+    found = {key_of(row): row for row in rows}
+    for task, epochs in sorted({(row["task"], row["epochs"]) for row in rows}):
         for arm in arms_of(task):
-            seeds = [row["seed"] for row in rows if (row["task"], row["arm"]) == (task, arm)]
-            seeds = [seed for seed in seeds if (task, "all data", seed) in found]
+            seeds = [seed for name, way, length, seed in found if (name, way, length) == (task, arm, epochs)]
+            seeds = [seed for seed in seeds if (task, "all data", epochs, seed) in found]
             if not seeds:
                 continue
-            own, every = ([found[task, name, seed] for seed in seeds] for name in (arm, "all data"))
+            own, every = ([found[task, name, epochs, seed] for seed in seeds] for name in (arm, "all data"))
             metric, less, share = np.array(
                 [
                     (one["metric"], one["metric"] - all_["metric"], one["seconds"] / all_["seconds"])
@@ -192,8 +204,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             tokens = np.mean([row.get("tokens", 0) for row in own])
             seen = f"{samples:,.0f} | {f'{tokens:,.0f}' if tokens else '-'}"
             print(
-                f"| {task} | {arm} | {metric.mean():.4f} | {apart} | {seen} | {np.median(share):.2f} "
-                f"| {state:.0f} | {len(seeds)} |"
+                f"| {task}, {epochs} epochs | {arm} | {metric.mean():.4f} | {apart} | {seen} "
+                f"| {np.median(share):.2f} | {state:.0f} | {len(seeds)} |"
             )
 
 
@@ -202,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
     made.add_argument("--arms", nargs="*", choices=list(arms_of("language")), help="default: all")
     made.add_argument("--seeds", type=int, default=10)
+    made.add_argument("--longer", type=int, default=1, help="times the epochs of a kind")
     made.add_argument("--json", type=Path, required=True, help="one line a run; gone on with")
     made.add_argument("--table", action="store_true", help="print what the file has, run nothing")
     args = made.parse_args(arguments)
@@ -209,13 +222,14 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     lines = args.json.read_text().splitlines() if args.json.is_file() else []
     rows = [json.loads(line) for line in lines]
-    done = {(row["task"], row["arm"], row["seed"]) for row in rows}
+    done = {key_of(row) for row in rows}
     for seed in range(0 if args.table else args.seeds):
         for task in args.tasks:
             for arm in arms_of(task):
-                if (task, arm, seed) in done or arm not in (args.arms or arms_of(task)):
+                key = (task, arm, epochs_of(task, args.longer), seed)
+                if key in done or arm not in (args.arms or arms_of(task)):
                     continue
-                rows.append(trained(task, arm, seed))
+                rows.append(trained(task, arm, seed, args.longer))
                 with args.json.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
     print_table(rows)

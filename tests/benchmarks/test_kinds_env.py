@@ -31,14 +31,17 @@ def test_agents_are_run_once_and_compared_on_the_same_seeds(monkeypatch, tmp_pat
 def test_half_of_the_data_is_half_of_the_samples_on_every_kind(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     bench = importlib.import_module("kinds")
-    monkeypatch.setattr(bench, "EPOCHS", 1)
+    monkeypatch.setattr(bench, "RECIPE", (2, 32, 5e-3))
     path = tmp_path / "kinds.jsonl"
     ask = ["--seeds", "1", "--json", str(path), "--tasks", "multilabel", "regression", "--arms", "all data"]
     bench.main(ask)
-    bench.main([*ask, "random", "data_agent"])
+    bench.main([*ask, "random", "data_agent", "all data, half the epochs"])
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    wanted = ["multilabel", "regression", "multilabel", "multilabel", "regression"]
-    assert [row["task"] for row in rows] == wanted
-    assert [row["samples"] for row in rows] == [1000, 1500, 500, 500, 750]
+    found = [(row["task"], row["arm"], row["samples"]) for row in rows]
+    every = [("multilabel", "all data", 2000), ("regression", "all data", 3000)]
+    half = ["all data, half the epochs", "random", "data_agent"]
+    assert found == every + [("multilabel", arm, 1000) for arm in half] + [
+        ("regression", arm, 1500) for arm in half[:2]
+    ]
     assert all(0 <= row["metric"] <= 1 for row in rows)
-    assert capsys.readouterr().out.splitlines()[-1].startswith("| regression | random | ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| regression, 2 epochs | random | ")
