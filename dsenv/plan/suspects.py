@@ -54,7 +54,7 @@ class Suspects:
       model alone. Nothing at all is said about `never_visited`;
     - where wrong labels follow a rule that the model can learn (a class that is always mistaken for another).
 
-    Figures: docs/benchmarks.md, "Wrong labels found in one training run".
+    Figures: docs/benchmarks/rules.md, "Wrong labels found in one training run".
 
     All columns are tensors (M,) on the CPU, sorted by the score from high to low, equal ones by position.
     """

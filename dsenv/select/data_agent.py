@@ -43,7 +43,7 @@ class DataAgent(Selector):
     selection; taking the largest last losses held 36 and 62 % and reached 0.758 and 0.562. Without
     noise all came to 0.98. (`benchmarks/data_agent.py noise`; standard errors up to 0.019.) On words with
     human labels, 14 % of them wrong, its selections held 17 to 19 %, and it was level with a random half,
-    within 0.6 points (10 seeds; docs/benchmarks.md, "Human label noise").
+    within 0.6 points (10 seeds; docs/benchmarks/rules.md, "Human label noise").
 
     Settings: the defaults of `DataAgentConfig`; `planned`, the number of epochs, for annealing; a
     larger `entropy` or `explore` and a smaller `age_decay` for more even visits. A caller who makes a

@@ -105,8 +105,8 @@ class InfoBatch(Selector):
     Helps: clean data and long runs; published at lossless 30 to 50 % fewer samples. Does not help: wrong
     labels (they have high losses and always stay: at half of the data 23 to 25 % of what it chose among
     words with human labels was wrong, where 14 % are, and it was 0.9 points behind a random half with a
-    linear model and level with it with MLPs; docs/benchmarks.md, "Human label noise"), and small counts,
-    where weights grow (published: worse from 60 % of the low samples left out).
+    linear model and level with it with MLPs; docs/benchmarks/rules.md, "Human label noise"), and small
+    counts, where weights grow (published: worse from 60 % of the low samples left out).
 
     Unseen samples count as high and stay out of the mean; while nothing is seen the choice is
     uniform at random, with weights that keep the sum unbiased.
@@ -114,7 +114,7 @@ class InfoBatch(Selector):
     With `scores="random"` the losses are dealt out anew among the samples before each choice: as many
     samples, of the same weights, and who is low is chance. It is the reference that says what the losses are
     worth; on digits and Fashion-MNIST (5 seeds) they were worth nothing that could be measured: +0.16 +- 0.48
-    and +0.05 +- 0.11 points at 70 % of the data (docs/benchmarks.md, "The loss of a batch").
+    and +0.05 +- 0.11 points at 70 % of the data (docs/benchmarks/rules.md, "The loss of a batch").
 
     Cost: a mean and a top-k a call, two where the threshold rises; 12 bytes a sample while it chooses half,
     some 20 more with random scores. State: none.

@@ -36,7 +36,7 @@ class OrderDP(Selector):
     Helps: clean data at an exact ratio, without rescaling or a full-data tail; CIFAR-100 with ResNet-18: 77.9
     at 50 %, 76.7 at 30 % (a fresh random subset: 75.3 and 72.8). Does not help: wrong labels, which have
     the highest losses (of words with human labels it chose 21 to 23 % wrong ones, where 14 % are, and was
-    0.6 points behind a random half with a linear model and level with it with MLPs; docs/benchmarks.md,
+    0.6 points behind a random half with a linear model and level with it with MLPs; docs/benchmarks/rules.md,
     "Human label noise"); ratios above `share`, where the pool is the whole set and the rule is that of
     `Ranked`.
 

@@ -30,12 +30,12 @@ class SmallLoss(Selector):
     random order, so that every sample is judged once before any is left out.
 
     Helps: wrong labels, at a ratio near the share of right ones; at half of scikit-learn's digits it
-    beat all data at 60 % label noise (88.1 against 80.3 % accuracy; docs/benchmarks.md has the command).
+    beat all data at 60 % label noise (88.1 against 80.3 % accuracy; docs/benchmarks/policies.md).
     Does not help: clean data, where it leaves out what there is to learn (96.0 against 98.0 %); rare classes;
     human labels, unless the model would learn them by heart: on words rated by people (one vote in seven
     is wrong, 10 seeds) it lost 2.5 and 1.7 points to a random half with recipes that end before, as on
-    right labels, and gained 3.2 with one that goes on (docs/benchmarks.md, "Human label noise"); a sample
-    left out keeps its old loss and comes back only when others get worse.
+    right labels, and gained 3.2 with one that goes on (docs/benchmarks/rules.md, "Human label noise"); a
+    sample left out keeps its old loss and comes back only when others get worse.
 
     Cost: one top-k a call, 9 bytes a sample while it chooses half. State: none.
     Source: Han et al., 2018, arXiv 1804.06872 (co-teaching).

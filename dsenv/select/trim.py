@@ -76,13 +76,13 @@ class Trim(Selector):
 
     Helps: wrong labels, without being told how many. On digits and four public tables, an MLP with two
     recipes, at half of the data, it gained 1.3 and 2.1 points on a random half at 20 and 40 % wrong
-    labels, as much as with the true rate, and lost nothing on clean data (docs/benchmarks.md, "How many are
-    wrong", has the command).
+    labels, as much as with the true rate, and lost nothing on clean data (docs/benchmarks/rules.md, "trim",
+    has the command).
     Does not help: clean data beyond a random subset; wrong labels that follow a rule which the model learns;
     a model that fits wrong labels within its first visits; human labels with recipes that end before they
     are known by heart: a random half was as good on words rated by people (-0.0 and +0.2 points, 10
     seeds), with the true rate too. Knowing which labels are wrong is worth a point there; where the model
-    goes on, 4.3, and `trim` gained 2.5 (docs/benchmarks.md, "Human label noise").
+    goes on, 4.3, and `trim` gained 2.5 (docs/benchmarks/rules.md, "Human label noise").
 
     Cost: one sort of N losses a call. State: none.
     Source: our own. Trimming the largest losses at a known rate is iterative trimmed loss minimisation

@@ -29,7 +29,7 @@ BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._Dropout
 
 
 def choose_form(model: nn.Module, replicas: int, device: torch.device) -> str:
-    """The fastest form by measurement (docs/benchmarks.md, benchmarks/forms.py).
+    """The fastest form by measurement (docs/benchmarks/speed.md, benchmarks/forms.py).
 
     Linear networks stack everywhere. Convolutions on a CPU run fastest in a loop; on a GPU they are
     grouped, or mapped where a layer has no grouped form. A GPU runs even one stacked replica several times

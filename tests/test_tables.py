@@ -1,0 +1,76 @@
+"""Every table of results and settings in README and docs is that of the files and of the code."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = [page for page in PAGES if "<!-- table: " in page.read_text()]
+CONCLUSIONS = [ROOT / "README.md", *(ROOT / "docs" / "benchmarks" / f"{name}.md" for name in
+                                     ("index", "policies", "rules", "speed"))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        before = set(sys.modules)
+        yield importlib.import_module("tables")
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
+                del sys.modules[name]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_a_page_holds_what_the_files_say(tables, page):
+    text = page.read_text()
+    assert tables.filled(text, page) == text, "run: python benchmarks/tables.py"
+
+
+def test_every_table_has_a_place(tables):
+    named = re.findall(r"<!-- table: ([\w-]+) -->", "".join(page.read_text() for page in PAGES))
+    assert sorted(set(named)) == sorted(tables.TABLES)
+    assert sum(page.read_text().count("<!-- end -->") for page in PAGES) == len(named)
+
+
+def test_another_figure_and_another_name_are_found(tables):
+    page = ROOT / "docs" / "benchmarks" / "rules.md"
+    text = page.read_text()
+    for old, new in (("93.3", "93.4"), ("| 0.99 |", "| 0.98 |")):
+        assert old in text and tables.filled(text.replace(old, new, 1), page) == text
+    with pytest.raises(KeyError, match="no table 'nothing'; there are agents, "):
+        tables.filled("<!-- table: nothing -->\n<!-- end -->", page)
+
+
+def by_hand(text):
+    """What a page says outside of generated parts, code and links."""
+    text = re.sub(r"<!-- table: .*?<!-- end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv \d+\.\d+|Python \d\.\d+", "", text)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", CONCLUSIONS, ids=lambda page: page.name)
+def test_no_figure_of_a_result_is_written_by_hand(page):
+    """A figure with decimals, a difference or a table with digits comes from a file of results."""
+    text = by_hand(page.read_text())
+    assert re.findall(r"\d+\.\d+", text) == []
+    assert re.findall(r"[+±]\s?\d+", text) == []
+    assert re.findall(r"^\|.*\d.*\|$", text, flags=re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer", "wine", "iris"])
+def test_sizes_of_data_sets_are_those_that_are_read(tables, name):
+    from dsenv.catalogue import import_entry_point
+    from dsenv.tasks.task import DATASETS
+
+    settings = sys.modules["tables_settings"]
+    data = import_entry_point(DATASETS[name])()
+    sizes = (len(data.train), len(data.validation), len(data.test))
+    assert settings.data({"name": name}).endswith(", " + " / ".join(f"{size:,}" for size in sizes))
