@@ -9,9 +9,9 @@ A page says what stands where by a pair of comments, and everything between them
     ...
     <!-- end -->
 
-The files `tables_*.py` have a function for each NAME. Links to files of results are written as `RESULTS/NAME.json` there and fitted to the place of the page.
-A figure that stands in the text of a benchmark page is written by such a function too: `tests/test_tables.py`
-finds decimals that are not.
+The files `tables_*.py` have a function for each NAME. Links to files of results are written as
+`RESULTS/NAME.json` there and fitted to the place of the page. A figure that stands in the text of a benchmark
+page is written by such a function too: `tests/test_tables.py` finds decimals that are not.
 """
 
 import argparse

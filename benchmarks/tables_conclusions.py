@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tables_format import gains, points, stored, table
-from tables_policies import GROUPS, NOISES, accuracy, bar, default_rows, regrets
+from tables_policies import GROUPS, NOISES, bar, default_rows, regrets
 from tables_rules import human_rows
 from tables_speed import around, gpu, quartiles
 
@@ -13,10 +13,10 @@ def answers() -> str:
     """The choice for each kind of labels, with its gain over a random half."""
     policy, rules = bar("transfer_policy.jsonl"), bar("transfer_tune_rules.jsonl", "tune")
     chosen = {
-        "clean": "all data; at half the cost a random half or the shipped policy",
-        "symmetric": "`trim`, or the shipped policy",
-        "pair": "`trim`, or the shipped policy",
-        "human": "`trim` or the shipped policy, if training goes on until wrong labels are known by heart",
+        "clean": "all data; at half the cost the shipped policy",
+        "symmetric": "`trim` or the shipped policy",
+        "pair": "`trim` or the shipped policy",
+        "human": "either, if training goes on until wrong labels are known by heart",
         "long tail": "all data; at half the cost the shipped policy",
         "open-set": "nothing helps: a random half",
     }
@@ -43,19 +43,6 @@ def answers() -> str:
     return table(heads, body)
 
 
-def digits() -> str:
-    """The default run in five rows."""
-    found = default_rows()
-    names = {
-        "all_data": "all data",
-        "random": "random half",
-        "trim": "`trim`, half",
-        "ppo": "learned policy, half",
-    }
-    body = [[name, *(accuracy(found[agent][noise]) for noise in NOISES)] for agent, name in names.items()]
-    return table(["digits, test accuracy in %", "right labels", "20 % wrong", "40 %", "60 %"], body)
-
-
 def costs() -> str:
     """What half of the data saves, and what choosing costs."""
     half = next(row for row in stored("text_half.json")["rows"] if row["run"] == "random half")
@@ -64,11 +51,12 @@ def costs() -> str:
     cheap, dear = added["infobatch"]["added_ms"], added["data_agent"]["added_ms"]
     rate = next(row for row in gpu("env_speed") if row["replicas"] == 64 and row["model"].startswith("MLP"))
     return (
-        f"- **Half of the samples is half of the time.** A small Llama: {around(quartiles(half['of_all_data']), '.2f')} "
-        f"of the time of all data. On an H200 a plan adds {cheap['median']:.1f} ms to a step of {steps:.1f} ms (ResNet-18) "
-        f"with `infobatch` and {dear['median']:.1f} ms with `data_agent`.\n"
-        f"- **An agent is cheap.** {seconds()} s on one core for the default one; on an H200 64 training runs advance "
-        f"together at {rate['steps_per_second']['stacked']['median']:,.0f} environment steps a second."
+        "- **Half of the samples is half of the time.** A small Llama: "
+        f"{around(quartiles(half['of_all_data']), '.2f')} of the time of all data. On an H200 a plan adds "
+        f"{cheap['median']:.1f} ms to a step of {steps:.1f} ms (ResNet-18) with `infobatch` and "
+        f"{dear['median']:.1f} ms with `data_agent`.\n- **An agent is cheap.** {seconds()} s on one core "
+        "for the default one; on an H200 64 training runs advance together at "
+        f"{rate['steps_per_second']['stacked']['median']:,.0f} environment steps a second."
     )
 
 
@@ -88,20 +76,23 @@ def not_helping() -> str:
     tails = points(policy.mean(policy.of_kind("long tail"), "small_loss"))
     infobatch = points(rules.mean(rules.rows, "infobatch"))
     lines = [
-        f"**Right labels and a short training run.** On digits no choice of half reached all data (the best was "
-        f"{behind:.1f} points behind). Training on everything is right where its cost is no question.",
-        f"**Smallest losses without wrong labels**: {points(policy.mean(policy.of_kind('clean'), 'small_loss'))} points, "
-        f"and {tails} on long tails, where rare classes are what it leaves out.",
-        f"**`infobatch` at exactly half of the data**: {infobatch} points at learning rates that were not tuned for it; "
-        f"its weights make steps larger. With its own count it keeps about 70 % and is level with all data.",
-        f"**Human labels and a training run that ends early**: nothing beats a random half by more than the interval; "
-        f"who knows every wrong label gains {knowing('linear')} (linear model) or {knowing('MLP, calm')} points.",
-        "**Other kinds of task**: the shipped policy does harm on a small language model and at 20 % exchanged targets "
-        "of a regression ([tables](../kinds.md#results)). Train one there, or take a rule.",
-        f"**Trusted labels that may be trained on**: training on them is better than a reward that reads them "
-        f"({trusted()} points at 0, 20, 40 and 60 % wrong labels).",
-        f"**When in doubt, rehearse**: [`dsenv.rehearse`](../rehearse.md) was {rehearsed()} points behind the best "
-        f"choice in hindsight on the mean.",
+        f"**Right labels.** On digits no choice of half reached all data: the best was {behind:.1f} points "
+        "behind.",
+        "**Smallest losses** where labels are right: "
+        f"{points(policy.mean(policy.of_kind('clean'), 'small_loss'))} points, and {tails} on long tails, "
+        "whose rare classes they leave out.",
+        f"**InfoBatch** at exactly half of the data: {infobatch} points, since its weights make steps "
+        "larger than these learning rates are for. With its own count (about 70 % of the data) it is level "
+        "with all data.",
+        "**Human labels and training that ends early.** Nothing beats a random half by more than the "
+        f"interval: to know every wrong label is worth {knowing('linear')} points (linear model) or "
+        f"{knowing('MLP, calm')} (MLP).",
+        "**Language models and some regressions.** There the shipped policy does "
+        "[harm](../kinds.md#results). Take a rule, or train an agent there.",
+        f"**Trusted labels.** To train on them is better than a reward that reads them: {trusted()} points "
+        "at 0, 20, 40 and 60 % wrong labels.",
+        "**In doubt** let [`dsenv.rehearse`](../rehearse.md) try all of it on your data: on the mean its "
+        f"pick was {rehearsed()} points behind the best in hindsight.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -129,7 +120,6 @@ def rehearsed() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "conclusions": answers,
-    "conclusions-digits": digits,
     "conclusions-cost": costs,
     "conclusions-not": not_helping,
 }

@@ -1,4 +1,4 @@
-"""What the generated tables share: files of results, Markdown, and the line that says where figures are from."""
+"""What the generated tables share: files of results, Markdown, and where figures are from."""
 
 import json
 import math
@@ -11,6 +11,7 @@ import numpy as np
 from transfer_statistics import Interval, paired
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PLUS_MINUS = "\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}"
 Line = Mapping[str, Any]
 
 
@@ -34,16 +35,20 @@ def parts(*texts: str) -> str:
     return "\n\n".join(texts)
 
 
+def within(mean: float, half: float, form: str = ".1f", sign: str = "+") -> str:
+    """A mean with half of its interval on one line; no minus before a zero."""
+    digits = int(form[1:-1])
+    shown = f"{round(mean, digits) + 0.0:{sign}{form}}"
+    return f"{shown}{PLUS_MINUS}{half:{form}}" if math.isfinite(half) else shown
+
+
 def points(found: Interval | None) -> str:
     """A difference in points with half of its interval."""
-    if found is None:
-        return "-"
-    half = (found.high - found.low) / 2
-    return f"{found.mean:+.1f} ± {half:.1f}" if math.isfinite(half) else f"{found.mean:+.1f}"
+    return "-" if found is None else within(found.mean, (found.high - found.low) / 2)
 
 
 def gains(rows: Sequence[Line], agent: str, base: str = "random") -> Interval | None:
-    """Points of accuracy of an agent over another, paired over lines with `agents`; None where it is missing."""
+    """Points of accuracy of an agent over another, paired over lines; None where it is missing."""
     own = [
         row["agents"][agent]["accuracy"] - row["agents"][base]["accuracy"]
         for row in rows

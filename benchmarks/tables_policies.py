@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tables_format import parts, points, source, stored, table
+from tables_format import parts, points, source, stored, table, within
 from transfer_rows import SETS, Row
 from transfer_statistics import together
 from transfer_summary import KINDS, Results
@@ -36,7 +36,7 @@ def default_rows() -> dict[str, dict[float, dict[str, Any]]]:
 
 def accuracy(row: dict[str, Any]) -> str:
     half = 50 * (row["accuracy_high"] - row["accuracy_low"])
-    return f"{100 * row['accuracy_mean']:.1f} ± {half:.1f}"
+    return within(100 * row["accuracy_mean"], half, sign="-")
 
 
 def default_run() -> str:
@@ -61,10 +61,10 @@ def default_gain() -> str:
     spread = seed_spread(study)
     more = 100 * found["all_data_plus_validation"][0.0]["ratio"]
     return (
-        f"Against all data on the same seeds: {', '.join(shown[:3])} and {shown[3]} points at 0, 20, 40 and 60 % "
-        f"wrong labels. Agents that differ by their seed lie {min(spread):.1f} to {max(spread):.1f} points apart. "
-        f"The reward of the agent reads 300 trusted validation labels: who has them and may train on them (last "
-        f"row, {more:.0f} % of the data) is better off doing so."
+        f"Against all data on the same seeds: {', '.join(shown[:3])} and {shown[3]} points at 0, 20, 40 and "
+        f"60 % wrong labels. Agents that differ by their seed lie {min(spread):.1f} to {max(spread):.1f} "
+        "points apart. The reward of the agent reads 300 trusted validation labels: who has them and may "
+        f"train on them (last row, {more:.0f} % of the data) is better off doing so."
     )
 
 
@@ -80,11 +80,11 @@ def default_source() -> str:
     study, rule = stored("default_run.json")
     seconds = study["training_seconds"]
     return (
-        f"`{study['command']}`: test accuracy in percent, mean of {study['rows'][1]['seeds']} fresh seeds and half of "
-        f"the 95 % interval; the first row is the mean of five agents, and its interval covers agent seeds too. "
-        f"Training an agent took {min(seconds)} to {max(seconds)} s on one thread of an Intel Xeon, torch "
-        f"{study['versions']['torch']}. `trim`: `{rule['command']}`, {rule['machine']}, torch "
-        f"{rule['versions']['torch']} ([JSON](RESULTS/default_run.json))."
+        f"`{study['command']}`: test accuracy in percent, mean of {study['rows'][1]['seeds']} fresh seeds "
+        "and half of the 95 % interval; the first row is the mean of five agents, and its interval covers "
+        f"agent seeds too. Training an agent took {min(seconds)} to {max(seconds)} s on one thread of an "
+        f"Intel Xeon, torch {study['versions']['torch']}. `trim`: `{rule['command']}`, {rule['machine']}, "
+        f"torch {rule['versions']['torch']} ([JSON](RESULTS/default_run.json))."
     )
 
 
@@ -99,7 +99,7 @@ def rewards() -> str:
         cells = []
         for noise in PERCENT:
             values = 100 * np.array([row["accuracy"][noise] for row in rows])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+            cells.append(within(values.mean(), values.std(ddof=1), sign="-"))
         seconds = np.mean([row["cpu_seconds"] for row in rows])
         body.append([f"`{form}`", variant, f"{steps:,}", f"{seconds:.0f}", *cells])
     heads = ["reward", "variant", "steps", "CPU s", *HEADS]
@@ -189,8 +189,8 @@ def transfer_says() -> str:
     tails = results.mean(results.of_kind("long tail"), "policy", "trim")
     return (
         f"The shipped policy less `trim`, paired: {points(under_noise)} points where labels are wrong, "
-        f"{points(clean)} where all are right, {points(tails)} on long tails. So under noise alone `trim` is as good "
-        f"and simpler; what the policy adds is on clean data and long tails."
+        f"{points(clean)} where all are right, {points(tails)} on long tails. So under noise alone `trim` "
+        "is as good and simpler; what the policy adds is on clean data and long tails."
     )
 
 
@@ -207,8 +207,8 @@ def guard() -> str:
     head = by_kind(results, agents)
     line = "| " + " | ".join(body[0]) + " |"
     command = (
-        "python benchmarks/transfer.py --set once --seeds 1 --agents random small_loss trim trim_oracle policy "
-        "policy_guarded bad_guarded"
+        "python benchmarks/transfer.py --set once --seeds 1 --agents random small_loss trim trim_oracle "
+        "policy policy_guarded bad_guarded"
     )
     more = "[JSON of the further rows](RESULTS/transfer_guard_tune.jsonl)"
     return parts(f"{head}\n{line}", f"{source('transfer_guard.jsonl', command)} {more}.")
@@ -278,9 +278,10 @@ def wide() -> str:
     heads = ["policy", "0 % noise", "20 %", "40 %"]
     worst = min(row["gain_over_all_data"] for row in content["rows"])
     line = (
-        f"Points over a random half on optdigits and letter, mean of 8 runs. In their own environments policies of "
-        f"`mask`, `joint` and `strength` were up to {-100 * worst:.0f} points behind all data on digits (two seeds). "
-        f"`{content['evaluated']}`; {content['machine']} ([JSON](RESULTS/wide_policies.json))."
+        "Points over a random half on optdigits and letter, mean of 8 runs. In their own environments "
+        f"policies of `mask`, `joint` and `strength` were up to {-100 * worst:.0f} points behind all data "
+        f"on digits (two seeds). `{content['evaluated']}`; {content['machine']} "
+        "([JSON](RESULTS/wide_policies.json))."
     )
     return parts(table(heads, body), line)
 

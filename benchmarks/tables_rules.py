@@ -1,11 +1,11 @@
-"""Tables of rules that learn nothing: trim, human label noise, batch losses, wrong labels found; kinds of task."""
+"""Tables of rules: trim, human label noise, batch losses, wrong labels found; other kinds of task."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tables_format import gains, mean_of, parts, points, source, stored, table
+from tables_format import gains, mean_of, parts, points, source, stored, table, within
 from tables_policies import bar, by_kind
 from transfer_statistics import paired
 
@@ -22,7 +22,7 @@ def trim() -> str:
         for name in names:
             gain = 100 * np.array([row[name] - row["random"] for row in own])
             half = 1.96 * gain.std(ddof=1) / math.sqrt(len(gain))
-            cells.append(f"{gain.mean():+.1f} ± {half:.1f}, worst {gain.min():+.1f}")
+            cells.append(f"{within(gain.mean(), half)}, worst {gain.min():+.1f}")
         base = 100 * np.mean([row["random"] for row in own])
         body.append([f"{rate:.0%}", str(len(own)), f"{base:.1f}", *cells])
     heads = [
@@ -44,8 +44,8 @@ def rules() -> str:
         "all_data": "all data",
     }
     command = (
-        "python benchmarks/transfer.py --set tune --seeds 2 --agents random small_loss trim trim_oracle infobatch "
-        "data_agent all_data"
+        "python benchmarks/transfer.py --set tune --seeds 2 --agents random small_loss trim trim_oracle "
+        "infobatch data_agent all_data"
     )
     results = bar("transfer_tune_rules.jsonl", "tune")
     return parts(by_kind(results, agents), source("transfer_tune_rules.jsonl", command))
@@ -148,7 +148,7 @@ def batch_loss() -> str:
 
 def points_fine(values: np.ndarray) -> str:
     found = paired(values)
-    return f"{found.mean:+.2f} ± {found.high - found.mean:.2f}"
+    return within(found.mean, found.high - found.mean, ".2f")
 
 
 def last_rank(lines: Rows, agent: str, epoch: int = 15) -> float:
@@ -204,8 +204,9 @@ def suspects_source() -> str:
     study = stored("suspects.json")[0]
     facts = study["facts"]
     return (
-        f"`{study['command']}`; {facts['cpu']}, {facts['threads']} thread, torch {facts['torch']}, scikit-learn "
-        f"{facts['scikit-learn']}, cleanlab {facts['cleanlab']} ([JSON](RESULTS/suspects.json))."
+        f"`{study['command']}`; {facts['cpu']}, {facts['threads']} thread, torch {facts['torch']}, "
+        f"scikit-learn {facts['scikit-learn']}, cleanlab {facts['cleanlab']} "
+        "([JSON](RESULTS/suspects.json))."
     )
 
 

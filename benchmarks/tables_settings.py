@@ -15,7 +15,7 @@ from dsenv.tasks.task import DATASETS
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"digits": (1797, None), "fashion_mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}
 SIZES.update(cifar100=(50_000, 10_000), breast_cancer=(569, None), wine=(178, None), iris=(150, None))
-"""Samples there are to train on, and those of a test split that comes apart; None where it is cut from them."""
+"""Samples to train on, and those of a test split that comes apart; None where it is cut from them."""
 TITLES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 

@@ -23,13 +23,8 @@ def gpu(name: str) -> list[Any]:
 def gpu_aims() -> str:
     """What was to be reached on a GPU, and what was."""
     resnet = next(row for row in gpu("gpu_shares") if row["what"] == "resnet18")["share_of_bare"]
-    body = [
-        [
-            "ResNet-18, one training run in an environment, beside a bare loop (bf16, channels_last): rate",
-            "0.8",
-        ]
-        + [around(resnet, ".2f"), verdict(resnet["median"], 0.8)]
-    ]
+    title = "ResNet-18, one training run in an environment, beside a bare loop (bf16, channels_last): rate"
+    body = [[title, "0.8", around(resnet, ".2f"), verdict(resnet["median"], 0.8)]]
     for row in gpu("env_speed"):
         if row["replicas"] == 64:
             found = row["speedup"]["loop"]
@@ -159,10 +154,9 @@ def text_half() -> str:
     """Time of a small Llama on half of the data."""
     body = []
     for row in stored("text_half.json")["rows"]:
-        numbers = [f"{row[name] or 256:,}" if name == "samples" else "" for name in ("samples",)]
-        tokens = f"{row['tokens']:,}" if row["tokens"] else ""
+        samples, tokens = (f"{row[name]:,}" if row[name] else "" for name in ("samples", "tokens"))
         seconds, share = (quartiles(row[name]) for name in ("seconds", "of_all_data"))
-        body.append([row["run"], *numbers, tokens, around(seconds, ".2f"), around(share, ".2f")])
+        body.append([row["run"], samples, tokens, around(seconds, ".2f"), around(share, ".2f")])
     heads = ["", "samples", "tokens", "seconds", "of all data"]
     return table(heads, body)
 
@@ -178,14 +172,11 @@ def quartiles(values: Sequence[float]) -> Spread:
 
 def text_memory() -> str:
     """Memory of the loss of tokens."""
-    body = [
-        [
-            f"`{row['way'].split()[0].rstrip(':')}` {' '.join(row['way'].split()[1:])}",
-            f"{row['added']:,.0f} MiB",
-        ]
-        + [f"{row['share']:.2f}", f"{row['seconds']:.1f} s"]
-        for row in stored("text_memory.json")["rows"]
-    ]
+    body = []
+    for row in stored("text_memory.json")["rows"]:
+        first, _, rest = row["way"].partition(" ")
+        name = f"`{first.rstrip(':')}`{':' if first.endswith(':') else ''} {rest}"
+        body.append([name, f"{row['added']:,.0f} MiB", f"{row['share']:.2f}", f"{row['seconds']:.1f} s"])
     return table(["", "added", "of `F.cross_entropy`", "on the CPU"], body)
 
 

@@ -39,6 +39,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(site, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Show the head of an example in a docstring, which is reStructuredText there, as text."""
+    return html.replace("<p>Use::</p>", "<p>Example:</p>")
+
+
 def site_path(target: str) -> str:
     """Where a file of the repository lies on the site."""
     if target in MOVED:

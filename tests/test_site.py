@@ -1,4 +1,4 @@
-"""The site: all pages are in its navigation, the reference has every public name, it builds without a warning."""
+"""The site: every page is in the navigation, every public name in the reference, and it builds."""
 
 import os
 import re
