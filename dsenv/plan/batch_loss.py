@@ -35,7 +35,8 @@ class BatchLoss(Described):
     (5 seeds; docs/benchmarks/rules.md, "The loss of a batch", has the command) its rank correlation with
     the own losses was 0.03 to 0.08 in epoch 3 and 0.08 to 0.11 in epoch 15, where InfoBatch's last losses had
     0.80 to 0.99. InfoBatch on it was as accurate as with random scores (`scores="random"`, its honest
-    reference) and as a random subset, within 0.6 points, and trained on 79 to 81 % of the data where those trained on 70 %.
+    reference) and as a random subset, within 0.6 points, and trained on 79 to 81 % of the data where those
+    trained on 70 %.
 
     Cost: none beyond the usual signals. State: none.
     Source: Zhou et al., CVPR 2026, arXiv 2604.04681, with InfoBatch on this score; its README takes a decay
