@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import tables_conclusions
+import tables_pages
 import tables_policies
 import tables_rules
 import tables_settings
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", flags=re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     **tables_conclusions.TABLES,
+    **tables_pages.TABLES,
     **tables_policies.TABLES,
     **tables_rules.TABLES,
     **tables_settings.TABLES,

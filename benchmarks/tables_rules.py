@@ -247,6 +247,24 @@ def bootstrap(apart: np.ndarray) -> str:
     return f"{apart.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def between(env: str, agent: str, other: str, share: float) -> str:
+    """Difference of two agents at a share of exchanged targets."""
+    rows = [row for row in stored("kinds_env.json")["rows"] if row["env"] == env]
+    number = rows[0]["noise"].index(share)
+    own = {row["agent"]: np.array(row["metric"][number]) for row in rows}
+    return bootstrap(own[agent] - own[other])
+
+
+def kind_says(env: str) -> str:
+    """The trained agent beside the rule it begins as, and the smallest losses."""
+    at = (0.2, 0.4)
+    lines = []
+    for other in ("trim", "small_loss"):
+        found = [f"{between(env, 'ppo', other, share)} at {100 * share:.0f} %" for share in at]
+        lines.append(f"minus `{other}` is {' and '.join(found)}")
+    return f"The trained agent (one seed) {', and '.join(lines)}."
+
+
 LANGUAGE_NAMES = {
     "all_data": "all data (twice the samples)",
     "curriculum": "`curriculum`, shipped",
@@ -283,4 +301,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "kind-regression": lambda: kind("Regression-Curriculum-v0"),
     "kind-segmentation": lambda: kind("Segmentation-Curriculum-v0"),
     "kind-language": language,
+    "kind-multilabel-says": lambda: kind_says("MultiLabel-Curriculum-v0"),
+    "kind-regression-says": lambda: kind_says("Regression-Curriculum-v0"),
 }
