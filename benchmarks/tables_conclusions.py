@@ -84,8 +84,8 @@ def not_helping() -> str:
         f"**InfoBatch** at exactly half of the data: {infobatch} points, since its weights make steps "
         "larger than these learning rates are for. With its own count (about 70 % of the data) it is level "
         "with all data.",
-        "**Human labels and training that ends early.** Nothing beats a random half by more than the "
-        f"interval: to know every wrong label is worth {knowing('linear')} points (linear model) or "
+        "**Human labels and training that ends early.** No choice of half beats a random half by more than "
+        f"the interval; to know every wrong label is worth {knowing('linear')} points (linear model) or "
         f"{knowing('MLP, calm')} (MLP).",
         "**Language models and some regressions.** There the shipped policy does "
         "[harm](../kinds.md#results). Take a rule, or train an agent there.",

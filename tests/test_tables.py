@@ -74,3 +74,57 @@ def test_sizes_of_data_sets_are_those_that_are_read(tables, name):
     data = import_entry_point(DATASETS[name])()
     sizes = (len(data.train), len(data.validation), len(data.test))
     assert settings.data({"name": name}).endswith(", " + " / ".join(f"{size:,}" for size in sizes))
+
+
+def test_figures_of_the_method_cards_are_those_of_the_files(tables):
+    from dsenv.workbench.cards import document
+
+    policies, rules = sys.modules["tables_policies"], sys.modules["tables_rules"]
+    digits = policies.default_rows()
+
+    def accuracy(agent, noise):
+        return f"{100 * digits[agent][noise]['accuracy_mean']:.1f}"
+
+    def human(agent, *recipes):
+        found = {recipe: own for recipe, labels, own in rules.human_rows() if labels == "human"}
+        return [rules.gains(found[recipe], agent).mean for recipe in recipes]
+
+    def wrong(agent):
+        found = [
+            rules.mean_of(own, agent, "wrong") for _, labels, own in rules.human_rows() if labels == "human"
+        ]
+        return f"{min(found):.0f} to {max(found):.0f} %"
+
+    def trim(rate):
+        own = [row["accuracy"] for row in rules.stored("trim.json")["rows"] if row["rate"] == rate]
+        return f"{100 * sum(row['trim'] - row['random'] for row in own) / len(own):.1f}"
+
+    def ranks(data, agent, epoch):
+        lines = [row for row in rules.stored("batch_loss.jsonl") if row["data"] == data]
+        return rules.last_rank(lines, agent, epoch)
+
+    small, trimmed = (
+        human("small_loss", "linear", "MLP, calm", "MLP, long"),
+        human("trim", "linear", "MLP, calm"),
+    )
+    third = [
+        ranks(data, f"batch losses, {decay}", 3) for data in ("digits", "fashion") for decay in ("0.9", "0.7")
+    ]
+    claims = [
+        f"({accuracy('small_loss', 0.6)} against {accuracy('all_data', 0.6)} % accuracy",
+        f"({accuracy('small_loss', 0.0)} against {accuracy('all_data', 0.0)} %)",
+        f"it lost {-small[0]:.1f} and {-small[1]:.1f} points to a random half",
+        f"gained {small[2]:.1f} with one that goes on",
+        f"it gained {trim(0.2)} and {trim(0.4)} points on a random half at 20 and 40 % wrong labels",
+        f"({trimmed[0]:+.1f} and {trimmed[1]:+.1f} points, 10 seeds)",
+        f"goes on, {human('right half', 'MLP, long')[0]:.1f}, and `trim` gained "
+        f"{human('trim', 'MLP, long')[0]:.1f}",
+        f"at half of the data {wrong('infobatch')} of what it chose",
+        f"it was {-human('infobatch', 'linear')[0]:.1f} points behind a random half with a linear model",
+        f"it chose {wrong('order_dp')[:-2]} % wrong ones",
+        f"was {-human('order_dp', 'linear')[0]:.1f} points behind a random half with a linear model",
+        f"its selections held {wrong('data_agent')}, and it was level",
+        f"its rank correlation with the own losses was {min(third):.2f} to {max(third):.2f} in epoch 3",
+    ]
+    cards = " ".join(document().split())
+    assert [claim for claim in claims if claim not in cards] == []

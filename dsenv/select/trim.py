@@ -80,7 +80,7 @@ class Trim(Selector):
     has the command).
     Does not help: clean data beyond a random subset; wrong labels that follow a rule which the model learns;
     a model that fits wrong labels within its first visits; human labels with recipes that end before they
-    are known by heart: a random half was as good on words rated by people (-0.0 and +0.2 points, 10
+    are known by heart: a random half was as good on words rated by people (-0.0 and +0.1 points, 10
     seeds), with the true rate too. Knowing which labels are wrong is worth a point there; where the model
     goes on, 4.3, and `trim` gained 2.5 (docs/benchmarks/rules.md, "Human label noise").
 
