@@ -290,6 +290,26 @@ def language() -> str:
     return table(["agent", "clean", "over random", "40 % exchanged", "over random"], body)
 
 
+def language_learning() -> str:
+    """Exact answers after training on all data with right answers, by generator and level."""
+    runs = stored("language_env.json")["learning"]
+    found: dict[str, dict[str, float]] = {}
+    for name in runs[0]["levels"]:
+        generator, level = name.rsplit(" ", 1)
+        found.setdefault(generator, {})[level] = 100 * np.mean([run["levels"][name] for run in runs])
+    body = [
+        [f"`{name}`", *(f"{own[level]:.0f}" if level in own else "" for level in "123")]
+        for name, own in found.items()
+    ]
+    exact, scorer = (" and ".join(f"{100 * run[key]:.1f}" for run in runs) for key in ("metric", "scorer"))
+    seconds = " and ".join(f"{run['seconds']:.0f}" for run in runs)
+    line = (
+        f"All of them: {exact} % (two seeds), by the scorers of reasoning-gym {scorer} %, in {seconds} "
+        "seconds of processor time."
+    )
+    return parts(table(["exact answers, %", "level 1", "2", "3"], body), line)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "trim": trim,
     "rules": rules,
@@ -301,6 +321,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kind-regression": lambda: kind("Regression-Curriculum-v0"),
     "kind-segmentation": lambda: kind("Segmentation-Curriculum-v0"),
     "kind-language": language,
+    "kind-language-learning": language_learning,
     "kind-multilabel-says": lambda: kind_says("MultiLabel-Curriculum-v0"),
     "kind-regression-says": lambda: kind_says("Regression-Curriculum-v0"),
 }
