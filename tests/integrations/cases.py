@@ -1,8 +1,8 @@
 """Cases of one training run that every framework's adapter must get right, and what each must show.
 
-A framework has a module `<name>_cases.py` beside this one with `CASES`, functions by name. Each trains one case to its
-end in the processes that `launch_all` started, and returns what this rank saw. Samples say which one they are, so
-that every row is checked at the loss.
+A framework has a module `<name>_cases.py` beside this one with `CASES`, functions by name. Each trains one
+case to its end in the processes that `launch_all` started, and returns what this rank saw. Samples say which
+one they are, so that every row is checked at the loss.
 """
 
 import os
@@ -136,8 +136,8 @@ def rows_of_epoch(results: Sequence[Result], epoch: int) -> list[tuple[int, floa
 def check_result(results: Sequence[Result], expected: Result) -> None:
     """Check what the ranks of a case saw against the plain loop of one process.
 
-    In every epoch the ranks together train on the samples that were chosen, each once and with its weight; the
-    numbers of steps, validations and the last rate are as planned, and the parameters equal.
+    In every epoch the ranks together train on the samples that were chosen, each once and with its weight;
+    steps, validations and the last rate are as planned, and the parameters equal.
     """
     for epoch in range(EPOCHS):
         own, theirs = rows_of_epoch(results, epoch), rows_of_epoch([expected], epoch)

@@ -1,0 +1,169 @@
+"""The cases of `cases.py` in a loop of Accelerate, on each rank of a launch."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from dsenv.integrations.accelerate import plan_loader
+from dsenv.plan import IndexedCollate
+from tests.integrations.cases import RATE, Case, CaseFunction, Result, check_row, flat, new_plan, stop_step
+from tests.plan.ranks import new_net, samples
+
+
+def new_accelerator(accumulate: int = 1, **settings: Any) -> Accelerator:
+    """An accelerator on the CPU; that of the case before is forgotten, the group of ranks stays."""
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    PartialState._reset_state()
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    return Accelerator(cpu=True, gradient_accumulation_steps=accumulate, **settings)
+
+
+class Loop:
+    """A training loop as users of Accelerate write it.
+
+    Args:
+        case: what is trained.
+        loader: (plan, accelerator, workers) -> the loader, prepared.
+        settings: of the accelerator.
+    """
+
+    make: Callable[..., Any] = staticmethod(plan_loader)
+    settings: dict[str, Any] = {}  # noqa: RUF012
+    plan_settings: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, case: Case) -> None:
+        self.accelerator = new_accelerator(case.accumulate, **self.settings)
+        self.plan = new_plan(case, **self.plan_settings)
+        net = new_net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=RATE)
+        scheduler = self.plan.lr_scheduler(optimizer, lambda progress: 1 - progress)
+        self.net, self.optimizer, self.scheduler = self.accelerator.prepare(net, optimizer, scheduler)
+        self.loader = self.new_loader(case.workers)
+        self.found = Result(validations=0)
+
+    def new_loader(self, workers: int) -> Any:
+        return plan_loader(self.plan, self.accelerator, **worker_settings(workers))
+
+    def batches(self) -> Iterator[Any]:
+        """Batches of the current epoch."""
+        return iter(self.loader)
+
+    def steps(self) -> Iterator[None]:
+        """Train; yields after each step of the optimiser."""
+        for _ in self.plan.epochs_left():
+            for batch in self.batches():
+                with self.accelerator.accumulate(self.net):
+                    row = check_row(batch)
+                    logits = self.net(batch.inputs[:, 1:])
+                    losses = F.cross_entropy(logits, batch.labels, reduction="none")
+                    self.accelerator.backward(self.plan.loss(batch, losses, logits=logits))
+                    self.optimizer.step()
+                    self.scheduler.step()
+                    self.optimizer.zero_grad()
+                self.found.rows.append(row)
+                if self.accelerator.sync_gradients:
+                    self.found.steps += 1
+                    yield
+            self.validate()
+
+    def validate(self) -> None:
+        """An evaluation on all samples in the middle of the training; every sample is counted once."""
+        inputs, labels = samples()
+        rows = list(zip(inputs, labels, strict=True))
+        loader = self.accelerator.prepare(DataLoader(rows, 8, generator=torch.Generator()))  # type: ignore[arg-type]
+        seen = []
+        for x, y in loader:
+            with torch.no_grad():
+                self.net(x[:, 1:])
+            seen.append(self.accelerator.gather_for_metrics((x[:, 0], y))[0])
+        assert torch.cat(seen).long().sort().values.tolist() == list(range(len(labels)))
+        self.accelerator._dataloaders.remove(loader)
+        self.found.validations += 1
+
+    def result(self) -> Result:
+        self.found.parameters, self.found.progress = flat(self.net), self.plan.progress
+        self.found.last_rate = self.scheduler.get_last_lr()[0]
+        return self.found
+
+
+def worker_settings(workers: int) -> dict[str, Any]:
+    return {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+
+
+def run_loop(folder: Path, case: Case, kind: type[Loop] = Loop) -> Result:
+    """Train a case to its end; at its stop the state is saved, and everything built anew goes on from it."""
+    loop = kind(case)
+    stop = stop_step(case)
+    for _ in itertools.islice(loop.steps(), stop):
+        pass
+    if stop is None:
+        return loop.result()
+
+    loop.accelerator.save_state(str(folder / "state"))
+    if loop.plan.epoch_sampler.is_done:  # on an epoch's last step: the process ends after the validation
+        loop.validate()
+    before = loop.result()
+    after = kind(case)
+    after.accelerator.load_state(str(folder / "state"))
+    for _ in after.steps():
+        pass
+    found = after.result()
+    found.rows = before.rows + found.rows
+    found.steps += before.steps
+    found.validations += before.validations
+    return found
+
+
+class Skipping(Loop):
+    """After a resume the first epoch is begun anew and batches are skipped, as in Accelerate's examples."""
+
+    def batches(self) -> Iterator[Any]:
+        sampler = self.plan.epoch_sampler
+        if not sampler.was_loaded or sampler.begun is None or not sampler.done:
+            return iter(self.loader)
+        done = sampler.done // self.plan.micro_batch_size
+        return iter(self.accelerator.skip_first_batches(self.loader, done))
+
+
+class Sharded(Loop):
+    """A DataLoader of the user's own over samples of all ranks, which Accelerate deals out."""
+
+    def new_loader(self, workers: int) -> Any:
+        loader: DataLoader[Any] = DataLoader(
+            self.plan.dataset,
+            batch_size=self.plan.micro_batch_size,
+            sampler=self.plan.new_sampler(shard="global"),
+            collate_fn=IndexedCollate(),
+            generator=torch.Generator(),
+            **worker_settings(workers),
+        )
+        return self.accelerator.prepare(loader)
+
+    def batches(self) -> Iterator[Any]:
+        self.loader.set_epoch(self.plan.epoch)
+        return (self.plan.batch(*raw) for raw in self.loader)
+
+
+class Plain(Loop):
+    """`prepare(plan.loader())`, which Accelerate leaves alone."""
+
+    def new_loader(self, workers: int) -> Any:
+        self.accelerator.register_for_checkpointing(self.plan)
+        return self.accelerator.prepare(self.plan.loader(**worker_settings(workers)))
+
+
+CASES: dict[str, CaseFunction] = {
+    "plan_loader": run_loop,
+    "skip_first_batches": lambda folder, case: run_loop(folder, case, Skipping),
+    "sharded by Accelerate": lambda folder, case: run_loop(folder, case, Sharded),
+    "plan.loader": lambda folder, case: run_loop(folder, case, Plain),
+}
