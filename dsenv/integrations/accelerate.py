@@ -270,7 +270,7 @@ def check_place(plan: DataPlan) -> None:
     if over:
         warnings.warn(
             f"the state was saved after {over} of the {plan.accumulate} batches of a step, and gradients "
-            "that are being accumulated are in no state: the next step is made of the other batches alone. Save "
-            "where accelerator.sync_gradients is True",
+            "that are being accumulated are in no state: the next step is made of the other batches alone. "
+            "Save where accelerator.sync_gradients is True",
             stacklevel=2,
         )

@@ -148,8 +148,10 @@ class GlobalSampler(Sampler[int]):
         return self._epoch_sampler.end
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the next epoch, or stay in the current one; frameworks call this."""
+        """Go to the next epoch, or stay in the current one; frameworks call this on every rank."""
         self._start_epoch(epoch)
+        if not self._epoch_sampler.world.is_alone:
+            self._epoch_sampler.to_train()  # ranks compare here: one rank may read the batches of all
 
 
 class StreamSampler(Sampler[int]):

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,9 @@ def new_accelerator(accumulate: int = 1, **settings: Any) -> Accelerator:
 
 
 class Loop:
-    """A training loop as users of Accelerate write it.
+    """A training loop as users of Accelerate write it."""
 
-    Args:
-        case: what is trained.
-        loader: (plan, accelerator, workers) -> the loader, prepared.
-        settings: of the accelerator.
-    """
-
-    make: Callable[..., Any] = staticmethod(plan_loader)
-    settings: dict[str, Any] = {}  # noqa: RUF012
+    settings: dict[str, Any] = {}  # noqa: RUF012  # of the accelerator
     plan_settings: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, case: Case) -> None:
@@ -47,11 +40,11 @@ class Loop:
         optimizer = torch.optim.SGD(net.parameters(), lr=RATE)
         scheduler = self.plan.lr_scheduler(optimizer, lambda progress: 1 - progress)
         self.net, self.optimizer, self.scheduler = self.accelerator.prepare(net, optimizer, scheduler)
-        self.loader = self.new_loader(case.workers)
+        self.loader = self.new_loader(case)
         self.found = Result(validations=0)
 
-    def new_loader(self, workers: int) -> Any:
-        return plan_loader(self.plan, self.accelerator, **worker_settings(workers))
+    def new_loader(self, case: Case) -> Any:
+        return plan_loader(self.plan, self.accelerator, **worker_settings(case.workers))
 
     def batches(self) -> Iterator[Any]:
         """Batches of the current epoch."""
@@ -79,7 +72,8 @@ class Loop:
         """An evaluation on all samples in the middle of the training; every sample is counted once."""
         inputs, labels = samples()
         rows = list(zip(inputs, labels, strict=True))
-        loader = self.accelerator.prepare(DataLoader(rows, 8, generator=torch.Generator()))  # type: ignore[arg-type]
+        size = 8 if self.accelerator.even_batches else 10  # 100 samples: a batch that is filled up, or none
+        loader = self.accelerator.prepare(DataLoader(rows, size, generator=torch.Generator()))  # type: ignore[arg-type]
         seen = []
         for x, y in loader:
             with torch.no_grad():
@@ -137,15 +131,16 @@ class Skipping(Loop):
 class Sharded(Loop):
     """A DataLoader of the user's own over samples of all ranks, which Accelerate deals out."""
 
-    def new_loader(self, workers: int) -> Any:
+    def new_loader(self, case: Case) -> Any:
         loader: DataLoader[Any] = DataLoader(
             self.plan.dataset,
-            batch_size=self.plan.micro_batch_size,
+            batch_size=self.plan.micro_batch_size * (case.ranks if self.accelerator.split_batches else 1),
             sampler=self.plan.new_sampler(shard="global"),
             collate_fn=IndexedCollate(),
             generator=torch.Generator(),
-            **worker_settings(workers),
+            **worker_settings(case.workers),
         )
+        self.accelerator.register_for_checkpointing(self.plan)
         return self.accelerator.prepare(loader)
 
     def batches(self) -> Iterator[Any]:
@@ -156,9 +151,9 @@ class Sharded(Loop):
 class Plain(Loop):
     """`prepare(plan.loader())`, which Accelerate leaves alone."""
 
-    def new_loader(self, workers: int) -> Any:
+    def new_loader(self, case: Case) -> Any:
         self.accelerator.register_for_checkpointing(self.plan)
-        return self.accelerator.prepare(self.plan.loader(**worker_settings(workers)))
+        return self.accelerator.prepare(self.plan.loader(**worker_settings(case.workers)))
 
 
 CASES: dict[str, CaseFunction] = {
