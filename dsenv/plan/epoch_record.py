@@ -97,7 +97,7 @@ class EpochRecord:
                 f"plan.start_epoch({self.epoch + 1})"
             )
 
-    def _cut(self, *, is_whole: bool = False, of_all: bool = False) -> tuple[Tensor, Selection]:
+    def cut(self, *, is_whole: bool = False, of_all: bool = False) -> tuple[Tensor, Selection]:
         """Places (M,) that are left, ascending, on the CPU, and their samples; a wait where any is closed.
 
         Args:
@@ -131,7 +131,7 @@ class EpochRecord:
 
     def left(self, **which: bool) -> Selection:
         """What is left, in training order; `which` as for `left_batches`, errors as for `check_left`."""
-        return self._cut(**which)[1]
+        return self.cut(**which)[1]
 
     def left_batches(self, **which: bool) -> list[tuple[int, Tensor, Tensor]]:
         """Number, positions (B,) and weights (B,) of every batch that is left, in training order.
@@ -142,7 +142,7 @@ class EpochRecord:
         Args:
             which: `is_whole`, for the batches that are not left too, and `of_all`, for those of other ranks.
         """
-        places, left = self._cut(**which)
+        places, left = self.cut(**which)
         numbers, sizes = torch.unique_consecutive(places // self.batch_size, return_counts=True)
         parts = (torch.split(part, sizes.tolist()) for part in (left.index, left.weight))
         found = list(zip(numbers.tolist(), *parts, strict=True))

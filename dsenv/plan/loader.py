@@ -12,6 +12,7 @@ from torch.utils.data.distributed import DistributedSampler
 from dsenv.errors import check_count, check_flag, check_keywords, pick
 from dsenv.plan.collate import IndexedCollate, NothingLeft, Pick, split_picks
 from dsenv.plan.data import Batch
+from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_sampler import EpochSampler
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
@@ -21,8 +22,8 @@ class PositionIterator(Iterator[int]):
     """Positions of what is left of an epoch; a stateful loader may save how far it came.
 
     The plan's own state knows better what was trained on: after both were loaded this goes over what is left
-    by the plan. A loader that then skips batches by itself, since its snapshot is older than its state, skips
-    those.
+    by the plan. A loader whose snapshot is older than its state (`snapshot_every_n_steps`) passes over what
+    it gave since then; that comes first.
 
     Args:
         epoch_sampler: says what is left.
@@ -30,8 +31,9 @@ class PositionIterator(Iterator[int]):
     """
 
     def __init__(self, epoch_sampler: EpochSampler, **which: bool) -> None:
-        self._epoch_sampler = epoch_sampler
-        self._positions = epoch_sampler.to_train().left(**which).index.tolist()
+        self._epoch_sampler, self._which = epoch_sampler, which
+        self._places, left = epoch_sampler.to_train().cut(**which)
+        self._positions = left.index.tolist()
         self._given = 0
 
     def __next__(self) -> int:
@@ -42,8 +44,9 @@ class PositionIterator(Iterator[int]):
         return position
 
     def state_dict(self) -> dict[str, int]:
-        """How many positions were given, in which epoch."""
-        return {"epoch": self._epoch_sampler.epoch, "given": self._given}
+        """How many positions were given, in which epoch, and the place of the last one in it; -1 for none."""
+        place = int(self._places[self._given - 1]) if self._given else -1
+        return {"epoch": self._epoch_sampler.epoch, "given": self._given, "place": place}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on with what the plan says is left.
@@ -59,6 +62,18 @@ class PositionIterator(Iterator[int]):
                 f"fetched, and the plan begins at epoch {own.epoch}: load the plan's state first, "
                 "plan.load_state_dict(...), which says what was trained on"
             )
+        if state["epoch"] == own.epoch:
+            self._prepend(own.record, state.get("place", own.record.end))
+
+    def _prepend(self, record: EpochRecord, place: int) -> None:
+        """Put what was trained on after a place before what is left."""
+        places, whole = record.cut(**{**self._which, "is_whole": True})
+        left_places, left = record.cut(**self._which)  # last: the record goes by the latest cut
+        is_passed = (places > place) & ~torch.isin(places, left_places)
+
+        self._places = torch.cat([places[is_passed], left_places])
+        passed = whole.index[is_passed.to(whole.index.device)]
+        self._positions = passed.tolist() + left.index.tolist()
 
 
 class PlanSampler(DistributedSampler[int]):

@@ -1,20 +1,22 @@
 """The cases of `cases.py` in a loop of Accelerate, on each rank of a launch."""
 
-import itertools
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DataLoaderConfiguration
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from dsenv.integrations.accelerate import plan_loader
 from dsenv.plan import IndexedCollate
-from tests.integrations.cases import RATE, Case, CaseFunction, Result, check_row, flat, new_plan, stop_step
+from tests.integrations import cases
+from tests.integrations.cases import RATE, Case, CaseFunction, Result, check_row, flat, new_plan, run_loop
 from tests.plan.ranks import new_net, samples
 
 
@@ -27,7 +29,7 @@ def new_accelerator(accumulate: int = 1, **settings: Any) -> Accelerator:
     return Accelerator(cpu=True, gradient_accumulation_steps=accumulate, **settings)
 
 
-class Loop:
+class Loop(cases.Loop):
     """A training loop as users of Accelerate write it."""
 
     settings: dict[str, Any] = {}  # noqa: RUF012  # of the accelerator
@@ -83,6 +85,12 @@ class Loop:
         self.accelerator._dataloaders.remove(loader)
         self.found.validations += 1
 
+    def save(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder / "state"))
+
+    def load(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder / "state"))
+
     def result(self) -> Result:
         self.found.parameters, self.found.progress = flat(self.net), self.plan.progress
         self.found.last_rate = self.scheduler.get_last_lr()[0]
@@ -91,30 +99,6 @@ class Loop:
 
 def worker_settings(workers: int) -> dict[str, Any]:
     return {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
-
-
-def run_loop(folder: Path, case: Case, kind: type[Loop] = Loop) -> Result:
-    """Train a case to its end; at its stop the state is saved, and everything built anew goes on from it."""
-    loop = kind(case)
-    stop = stop_step(case)
-    for _ in itertools.islice(loop.steps(), stop):
-        pass
-    if stop is None:
-        return loop.result()
-
-    loop.accelerator.save_state(str(folder / "state"))
-    if loop.plan.epoch_sampler.is_done:  # on an epoch's last step: the process ends after the validation
-        loop.validate()
-    before = loop.result()
-    after = kind(case)
-    after.accelerator.load_state(str(folder / "state"))
-    for _ in after.steps():
-        pass
-    found = after.result()
-    found.rows = before.rows + found.rows
-    found.steps += before.steps
-    found.validations += before.validations
-    return found
 
 
 class Skipping(Loop):
@@ -131,11 +115,13 @@ class Skipping(Loop):
 class Sharded(Loop):
     """A DataLoader of the user's own over samples of all ranks, which Accelerate deals out."""
 
+    resume = "plan"
+
     def new_loader(self, case: Case) -> Any:
         loader: DataLoader[Any] = DataLoader(
             self.plan.dataset,
             batch_size=self.plan.micro_batch_size * (case.ranks if self.accelerator.split_batches else 1),
-            sampler=self.plan.new_sampler(shard="global"),
+            sampler=self.plan.new_sampler(shard="global", resume=self.resume),
             collate_fn=IndexedCollate(),
             generator=torch.Generator(),
             **worker_settings(case.workers),
@@ -156,9 +142,17 @@ class Plain(Loop):
         return self.accelerator.prepare(self.plan.loader(**worker_settings(case.workers)))
 
 
+class Stateful(Sharded):
+    """The same with `use_stateful_dataloader`, which skips batches by itself."""
+
+    settings: dict[str, Any] = {"dataloader_config": DataLoaderConfiguration(use_stateful_dataloader=True)}  # noqa: RUF012
+    resume = "framework"
+
+
 CASES: dict[str, CaseFunction] = {
-    "plan_loader": run_loop,
-    "skip_first_batches": lambda folder, case: run_loop(folder, case, Skipping),
-    "sharded by Accelerate": lambda folder, case: run_loop(folder, case, Sharded),
-    "plan.loader": lambda folder, case: run_loop(folder, case, Plain),
+    "plan_loader": partial(run_loop, kind=Loop),
+    "skip_first_batches": partial(run_loop, kind=Skipping),
+    "sharded by Accelerate": partial(run_loop, kind=Sharded),
+    "sharded, stateful": partial(run_loop, kind=Stateful),
+    "plan.loader": partial(run_loop, kind=Plain),
 }

@@ -5,10 +5,11 @@ case to its end in the processes that `launch_all` started, and returns what thi
 one they are, so that every row is checked at the loss.
 """
 
+import itertools
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,6 +122,55 @@ def reference(case: Case) -> Result:
         found.validations += 1
     found.parameters, found.progress = flat(net), plan.progress
     found.last_rate = scheduler.get_last_lr()[0]
+    return found
+
+
+class Loop:
+    """A training loop of a framework, for `run_loop`; `plan` and `found` are set by its `__init__(case)`."""
+
+    plan: DataPlan
+    found: Result
+
+    def steps(self) -> Iterator[None]:
+        """Train; yields after each step of the optimiser."""
+        raise NotImplementedError
+
+    def validate(self) -> None:
+        """A validation after an epoch."""
+        self.found.validations += 1
+
+    def save(self, folder: Path) -> None:
+        """Save everything needed to go on; every rank calls it."""
+        raise NotImplementedError
+
+    def load(self, folder: Path) -> None:
+        """Load what `save` saved, into a loop that is new."""
+        raise NotImplementedError
+
+    def result(self) -> Result:
+        """What was seen so far."""
+        raise NotImplementedError
+
+
+def run_loop(folder: Path, case: Case, kind: Callable[[Case], Loop]) -> Result:
+    """Train a case to its end; at its stop the state is saved, and everything built anew goes on from it."""
+    loop, stop = kind(case), stop_step(case)
+    for _ in itertools.islice(loop.steps(), stop):
+        pass
+    if stop is None:
+        return loop.result()
+
+    loop.save(folder)
+    if loop.plan.epoch_sampler.is_done:  # on an epoch's last step: the process ends after the validation
+        loop.validate()
+    before, after = loop.result(), kind(case)
+    after.load(folder)
+    for _ in after.steps():
+        pass
+    found = after.result()
+    found.rows = before.rows + found.rows
+    found.steps += before.steps
+    found.validations += before.validations
     return found
 
 
