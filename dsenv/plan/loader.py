@@ -12,68 +12,10 @@ from torch.utils.data.distributed import DistributedSampler
 from dsenv.errors import check_count, check_flag, check_keywords, pick
 from dsenv.plan.collate import IndexedCollate, NothingLeft, Pick, split_picks
 from dsenv.plan.data import Batch
-from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.positions import PositionIterator, StreamIterator
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
-
-
-class PositionIterator(Iterator[int]):
-    """Positions of what is left of an epoch; a stateful loader may save how far it came.
-
-    The plan's own state knows better what was trained on: after both were loaded this goes over what is left
-    by the plan. A loader whose snapshot is older than its state (`snapshot_every_n_steps`) passes over what
-    it gave since then; that comes first.
-
-    Args:
-        epoch_sampler: says what is left.
-        which: as for `EpochRecord.left_batches`.
-    """
-
-    def __init__(self, epoch_sampler: EpochSampler, **which: bool) -> None:
-        self._epoch_sampler, self._which = epoch_sampler, which
-        self._places, left = epoch_sampler.to_train().cut(**which)
-        self._positions = left.index.tolist()
-        self._given = 0
-
-    def __next__(self) -> int:
-        if self._given == len(self._positions):
-            raise StopIteration
-        self._given += 1
-        position: int = self._positions[self._given - 1]
-        return position
-
-    def state_dict(self) -> dict[str, int]:
-        """How many positions were given, in which epoch, and the place of the last one in it; -1 for none."""
-        place = int(self._places[self._given - 1]) if self._given else -1
-        return {"epoch": self._epoch_sampler.epoch, "given": self._given, "place": place}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on with what the plan says is left.
-
-        Raises:
-            ValueError: the plan was not brought to that place: its own state was not loaded.
-        """
-        own = self._epoch_sampler
-        has_begun = state["epoch"] > 0 or state["given"] > 0
-        if has_begun and not own.was_loaded:
-            raise ValueError(
-                f"the loader's state is of epoch {state['epoch']}, after {state['given']} samples were "
-                f"fetched, and the plan begins at epoch {own.epoch}: load the plan's state first, "
-                "plan.load_state_dict(...), which says what was trained on"
-            )
-        if state["epoch"] == own.epoch:
-            self._prepend(own.record, state.get("place", own.record.end))
-
-    def _prepend(self, record: EpochRecord, place: int) -> None:
-        """Put what was trained on after a place before what is left."""
-        places, whole = record.cut(**{**self._which, "is_whole": True})
-        left_places, left = record.cut(**self._which)  # last: the record goes by the latest cut
-        is_passed = (places > place) & ~torch.isin(places, left_places)
-
-        self._places = torch.cat([places[is_passed], left_places])
-        passed = whole.index[is_passed.to(whole.index.device)]
-        self._positions = passed.tolist() + left.index.tolist()
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -193,7 +135,7 @@ class StreamSampler(Sampler[int]):
                 "a loader cuts a stream of samples into batches of one size, and the last batch of an epoch "
                 "may be smaller: give DataPlan(whole_steps=True), or use plan.loader(stream=True)"
             )
-        return self._picks()
+        return StreamIterator(self._picks(), self.epoch_sampler)
 
     def _picks(self) -> Iterator[int]:
         for epoch, index in self.batches():

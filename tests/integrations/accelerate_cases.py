@@ -16,7 +16,17 @@ from torch.utils.data import DataLoader
 from dsenv.integrations.accelerate import plan_loader
 from dsenv.plan import IndexedCollate
 from tests.integrations import cases
-from tests.integrations.cases import RATE, Case, CaseFunction, Result, check_row, flat, new_plan, run_loop
+from tests.integrations.cases import (
+    RATE,
+    Case,
+    CaseFunction,
+    Result,
+    check_row,
+    flat,
+    new_plan,
+    run_loop,
+    worker_settings,
+)
 from tests.plan.ranks import new_net, samples
 
 
@@ -95,10 +105,6 @@ class Loop(cases.Loop):
         self.found.parameters, self.found.progress = flat(self.net), self.plan.progress
         self.found.last_rate = self.scheduler.get_last_lr()[0]
         return self.found
-
-
-def worker_settings(workers: int) -> dict[str, Any]:
-    return {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
 
 
 class Skipping(Loop):

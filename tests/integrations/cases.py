@@ -96,6 +96,11 @@ def check_row(batch: Any) -> Row:
     return Row(batch.epoch, batch.number, batch.index.tolist(), batch.weight.tolist())
 
 
+def worker_settings(workers: int) -> dict[str, Any]:
+    """Arguments of a DataLoader; workers are forked, since others take seconds to start."""
+    return {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+
+
 def flat(net: torch.nn.Module) -> Tensor:
     """All parameters as one vector, a copy."""
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).clone()
