@@ -18,8 +18,8 @@ def check_loaded(own: EpochSampler, epoch: int, given: int) -> None:
     if (epoch > 0 or given > 0) and not own.was_loaded:
         raise ValueError(
             f"the loader's state is of epoch {epoch}, after {given} samples were fetched, and the plan "
-            f"begins at epoch {own.epoch}: load the plan's state first, plan.load_state_dict(...), which says "
-            "what was trained on"
+            f"begins at epoch {own.epoch}: load the plan's state first, plan.load_state_dict(...), which "
+            "says what was trained on"
         )
 
 

@@ -1,7 +1,10 @@
 """The cases of `cases.py` in a loop of Accelerate, on each rank of a launch."""
 
 import os
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, InitProcessGroupKwargs
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import DataLoader
 
 from dsenv.integrations.accelerate import plan_loader
@@ -29,13 +33,19 @@ from tests.integrations.cases import (
 )
 from tests.plan.ranks import new_net, samples
 
+WAIT = 20  # seconds
 
-def new_accelerator(accumulate: int = 1, **settings: Any) -> Accelerator:
-    """An accelerator on the CPU; that of the case before is forgotten, the group of ranks stays."""
+
+def reset() -> None:
+    """Forget the accelerator of the case before; Accelerate keeps its state in the class."""
     AcceleratorState._reset_state()
     GradientState._reset_state()
     PartialState._reset_state()
-    os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+def new_accelerator(accumulate: int = 1, **settings: Any) -> Accelerator:
+    """An accelerator on the CPU; that of the case before is forgotten, the group of ranks stays."""
+    reset()
     return Accelerator(cpu=True, gradient_accumulation_steps=accumulate, **settings)
 
 
@@ -162,3 +172,166 @@ CASES: dict[str, CaseFunction] = {
     "sharded, stateful": partial(run_loop, kind=Stateful),
     "plan.loader": partial(run_loop, kind=Plain),
 }
+
+
+# Beside the cases
+
+
+class Configured(Loop):
+    """`plan_loader` under settings that change how Accelerate deals samples out."""
+
+    config = DataLoaderConfiguration(even_batches=False, split_batches=True)
+    settings: dict[str, Any] = {"dataloader_config": config}  # noqa: RUF012
+
+
+class Split(Sharded):
+    settings: dict[str, Any] = {"dataloader_config": DataLoaderConfiguration(split_batches=True)}  # noqa: RUF012
+
+
+class Uneven(Sharded):
+    settings: dict[str, Any] = {"dataloader_config": DataLoaderConfiguration(even_batches=False)}  # noqa: RUF012
+
+
+class Dispatched(Sharded):
+    settings: dict[str, Any] = {"dataloader_config": DataLoaderConfiguration(dispatch_batches=True)}  # noqa: RUF012
+
+
+class Half(Loop):
+    settings: dict[str, Any] = {"mixed_precision": "bf16"}  # noqa: RUF012
+
+
+class Short(Loop):
+    """With a group whose ranks wait for each other for some seconds at most."""
+
+    settings: dict[str, Any] = {"kwargs_handlers": [InitProcessGroupKwargs(timeout=timedelta(seconds=WAIT))]}  # noqa: RUF012
+
+
+OTHERS: dict[str, CaseFunction] = {
+    "even_batches=False, split_batches=True": partial(run_loop, kind=Configured),
+    "sharded, split_batches=True": partial(run_loop, kind=Split),
+    "sharded, even_batches=False": partial(run_loop, kind=Uneven),
+    "sharded, dispatch_batches=True": partial(run_loop, kind=Dispatched),
+    "bf16": partial(run_loop, kind=Half),
+}
+
+
+def run_call(folder: Path, call: tuple[Any, ...]) -> Any:
+    """One of `CASES` or `OTHERS` by name with its case, or a function of this module with its arguments."""
+    name, *arguments = call
+    with warnings.catch_warnings():
+        if name in CASES or name in OTHERS:
+            warnings.filterwarnings("error", module="dsenv|tests")
+            return {**CASES, **OTHERS}[name](folder, *arguments)
+        return globals()[name](folder, *arguments)
+
+
+KILLED = Case("pods", 2)
+
+
+def killed(folder: Path, _: None) -> None:
+    """The second rank is killed after it saved its state; the first one writes down what it is told."""
+    loop, began = Short(KILLED), time.monotonic()
+    try:
+        for number, _ in enumerate(loop.steps(), 1):
+            if number == 4:
+                loop.save(folder)
+            if number == 5 and loop.accelerator.process_index == 1:
+                os._exit(9)
+            began = time.monotonic()
+    except RuntimeError as error:
+        said = {"error": str(error), "seconds": time.monotonic() - began, "rows": loop.found.rows[:4]}
+        torch.save(said, folder / "said.pt")
+        os._exit(3)
+
+
+def go_on(folder: Path, saved: str) -> Result:
+    """Go on from the state that `killed` left."""
+    loop = Loop(KILLED)
+    loop.load(Path(saved))
+    for _ in loop.steps():
+        pass
+    return loop.result()
+
+
+def refused(folder: Path) -> dict[str, str]:
+    """What is said to users whose plan and accelerator do not fit together."""
+    rank = int(os.environ.get("RANK", "0"))
+
+    def with_sampler_of_the_rank() -> None:
+        accelerator, plan = new_accelerator(), new_plan(Case("rising", 2))
+        loader = DataLoader(
+            plan.dataset, plan.micro_batch_size, sampler=plan.sampler, generator=torch.Generator()
+        )
+        raw = next(iter(accelerator.prepare(loader)))
+        if rank:
+            plan.batch(*raw)
+        raise ValueError("only the other rank notices")
+
+    def after_a_restart() -> None:
+        accelerator, plan = new_accelerator(), new_plan(Case("rising", 2))
+        state = plan.state_dict()
+        state["epoch_sampler"]["epoch"] = 2
+        plan.load_state_dict(state)
+        sampler = plan.new_sampler(shard="global")
+        loader = DataLoader(plan.dataset, plan.micro_batch_size, sampler=sampler, generator=torch.Generator())
+        next(iter(accelerator.prepare(loader)))
+
+    def with_another_accumulation() -> None:
+        new_accelerator(4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                next(iter(new_plan(Case("rising", 2, 2)).loader()))
+            except UserWarning as warning:
+                raise ValueError(str(warning)) from warning
+
+    dispatch = {"dataloader_config": DataLoaderConfiguration(dispatch_batches=True)}
+    tries: dict[str, Callable[[], Any]] = {
+        "sampler of the rank": with_sampler_of_the_rank,
+        "restart": after_a_restart,
+        "plan.loader, accumulation": with_another_accumulation,
+        "alone": lambda: plan_loader(new_plan(Case("rising"), world=1), new_accelerator()),
+        "accumulation": lambda: plan_loader(new_plan(Case("rising", 2, 2)), new_accelerator()),
+        "dispatch": lambda: plan_loader(new_plan(Case("rising", 2)), new_accelerator(**dispatch)),
+        "shard": lambda: plan_loader(new_plan(Case("rising", 2)), new_accelerator(), shard="rank"),
+    }
+    found = {}
+    for name, make in tries.items():
+        try:
+            make()
+            found[name] = "nothing"
+        except ValueError as error:
+            found[name] = str(error)
+    return found
+
+
+def schedules(folder: Path, accumulate: int) -> dict[str, tuple[float, list[str]]]:
+    """The last rate of prepared schedules of torch, and what was said at the first batch."""
+    plugin = GradientAccumulationPlugin(num_steps=accumulate, adjust_scheduler=False)
+    kinds: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+        "for all processes": (lambda o, n, p: CosineAnnealingLR(o, n * p), {}),
+        "for one process": (lambda o, n, _: CosineAnnealingLR(o, n), {}),
+        "one cycle": (lambda o, n, p: OneCycleLR(o, RATE, total_steps=n * p), {}),
+        "one cycle, not adjusted": (
+            lambda o, n, p: OneCycleLR(o, RATE, total_steps=n * p),
+            {"gradient_accumulation_plugin": plugin},
+        ),
+    }
+    found = {}
+    for name, (make, settings) in kinds.items():
+        loop = Loop(Case("rising", int(os.environ.get("WORLD_SIZE", "1")), accumulate))
+        reset()
+        accelerator = Accelerator(cpu=True, **(settings or {"gradient_accumulation_steps": accumulate}))
+        optimizer = torch.optim.SGD(loop.net.parameters(), lr=RATE)
+        schedule = make(optimizer, loop.plan.total_steps, accelerator.num_processes)
+        loop.accelerator = accelerator
+        loop.optimizer, loop.scheduler = accelerator.prepare(optimizer, schedule)
+        loop.loader = plan_loader(loop.plan, accelerator)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in loop.steps():
+                pass
+        said = [str(each.message) for each in caught]
+        said = [words for words in said if "made for" in words or "early" in words]
+        found[name] = loop.scheduler.get_last_lr()[0], said
+    return found

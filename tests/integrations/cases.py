@@ -233,6 +233,19 @@ def launch_all(
     return {call: [each[number] for each in found] for number, call in enumerate(calls)}
 
 
+def launch_until_death(
+    function: Callable[..., Any], folder: Path, ranks: int, timeout: int = 120
+) -> list[Any]:
+    """Exit codes of ranks that run `function(folder, None)`, of which one may end before the others."""
+    folder.mkdir(exist_ok=True, parents=True)
+    arguments = (function, folder, [None], ranks, _free_port())
+    started = multiprocessing.start_processes(_run, arguments, nprocs=ranks, start_method="spawn", join=False)
+    for process in started.processes:
+        process.join(timeout)
+        process.kill()
+    return [process.exitcode for process in started.processes]
+
+
 def _run(
     rank: int, function: Callable[..., Any], folder: Path, calls: Sequence[Any], ranks: int, port: int
 ) -> None:
