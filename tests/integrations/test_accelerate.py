@@ -140,7 +140,7 @@ def test_a_rank_that_is_killed_is_said_and_the_run_goes_on(killed: Path, two: An
         ),
         ("alone", r"the plan is for rank 0 of 1, and this is process \d of 2"),
         ("accumulation", r"accumulates 1 batches .* plan counts 2: DataPlan\(accumulate=accelerator\."),
-        ("dispatch", r"dispatch_batches=True has one process read .* shard='global'"),
+        ("dispatch", r"dispatch_batches=True has one process read .*shard='global'"),
         ("shard", "plan_loader decides shard"),
     ],
 )
