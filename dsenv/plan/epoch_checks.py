@@ -8,6 +8,17 @@ from dsenv.errors import check_count, shown
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.world import PLAN_LOADER
+
+ENDS_EARLY = (
+    "A loop that leaves an epoch early, skips batches or is cut short by a framework spends less than the "
+    "budget, and its learning rate does not end where it should"
+)
+SKIPS_TWICE = (
+    "The epoch was gone on with from a saved state, and the plan leaves out what was trained on: a loader or "
+    "framework that skips batches by itself too (skip_first_batches, use_stateful_dataloader) needs "
+    "plan.new_sampler(resume='framework') or plan.loader(resume='framework')"
+)
 
 
 def check_epoch(epoch: int, record: EpochRecord | None) -> None:
@@ -39,11 +50,10 @@ def check_epoch(epoch: int, record: EpochRecord | None) -> None:
         )
     missing = record.own_end - record.passed
     if missing > 0:
+        advice = SKIPS_TWICE if record.is_resumed else ENDS_EARLY
         warnings.warn(
             f"epoch {epoch} ended with {missing} of its {record.own_end} chosen samples not trained on: "
-            f"plan.loss was taken for {record.done}. A loop that leaves an epoch early, skips batches or is "
-            "cut short by a framework spends less than the budget, and its learning rate does not end where "
-            "it should",
+            f"plan.loss was taken for {record.done}. {advice}",
             stacklevel=4,
         )
 
@@ -107,8 +117,14 @@ def check_next_epoch(current: int, epoch: Any) -> int:
     """
     wanted: int = check_count("epoch", epoch, 0)
     if wanted not in (current, current + 1):
+        again = (
+            "; a framework that counts epochs from 0 again after a resume is told by "
+            f"loader.set_epoch(plan.epoch), and Accelerate takes {PLAN_LOADER}"
+            if wanted < current
+            else ""
+        )
         raise ValueError(
             f"the plan is in epoch {current} and can go on to {current + 1}, not to {wanted}; signals "
-            "come from training, so epochs cannot be skipped: load a state of that epoch"
+            f"come from training, so epochs cannot be skipped: load a state of that epoch{again}"
         )
     return wanted

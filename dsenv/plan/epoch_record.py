@@ -69,7 +69,8 @@ class EpochRecord:
         self._is_own = True  # no batch was taken in but those
         self._by_others = 0  # samples that other ranks trained on before the state that this one goes on from
         self._given = 0  # batches whose positions were not looked at
-        self._is_resumed = False  # the batches were cut when something was trained on already
+        self.is_resumed = False
+        """The batches were cut when something was trained on already."""
         self._host: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     # What is left
@@ -96,7 +97,7 @@ class EpochRecord:
                 f"plan.start_epoch({self.epoch + 1})"
             )
 
-    def _cut(self, *, is_whole: bool = False, of_all: bool = False) -> tuple[Tensor, Selection]:
+    def cut(self, *, is_whole: bool = False, of_all: bool = False) -> tuple[Tensor, Selection]:
         """Places (M,) that are left, ascending, on the CPU, and their samples; a wait where any is closed.
 
         Args:
@@ -105,7 +106,7 @@ class EpochRecord:
         """
         if not is_whole:
             self.check_left()
-        self._is_resumed = self.passed > 0 and not is_whole
+        self.is_resumed = self.passed > 0 and not is_whole
         self._given = 0 if is_whole else -(-self.passed // self.batch_size)
 
         places = torch.arange(self.end)
@@ -113,9 +114,9 @@ class EpochRecord:
         is_own = self.ranks == 1 or of_all
         if not is_own:
             places = places[places // self.batch_size % self.ranks == self.rank]
-        if self._is_resumed:
+        if self.is_resumed:
             places = self._open(places)
-        if self._is_resumed or not is_own:
+        if self.is_resumed or not is_own:
             at = places.to(index.device)
             index, weight = index[at], weight[at]
         return places, Selection(index, weight)
@@ -130,7 +131,7 @@ class EpochRecord:
 
     def left(self, **which: bool) -> Selection:
         """What is left, in training order; `which` as for `left_batches`, errors as for `check_left`."""
-        return self._cut(**which)[1]
+        return self.cut(**which)[1]
 
     def left_batches(self, **which: bool) -> list[tuple[int, Tensor, Tensor]]:
         """Number, positions (B,) and weights (B,) of every batch that is left, in training order.
@@ -141,7 +142,7 @@ class EpochRecord:
         Args:
             which: `is_whole`, for the batches that are not left too, and `of_all`, for those of other ranks.
         """
-        places, left = self._cut(**which)
+        places, left = self.cut(**which)
         numbers, sizes = torch.unique_consecutive(places // self.batch_size, return_counts=True)
         parts = (torch.split(part, sizes.tolist()) for part in (left.index, left.weight))
         found = list(zip(numbers.tolist(), *parts, strict=True))
@@ -228,7 +229,7 @@ class EpochRecord:
         is_last = len(self._made) >= self.own_end // self.batch_size
         rest = self.end % self.batch_size if is_last else self.batch_size
         is_whole = size in (self.batch_size, self.size_of(number), rest)
-        if is_whole or (self._is_resumed and size <= self.batch_size):
+        if is_whole or (self.is_resumed and size <= self.batch_size):
             return
         kind, name = ("steps", "batch_size") if self.parts == 1 else ("batches", "micro_batch_size")
         raise ValueError(
@@ -245,7 +246,7 @@ class EpochRecord:
 
         first = number * self.batch_size
         missing = torch.from_numpy(np.setdiff1d(np.arange(first, first + size), self._places_of(kept)))
-        if self._is_resumed or self.left_out:
+        if self.is_resumed or self.left_out:
             missing = self._open(missing)
         self.left_out += self._order()[missing.numpy()].tolist()
 
@@ -381,7 +382,7 @@ class EpochRecord:
         ]
         self.done = int(by_rank[self.rank])
         self._by_others = int(by_rank.sum()) - self.done
-        self._is_resumed = self.passed > 0
+        self.is_resumed = self.passed > 0
         if not state["left_out"] and by_rank.min() < by_rank.max():
             raise ValueError(
                 f"the state is of the middle of a step of epoch {self.epoch}, and {self.ranks} ranks with "

@@ -15,6 +15,7 @@ from dsenv.plan.epoch_schedule import EpochSchedule
 from dsenv.plan.lengths import Lengths
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies
+from dsenv.plan.world import check_accumulation
 from dsenv.policy.parts import LearnedSelector
 from dsenv.select.base import Selection, Selector, checked
 from dsenv.select.infobatch import pruning_is_on
@@ -75,6 +76,7 @@ class EpochSampler:
         self.facts: Callable[[], Mapping[str, Any]] = dict
         """Gives what must be equal on all ranks, beside the samples, before an epoch is trained."""
 
+        self._is_accumulation_known = False  # it was compared with a framework's
         self._record: EpochRecord | None = None  # of the current epoch, once its samples are chosen
         self._late: dict[int, EpochRecord] = {}  # of epochs before, whose last batches are still on their way
         self._before = 0  # samples chosen in the epochs before
@@ -105,6 +107,9 @@ class EpochSampler:
             ValueError: they have not, or the training run is over.
         """
         record = self.record
+        if not self._is_accumulation_known:
+            self._is_accumulation_known = True
+            check_accumulation(self.epoch_schedule.accumulate)
         if not record.is_agreed:
             parts = (record.chosen.index, record.chosen.weight)
             digest = hashlib.blake2b(digest_size=8)

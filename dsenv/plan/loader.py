@@ -13,52 +13,9 @@ from dsenv.errors import check_count, check_flag, check_keywords, pick
 from dsenv.plan.collate import IndexedCollate, NothingLeft, Pick, split_picks
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.positions import PositionIterator, StreamIterator
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
-
-
-class PositionIterator(Iterator[int]):
-    """Positions of what is left of an epoch; a stateful loader may save how far it came.
-
-    The plan's own state knows better what was trained on: after both were loaded this goes over what is left
-    by the plan. A loader that then skips batches by itself, since its snapshot is older than its state, skips
-    those.
-
-    Args:
-        epoch_sampler: says what is left.
-        which: as for `EpochRecord.left_batches`.
-    """
-
-    def __init__(self, epoch_sampler: EpochSampler, **which: bool) -> None:
-        self._epoch_sampler = epoch_sampler
-        self._positions = epoch_sampler.to_train().left(**which).index.tolist()
-        self._given = 0
-
-    def __next__(self) -> int:
-        if self._given == len(self._positions):
-            raise StopIteration
-        self._given += 1
-        position: int = self._positions[self._given - 1]
-        return position
-
-    def state_dict(self) -> dict[str, int]:
-        """How many positions were given, in which epoch."""
-        return {"epoch": self._epoch_sampler.epoch, "given": self._given}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on with what the plan says is left.
-
-        Raises:
-            ValueError: the plan was not brought to that place: its own state was not loaded.
-        """
-        own = self._epoch_sampler
-        has_begun = state["epoch"] > 0 or state["given"] > 0
-        if has_begun and not own.was_loaded:
-            raise ValueError(
-                f"the loader's state is of epoch {state['epoch']}, after {state['given']} samples were "
-                f"fetched, and the plan begins at epoch {own.epoch}: load the plan's state first, "
-                "plan.load_state_dict(...), which says what was trained on"
-            )
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -148,8 +105,10 @@ class GlobalSampler(Sampler[int]):
         return self._epoch_sampler.end
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the next epoch, or stay in the current one; frameworks call this."""
+        """Go to the next epoch, or stay in the current one; frameworks call this on every rank."""
         self._start_epoch(epoch)
+        if not self._epoch_sampler.world.is_alone:
+            self._epoch_sampler.to_train()  # ranks compare here: one rank may read the batches of all
 
 
 class StreamSampler(Sampler[int]):
@@ -176,7 +135,7 @@ class StreamSampler(Sampler[int]):
                 "a loader cuts a stream of samples into batches of one size, and the last batch of an epoch "
                 "may be smaller: give DataPlan(whole_steps=True), or use plan.loader(stream=True)"
             )
-        return self._picks()
+        return StreamIterator(self._picks(), self.epoch_sampler)
 
     def _picks(self) -> Iterator[int]:
         for epoch, index in self.batches():

@@ -1,6 +1,8 @@
 """The processes that train one model together: which of them this one is, and what they tell each other."""
 
 import os
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ WAYS = (
 )
 SENT_AS = {torch.bool: torch.uint8, torch.float16: torch.float32, torch.bfloat16: torch.float32}
 """Types that not every backend sends, and those in whose place they are sent."""
+PLAN_LOADER = "dsenv.integrations.accelerate.plan_loader"
 T = TypeVar("T")
 
 
@@ -285,14 +288,31 @@ def check_dealt(numbers: NDArray[np.int64], rank: int, ranks: int, epoch: int, *
         raise ValueError(
             f"{at}: the batch holds samples of rank {int(others[0] % ranks)}. A sampler of all ranks "
             "(shard='global') is for frameworks that deal batches of plan.micro_batch_size out to the ranks "
-            "in turn; without one, or with one that splits batches or repeats samples (even_batches, "
-            "split_batches), give the loader plan.sampler"
+            "in turn; without one give the loader plan.sampler. Accelerate deals out so by default; under "
+            f"other settings of it (split_batches) take {PLAN_LOADER}"
         )
     if is_first and numbers[0] // ranks == rank > 0:
         raise ValueError(
             f"{at}: the first batch is number {int(numbers[0])}, as if a framework dealt the batches of this "
-            "rank out to the ranks once more: give it the sampler of all ranks, "
-            "plan.new_sampler(shard='global'), or keep it from sharding"
+            f"rank out to the ranks once more. Under Accelerate take {PLAN_LOADER}; else give the loader the "
+            "sampler of all ranks, plan.new_sampler(shard='global'), or keep the framework from sharding"
+        )
+
+
+def check_accumulation(accumulate: int) -> None:
+    """Warn where Accelerate, if it is in use, accumulates another number of batches than the plan counts.
+
+    A loop that accumulates by itself leaves Accelerate at one batch, which says nothing.
+    """
+    module = sys.modules.get("accelerate.state")
+    state = getattr(getattr(module, "GradientState", None), "_shared_state", {})
+    steps = (state.get("plugin_kwargs") or {}).get("num_steps") or 1
+    if steps not in (1, accumulate):
+        warnings.warn(
+            f"Accelerate accumulates {steps} batches a step (gradient_accumulation_steps), and the plan "
+            f"counts {accumulate}: a step would be of other samples than DataPlan(batch_size=...) says. Give "
+            f"DataPlan(accumulate={steps}); {PLAN_LOADER} checks it",
+            stacklevel=2,
         )
 
 
