@@ -336,6 +336,8 @@ class PlanLoader:
                 raise ValueError(f"the plan decides {name}; set it in DataPlan(...), not in the loader")
 
         self._epoch_sampler, self._make_batch = epoch_sampler, make_batch
+        self.is_stream = isinstance(batches, StreamBatches)
+        """It goes over all epochs that are left, not over one."""
         # Without a generator of its own, torch's loader draws from the global stream.
         self._generator = torch.Generator()
         collate = IndexedCollate(settings.get("collate_fn"), indexed=indexed)
@@ -343,7 +345,8 @@ class PlanLoader:
         self.loader = make_loader(dataset, batches, {**settings, **own})
 
     def __iter__(self) -> Iterator[Batch]:
-        self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))
+        seed = self._epoch_sampler.seed_for("loader", self._epoch_sampler.world.rank)  # workers' streams
+        self._generator.manual_seed(seed)
         return self._made(iter(self.loader))  # says now, not at the first batch, that an epoch is over
 
     def _made(self, raw: Iterator[tuple[Tensor, Any]]) -> Iterator[Batch]:
