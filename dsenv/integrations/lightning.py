@@ -4,24 +4,32 @@ import importlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
-from torch.utils.data import DataLoader
-
 from dsenv.errors import check_flag, shown
 from dsenv.integrations.lightning_checks import check_batch, check_interval, check_trainer
+from dsenv.integrations.lightning_loops import (
+    EpochLoader,
+    PlanSource,
+    count_epoch,
+    finish_epoch,
+    forget_restart,
+    is_of,
+    is_validation_due,
+    validate,
+)
 from dsenv.plan import DataPlan
-from dsenv.plan.loader import PlanLoader
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+NEW_PLAN = "make a new DataPlan for a new training run"
 INSTALL = 'pip install "dsenv-rl[lightning]"'
 NAME = "lightning"  # of the adapter, as the plan knows it
 
 
 class PlanCallback:
-    """Lets Lightning's Trainer train by a plan: epochs, limits, validations, rates and resumes are the plan's.
+    """Lets Lightning's Trainer train by a plan: epochs, limits, validations, rates and resumes follow it.
 
     It goes to the plan's next epoch when Lightning begins one, and tells the Trainer how many batches it has;
     `trainer.estimated_stepping_batches` is the plan's number of steps; the plan's state is saved in every
@@ -99,7 +107,7 @@ class PlanCallback:
             self._before["state"] = self.plan.state_dict()
         self.plan.epoch_sampler.adapter = NAME
         loop._data_source = PlanSource(
-            loop._data_source, partial(self._wrapped, set_epoch=partial(self.set_epoch, trainer))
+            loop._data_source, partial(self._wrapped, set_epoch=partial(self._catch_up, trainer))
         )
         own = {"estimated_stepping_batches": property(self._stepping_batches)}
         trainer.__class__ = type(type(trainer).__name__, (type(trainer),), own)
@@ -141,19 +149,20 @@ class PlanCallback:
         Raises:
             ValueError: it is not the plan's, or one of several.
         """
-        if not _is_of(loader, self.plan):
+        if not is_of(loader, self.plan):
             raise ValueError(
-                f"the training loader must be plan.loader() of the plan of PlanCallback, or a DataLoader over "
-                f"plan.dataset with sampler=plan.sampler and batch_size=plan.micro_batch_size; got "
+                "the training loader must be plan.loader() of the plan of PlanCallback, or a DataLoader over "
+                "plan.dataset with sampler=plan.sampler and batch_size=plan.micro_batch_size; got "
                 f"{shown(loader)}. Draw further batches (CombinedLoader, lists) inside training_step"
             )
         self._loader = EpochLoader(loader, self._whole(self.plan.epoch), set_epoch)
         return self._loader
 
     def _whole(self, epoch: int) -> int:
-        """Batches of a rank in an epoch; the last one's where the plan is over."""
+        """Batches of a rank in an epoch."""
         own, schedule = self.plan.epoch_sampler, self.plan.epoch_schedule
-        epoch = min(epoch, schedule.epochs - 1)
+        if own.epoch >= schedule.epochs:
+            return 1  # an error is raised where Lightning begins an epoch
         if schedule.counts is not None:
             samples = schedule.trained(schedule.counts[epoch]) // self.plan.world.size
         elif epoch == own.epoch:
@@ -181,7 +190,7 @@ class PlanCallback:
         resumed = loop.epoch_loop.restarted_on_train_batch_end and progress.is_last_batch
         self._must_finish = loop.restarted_mid_epoch and resumed
         if self._must_finish:  # Lightning would count the epoch as over, without its validation
-            _count_epoch(trainer, -1)
+            count_epoch(trainer, -1)
 
         # Epochs that Lightning has counted by the time that the plan begins its next one
         is_whole = plan.epoch_sampler.is_done or self._is_over
@@ -192,27 +201,13 @@ class PlanCallback:
             self._set_lengths(trainer, self._left() + (progress.current.ready if is_open else 0))
         self._check_lengths(trainer, last)
 
-    def set_epoch(self, trainer: Any) -> None:
-        """Do what is left after the batch at which the checkpoint was saved: a validation, the epoch's end."""
-        loop = trainer.fit_loop
-        inner = loop.epoch_loop
-        if not inner.restarted_on_train_batch_end:
-            return
-        if not self._must_finish:
-            if loop.restarted_mid_epoch and inner._should_check_val_fx(loop._data_fetcher):
-                _validate(trainer)
-            return
-
-        self._must_finish = False
-        loop._restarting = False
-        loop.reset_restart_stage()
-        _forget_restart(inner)
-        inner.batch_progress.increment_completed()
-        inner.on_advance_end(loop._data_fetcher)
-        loop.on_advance_end()
-        loop.on_iteration_done()
-        if loop.done:
-            raise StopIteration  # Lightning ends its loop
+    def _catch_up(self, trainer: Any) -> None:
+        """Do what is left after the batch of the checkpoint: a validation, or the epoch's end."""
+        must_finish, self._must_finish = self._must_finish, False
+        if must_finish:
+            finish_epoch(trainer)
+        elif is_validation_due(trainer):
+            validate(trainer)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Go to the plan's next epoch, and tell the Trainer how many batches it has."""
@@ -223,17 +218,17 @@ class PlanCallback:
         if plan.epoch >= plan.epochs:
             raise ValueError(
                 f"the {plan.epochs} epochs of the plan are over, and Lightning begins epoch "
-                f"{trainer.current_epoch}: make a new DataPlan for a new training run"
+                f"{trainer.current_epoch}: {NEW_PLAN}"
             )
         check_trainer(trainer, pl_module, plan)
-        _forget_restart(
+        forget_restart(
             trainer.fit_loop.epoch_loop
         )  # a checkpoint of just before has the epoch before's counts
         self._set_lengths(trainer, self._left())
 
     def _set_lengths(self, trainer: Any, batches: int) -> None:
         """Set what Lightning has derived from the length of its loader, as its `setup_data` does."""
-        loop, number = trainer.fit_loop, self._limited(trainer, batches)
+        loop, number = trainer.fit_loop, self._limited(trainer, batches, self.plan.epoch)
         assert self._loader is not None, loop
         self._loader.batches = batches
         loop._combined_loader.limits = [number]
@@ -245,14 +240,12 @@ class PlanCallback:
             trainer.val_check_batch = interval if is_count else max(1, int(number * interval))
         iter(loop._data_fetcher)  # it keeps the length
 
-    def _limited(self, trainer: Any, batches: int) -> int:
-        """Batches of an epoch under `limit_train_batches`."""
+    def _limited(self, trainer: Any, batches: int, epoch: int) -> int:
+        """Batches of the plan's `epoch` under `limit_train_batches`."""
         limit = trainer.limit_train_batches
         number = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         if not number:
-            raise ValueError(
-                f"limit_train_batches={limit} leaves no batch of the {batches} of epoch {self.plan.epoch}"
-            )
+            raise ValueError(f"limit_train_batches={limit} leaves no batch of the {batches} of epoch {epoch}")
         return number
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -264,9 +257,17 @@ class PlanCallback:
         is_stopped = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         self._is_over = not (self.plan.epoch_sampler.is_done or is_stopped)
         self.plan.settle()
-        if self.log:
+        if self.log and trainer.is_global_zero:
             found = {name: float(value) for name, value in self.plan.metrics().items()}
-            pl_module.log_dict(found, on_step=False, on_epoch=True, batch_size=1)
+            shared = trainer.world_size > 1  # all ranks know the numbers: nothing is reduced
+            how = {"sync_dist": shared, "rank_zero_only": shared}
+            pl_module.log_dict(found, on_step=False, on_epoch=True, batch_size=1, **how)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Say what of the last epoch Lightning left out."""
+        if self._is_over and self.plan.epoch == self.plan.epochs - 1:
+            self._is_over = False
+            self.plan.start_epoch(self.plan.epochs)
 
     # How long
 
@@ -279,31 +280,30 @@ class PlanCallback:
         plan, first, wanted = self.plan, self._ahead, self._before["epochs"]
         if trainer.fit_loop.max_epochs > wanted >= 0:  # by a callback
             wanted = trainer.fit_loop.max_epochs
-        if wanted < 0:
-            return plan.epochs
-        if first + wanted > plan.epochs:
+        last: int = plan.epochs if wanted < 0 else first + wanted
+        if last > plan.epochs:
             left = plan.epochs - first
             was = f", and {first} of them are trained" if first > 0 else ""
+            advice = f"give max_epochs={left}, or max_epochs=-1 for the plan's" if left else NEW_PLAN
             raise ValueError(
                 f"Trainer(max_epochs={wanted}) trains longer than the plan, which has {plan.epochs} epochs"
-                f"{was}: give max_epochs={left}, or max_epochs=-1 for the plan's (1000 is Lightning's "
-                "default; StochasticWeightAveraging adds an epoch)"
+                f"{was}: {advice} (1000 is Lightning's default; StochasticWeightAveraging adds an epoch)"
             )
-        return first + wanted
+        return last
 
     def _check_lengths(self, trainer: Any, last: int) -> None:
         """Check the lengths of the epochs to come, as far as they are known, and say what is left over."""
         plan, steps = self.plan, trainer.max_steps
         if last < plan.epochs and steps < 0:
             warnings.warn(
-                f"Trainer(max_epochs={trainer.max_epochs}) ends after epoch {last - 1} of the plan, which has "
-                f"{plan.epochs} epochs: the rest of its budget is not spent; give max_epochs={plan.epochs}",
+                f"Trainer(max_epochs={trainer.max_epochs}) ends after epoch {last - 1} of the plan, which "
+                f"has {plan.epochs} epochs: the rest of its budget is not spent; give {plan.epochs}",
                 stacklevel=2,
             )
         if plan.epoch_schedule.counts is None:
             return
         for epoch in range(plan.epoch + 1, last):
-            check_interval(trainer, epoch, self._limited(trainer, self._whole(epoch)))
+            check_interval(trainer, epoch, self._limited(trainer, self._whole(epoch), epoch))
         whole = self._planned_steps(trainer, last)
         is_open = self._before["epochs"] < 0 and trainer.lightning_module.automatic_optimization
         if is_open and steps > whole:
@@ -318,7 +318,8 @@ class PlanCallback:
         if (start := self._start[0]) in lengths:
             lengths[start] -= self._start[1]
         parts: int = trainer.accumulate_grad_batches
-        return sum(math.ceil(self._limited(trainer, batches) / parts) for batches in lengths.values())
+        limited = [self._limited(trainer, batches, epoch) for epoch, batches in lengths.items()]
+        return sum(math.ceil(batches / parts) for batches in limited)
 
     def _stepping_batches(self, trainer: Any) -> int:
         """`Trainer.estimated_stepping_batches`: steps of the optimiser in this training.
@@ -361,97 +362,6 @@ class PlanCallback:
     def __reduce__(self) -> tuple[Any, ...]:
         """The class is made at run time: a copy makes it anew."""
         return _blank, (type(self).__bases__[0],), vars(self)
-
-
-class EpochLoader:
-    """The plan's loader as Lightning iterates it: an epoch's batches are opened when the first is asked for.
-
-    Lightning asks for an iterator before it moves the epoch, where worker processes would begin to read.
-
-    Args:
-        loader: of the plan.
-        batches: of the epoch that Lightning trains next, for its length.
-        set_epoch: called at the beginning of each epoch.
-    """
-
-    def __init__(self, loader: Any, batches: int, set_epoch: Callable[[], None]) -> None:
-        self.loader, self.batches, self._set_epoch = loader, batches, set_epoch
-
-    @property
-    def sampler(self) -> "EpochLoader":
-        """Whose `set_epoch` Lightning calls."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:  # noqa: ARG002
-        """Lightning is at the beginning of an epoch."""
-        self._set_epoch()
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from self.loader
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the plan's state says what was trained on. Lightning is told so that it can be resumed."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to load."""
-
-
-class PlanSource:
-    """Where Lightning gets its training loader from, which is wrapped.
-
-    Args:
-        source: Lightning's own.
-        wrap: is given the loader.
-    """
-
-    def __init__(self, source: Any, wrap: Any) -> None:
-        self._source, self._wrap = source, wrap
-
-    def dataloader(self) -> Any:
-        """The loader, wrapped."""
-        return self._wrap(self._source.dataloader())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-
-def _is_of(loader: Any, plan: DataPlan) -> bool:
-    """Whether a loader gives batches of this plan."""
-    if isinstance(loader, PlanLoader):
-        return loader._epoch_sampler is plan.epoch_sampler and not loader.is_stream
-    sampler = loader.sampler if isinstance(loader, DataLoader) else None
-    return getattr(sampler, "_epoch_sampler", None) is plan.epoch_sampler
-
-
-def _count_epoch(trainer: Any, number: int) -> None:
-    """Change how many epochs Lightning has counted as over."""
-    progress = trainer.fit_loop.epoch_progress
-    for counts in (progress.total, progress.current):
-        counts.processed += number
-        counts.completed += number
-
-
-def _forget_restart(loop: Any) -> None:
-    """Let Lightning's loop over the batches, and those in it, begin anew."""
-    for part in (loop, loop.val_loop, loop.automatic_optimization, loop.manual_optimization):
-        part._restarting = False
-        part.reset_restart_stage()
-
-
-def _validate(trainer: Any) -> None:
-    """Run the validation that was due after the batch of the checkpoint, as if it was saved after that."""
-    loop = trainer.fit_loop.epoch_loop
-    loop.batch_progress.increment_completed()
-    loop.val_loop._restarting = False
-    loop.val_loop.reset_restart_stage()
-    trainer.validating = True
-    loop.val_loop.run()
-    trainer.training = True
-    loop._restart_stage = "restarted_on_last"
 
 
 def _blank(cls: type) -> Any:

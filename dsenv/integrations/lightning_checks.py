@@ -19,8 +19,8 @@ def check_trainer(trainer: Any, module: Any, plan: DataPlan) -> None:
     strategy = type(trainer.strategy).__name__
     if strategy not in STRATEGIES:
         raise ValueError(
-            f"PlanCallback was not tested with strategy {strategy}, which keeps batches or gradients in its own "
-            "way: use 'auto' or 'ddp', or ModelParallelStrategy for FSDP2"
+            f"PlanCallback was not tested with strategy {strategy}, which may deal batches out or accumulate "
+            "in its own way: use 'auto' or 'ddp', or ModelParallelStrategy for FSDP2"
         )
     if trainer.overfit_batches:
         raise ValueError(
@@ -36,8 +36,8 @@ def check_trainer(trainer: Any, module: Any, plan: DataPlan) -> None:
     given = trainer.accumulate_grad_batches
     if module.automatic_optimization and given != plan.accumulate:
         raise ValueError(
-            f"Trainer(accumulate_grad_batches={given}) and DataPlan(accumulate={plan.accumulate}) differ: give "
-            f"the plan accumulate={given}, and batch_size= the samples of one step of the optimiser"
+            f"Trainer(accumulate_grad_batches={given}) and DataPlan(accumulate={plan.accumulate}) differ: "
+            f"give the plan accumulate={given}, and batch_size= the samples of one step of the optimiser"
         )
     shared = trainer.distributed_sampler_kwargs
     ranks = 1 if shared is None else shared["num_replicas"]
@@ -64,8 +64,8 @@ def check_interval(trainer: Any, epoch: int, batches: int) -> None:
     is_count = isinstance(interval, int) and trainer._val_check_time_interval is None
     if is_count and is_by_epoch and interval > batches:
         raise ValueError(
-            f"val_check_interval={interval} batches, and epoch {epoch} of the plan has {batches}: give a share "
-            "such as val_check_interval=0.5, or check_val_every_n_epoch=None to count over epochs"
+            f"val_check_interval={interval} batches, and epoch {epoch} of the plan has {batches}: give a "
+            "share such as val_check_interval=0.5, or check_val_every_n_epoch=None to count over epochs"
         )
 
 

@@ -116,9 +116,10 @@ class PlanEpochs:
             self._end_epoch()
 
     def settle(self) -> None:
-        """Take in what was said in the current epoch, once all of it was trained on; it need not end for that.
+        """Take in what was said in the current epoch, where all of it was trained on, before it ends.
 
-        Then `metrics()` speaks of all ranks, each of which must call it. Before that, nothing happens.
+        Then `metrics()` speaks of all ranks, each of which must call this. Where something is left of the
+        epoch, nothing happens.
         """
         if self.epoch_sampler.is_done:
             self._feedback.settle(self.epoch)

@@ -4,8 +4,8 @@ import sys
 from types import FrameType
 
 LIGHTNING = (
-    "Lightning reads the length of an epoch once, saves nothing of a plan, and goes on in the wrong place after "
-    "a resume: add the plan's callback, Trainer(callbacks=[PlanCallback(plan)]), from "
+    "Lightning reads the length of an epoch once, saves nothing of a plan, and goes on in the wrong place "
+    "after a resume: add the plan's callback, Trainer(callbacks=[PlanCallback(plan)]), from "
     "dsenv.integrations.lightning (docs/lightning.md). Its Tuner leaves callbacks out: give that another "
     "DataLoader"
 )
