@@ -198,8 +198,19 @@ class PlanCallback:
         begun, last = loop.epoch_progress.current.processed + (is_whole and is_open), self._end(trainer)
         loop.max_epochs = begun + last - plan.epoch - is_whole
         if not is_whole:
-            self._set_lengths(trainer, self._left() + (progress.current.ready if is_open else 0))
+            self._set_lengths(
+                trainer, self._left() + (self._count_batches(progress.current) if is_open else 0)
+            )
         self._check_lengths(trainer, last)
+
+    def _count_batches(self, counts: Any) -> int:
+        """Batches of the resumed epoch; Lightning is told, since another number of ranks counts others."""
+        epoch, before = self._start
+        passed = self._passed() - (before if epoch == self.plan.epoch else 0)
+        more = passed - counts.ready
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(counts, name, getattr(counts, name) + more)
+        return passed
 
     def _catch_up(self, trainer: Any) -> None:
         """Do what is left after the batch of the checkpoint: a validation, or the epoch's end."""

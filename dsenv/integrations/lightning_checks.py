@@ -33,6 +33,12 @@ def check_trainer(trainer: Any, module: Any, plan: DataPlan) -> None:
             "one number: give DataPlan(accumulate=...) and Trainer(accumulate_grad_batches=...)"
         )
 
+    own, wanted = plan.signals.loss.device, trainer.strategy.root_device
+    if own.type != wanted.type or (None not in (own.index, wanted.index) and own != wanted):
+        raise ValueError(
+            f"Lightning moves batches to {wanted}, the plan is on {own}: give DataPlan(device='{wanted}'); "
+            "of several GPUs each process has its own, f\"cuda:{os.environ.get('LOCAL_RANK', 0)}\""
+        )
     given = trainer.accumulate_grad_batches
     if module.automatic_optimization and given != plan.accumulate:
         raise ValueError(

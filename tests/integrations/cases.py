@@ -1,14 +1,15 @@
 """Cases of one training run that every framework's adapter must get right, and what each must show.
 
-A framework has a module `<name>_cases.py` beside this one with `CASES`, functions by name. Each trains one case to its
-end in the processes that `launch_all` started, and returns what this rank saw. Samples say which one they are, so
-that every row is checked at the loss.
+A framework has a module `<name>_cases.py` beside this one with `CASES`, functions by name. Each trains one
+case to its end in the processes that `launch_all` started, and returns what this rank saw. Samples say which
+one they are, so that every row is checked at the loss.
 """
 
+import itertools
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,11 @@ def check_row(batch: Any) -> Row:
     return Row(batch.epoch, batch.number, batch.index.tolist(), batch.weight.tolist())
 
 
+def worker_settings(workers: int) -> dict[str, Any]:
+    """Arguments of a DataLoader; workers are forked, since others take seconds to start."""
+    return {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+
+
 def flat(net: torch.nn.Module) -> Tensor:
     """All parameters as one vector, a copy."""
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).clone()
@@ -124,6 +130,55 @@ def reference(case: Case) -> Result:
     return found
 
 
+class Loop:
+    """A training loop of a framework, for `run_loop`; `plan` and `found` are set by its `__init__(case)`."""
+
+    plan: DataPlan
+    found: Result
+
+    def steps(self) -> Iterator[None]:
+        """Train; yields after each step of the optimiser."""
+        raise NotImplementedError
+
+    def validate(self) -> None:
+        """A validation after an epoch."""
+        self.found.validations += 1
+
+    def save(self, folder: Path) -> None:
+        """Save everything needed to go on; every rank calls it."""
+        raise NotImplementedError
+
+    def load(self, folder: Path) -> None:
+        """Load what `save` saved, into a loop that is new."""
+        raise NotImplementedError
+
+    def result(self) -> Result:
+        """What was seen so far."""
+        raise NotImplementedError
+
+
+def run_loop(folder: Path, case: Case, kind: Callable[[Case], Loop]) -> Result:
+    """Train a case to its end; at its stop the state is saved, and everything built anew goes on from it."""
+    loop, stop = kind(case), stop_step(case)
+    for _ in itertools.islice(loop.steps(), stop):
+        pass
+    if stop is None:
+        return loop.result()
+
+    loop.save(folder)
+    if loop.plan.epoch_sampler.is_done:  # on an epoch's last step: the process ends after the validation
+        loop.validate()
+    before, after = loop.result(), kind(case)
+    after.load(folder)
+    for _ in after.steps():
+        pass
+    found = after.result()
+    found.rows = before.rows + found.rows
+    found.steps += before.steps
+    found.validations += before.validations
+    return found
+
+
 # What must hold
 
 
@@ -136,8 +191,8 @@ def rows_of_epoch(results: Sequence[Result], epoch: int) -> list[tuple[int, floa
 def check_result(results: Sequence[Result], expected: Result) -> None:
     """Check what the ranks of a case saw against the plain loop of one process.
 
-    In every epoch the ranks together train on the samples that were chosen, each once and with its weight; the
-    numbers of steps, validations and the last rate are as planned, and the parameters equal.
+    In every epoch the ranks together train on the samples that were chosen, each once and with its weight;
+    steps, validations and the last rate are as planned, and the parameters equal.
     """
     for epoch in range(EPOCHS):
         own, theirs = rows_of_epoch(results, epoch), rows_of_epoch([expected], epoch)
