@@ -267,8 +267,11 @@ def ends(folder: Path) -> None:
     new_trainer(plan, Kill(), devices=2, strategy=strategy).fit(Model(plan), plan.loader())
 
 
-def run_rank(folder: str, rank: int, ports: Sequence[int], calls: Sequence[tuple[str, Case]]) -> None:
-    """All calls on one of two ranks, whose results `cases.launch_all` would give; then rank 1 is killed."""
-    run_calls(rank, on_rank, Path(folder), calls, 2, ports[0])
+def run_rank(folder: Path, rank: int, ports: Sequence[int], calls: Sequence[tuple[str, Case]]) -> None:
+    """All calls on one of two ranks, whose results are in files, then `ends`; what is said goes to a file."""
+    log = os.open(folder / f"rank{rank}.log", os.O_CREAT | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    run_calls(rank, on_rank, folder, calls, 2, ports[0])
     os.environ["MASTER_PORT"] = str(ports[1])
-    ends(Path(folder))
+    ends(folder)
