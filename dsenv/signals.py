@@ -297,7 +297,8 @@ class SampleSignals:
         return self._store[name].gather(-1, index)
 
     def _write(self, name: str, index: Tensor, value: Tensor) -> None:
-        self._store[name].scatter_(-1, index, value)
+        store = self._store[name]
+        store.scatter_(-1, index, value.to(store.dtype))  # another where torch's default dtype is
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every signal."""

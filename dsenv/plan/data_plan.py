@@ -446,10 +446,8 @@ class DataPlan(PlanEpochs):
             ValueError: the logits were not given, no epoch has ended, or the task is no classification.
         """
         checks.check_suspects(self.kind)
-        epochs = self.epoch
-        if self.epoch_sampler.is_done:  # trained to its end, and not ended yet
-            self._feedback.settle(self.epoch)
-            epochs += 1
+        self.settle()  # trained to its end, and not ended yet
+        epochs = self.epoch + self.epoch_sampler.is_done
         return find_suspects(self.signals, self.signals.label_history, epochs)
 
     # What a logger is told

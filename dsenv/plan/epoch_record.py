@@ -60,7 +60,7 @@ class EpochRecord:
         """Positions of those that a collate function left out of batches; they are not offered again."""
 
         device = chosen.index.device
-        self._weights = torch.zeros(size, device=device)  # 0: not in this epoch
+        self._weights = chosen.weight.new_zeros(size)  # 0: not in this epoch
         self._weights[chosen.index] = chosen.weight
         self._trained = torch.zeros(size, dtype=torch.bool, device=device)
         self._marked: list[Tensor] = []  # positions that were trained on and are not among the bits yet

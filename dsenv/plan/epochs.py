@@ -115,6 +115,15 @@ class PlanEpochs:
         if epoch_checks.check_next_epoch(self.epoch, epoch) > self.epoch:
             self._end_epoch()
 
+    def settle(self) -> None:
+        """Take in what was said in the current epoch, where all of it was trained on, before it ends.
+
+        Then `metrics()` speaks of all ranks, each of which must call this. Where something is left of the
+        epoch, nothing happens.
+        """
+        if self.epoch_sampler.is_done:
+            self._feedback.settle(self.epoch)
+
     def _end_epoch(self) -> None:
         sampler = self.epoch_sampler
         epoch_checks.check_epoch(sampler.epoch, sampler.begun)

@@ -13,6 +13,7 @@ from dsenv.errors import check_count, check_flag, check_keywords, pick
 from dsenv.plan.collate import IndexedCollate, NothingLeft, Pick, split_picks
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.frameworks import check_adapter
 from dsenv.plan.positions import PositionIterator, StreamIterator
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
@@ -46,6 +47,7 @@ class PlanSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         """Samples of this rank in the whole current epoch."""
+        check_adapter(self._epoch_sampler.adapter)
         return self._epoch_sampler.record.own_end
 
     def set_epoch(self, epoch: int) -> None:
@@ -295,6 +297,8 @@ class PlanLoader:
                 raise ValueError(f"the plan decides {name}; set it in DataPlan(...), not in the loader")
 
         self._epoch_sampler, self._make_batch = epoch_sampler, make_batch
+        self.is_stream = isinstance(batches, StreamBatches)
+        """It goes over all epochs that are left, not over one."""
         # Without a generator of its own, torch's loader draws from the global stream.
         self._generator = torch.Generator()
         collate = IndexedCollate(settings.get("collate_fn"), indexed=indexed)
@@ -302,7 +306,8 @@ class PlanLoader:
         self.loader = make_loader(dataset, batches, {**settings, **own})
 
     def __iter__(self) -> Iterator[Batch]:
-        self._generator.manual_seed(self._epoch_sampler.seed_for("loader"))
+        seed = self._epoch_sampler.seed_for("loader", self._epoch_sampler.world.rank)  # workers' streams
+        self._generator.manual_seed(seed)
         return self._made(iter(self.loader))  # says now, not at the first batch, that an epoch is over
 
     def _made(self, raw: Iterator[tuple[Tensor, Any]]) -> Iterator[Batch]:
