@@ -4,6 +4,7 @@ Samples say which one they are: the first two tokens of sample i are 4 + i // 10
 held is looked at when the plan takes its losses.
 """
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -224,7 +225,7 @@ class Watch(TrainerCallback):
 
 
 class Seen:
-    """What each training batch held when the plan took its losses; checked against what the model was given."""
+    """What each training batch held when the plan took its losses; checked against the model's input."""
 
     def __init__(self, trainer: Any) -> None:
         self.batches: list[dict[str, Any]] = []
@@ -249,7 +250,7 @@ class Seen:
         assert self._given is not None
         wanted = [list(self._data[position]["input_ids"]) for position in positions]
         if len(self._given) == 1:
-            wanted = [sum(wanted, [])]
+            wanted = [list(itertools.chain(*wanted))]
         for row, tokens in zip(self._given.tolist(), wanted, strict=True):
             assert row[: len(tokens)] == tokens and not any(row[len(tokens) :])
         self.batches.append(

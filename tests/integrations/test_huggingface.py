@@ -8,8 +8,8 @@ pytest.importorskip(
 )
 pytest.importorskip("trl", reason='trl is not installed: pip install "dsenv-rl[huggingface]"')
 
-from tests.integrations import huggingface_cases as cases  # noqa: E402
-from tests.plan.ranks import launch  # noqa: E402
+from tests.integrations import huggingface_cases as cases
+from tests.plan.ranks import launch
 
 RUNS = {
     "classes": ("classification", {"volume": "constant", "workers": 2}),
