@@ -98,10 +98,7 @@ def usual_kind(model: Any, dataset: Any) -> Any:
         ValueError: it is not known.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config, loss = getattr(base, "config", None), getattr(base, "loss_type", None)
-    names = importlib.import_module("transformers.models.auto.modeling_auto")
-    if loss is None and type(base).__name__ in names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        loss = "ForCausalLM"
+    config, loss = getattr(base, "config", None), _loss_of(base)
     if config is None or loss not in (*LANGUAGE_LOSSES, *ONE_LABEL):
         raise ValueError(
             f"it is not known which kind of task {type(base).__name__} is for: give plan=dict(kind=...) "
@@ -121,6 +118,20 @@ def usual_kind(model: Any, dataset: Any) -> Any:
     if problem == "multi_label_classification" or is_floating:
         return {"name": "multilabel", "labels": count}
     return "classification"
+
+
+def _loss_of(model: Any) -> str | None:
+    """Name of the loss of a model of `transformers`, or of a class made of one; None where it has none."""
+    if (found := getattr(model, "loss_type", None)) is not None:
+        return str(found)
+    known = importlib.import_module("transformers.models.auto.modeling_auto")
+    for name in (cls.__name__ for cls in type(model).__mro__):
+        if name in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            return "ForCausalLM"
+        for loss in (*LANGUAGE_LOSSES, *ONE_LABEL):
+            if name.endswith(loss):
+                return loss
+    return None
 
 
 def vocabulary_of(model: Any) -> int:

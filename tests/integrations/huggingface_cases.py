@@ -52,8 +52,8 @@ class TextTrainer(DataPlanMixin, SFTTrainer):
 
 
 def tokens_of(position: int) -> list[int]:
-    """Tokens of a sample, 4 to 10 of them, which say its position."""
-    length = 4 + position * 7 % 7 + position % 3
+    """Tokens of a sample, 4 to 12 of them, which say its position."""
+    length = 4 + position * 5 % 7 + position % 3
     rest = [4 + (position * step * step) % (V - 4) for step in range(1, length - 1)]
     return [4 + position // 10, 4 + position % 10, *rest]
 
