@@ -2,7 +2,9 @@
 
 import copy
 import os
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -426,3 +428,13 @@ def test_a_loader_of_ones_own_is_refused(tmp_path):
         )
     with pytest.raises(ValueError, match="does not say which samples it holds"):
         trainer.train()
+
+
+def test_code_blocks_of_the_page_run():
+    page = Path(__file__).resolve().parents[2] / "docs" / "huggingface.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, "docs/huggingface.md", "exec"), names)
+    assert len(blocks) == 3 and names["trainer"].plan.cost.trained == 192
+    assert names["sft"].plan.cost.tokens > 0 and names["weighted"].plan.epoch == 3
