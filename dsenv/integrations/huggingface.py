@@ -111,10 +111,10 @@ class DataPlanMixin:
         """The plan for the arguments as they are: a new one where they changed, or after a run."""
         assert self._settings is not None
         args = self.args
-        said = (*said_by(args).values(), args.max_steps, args.num_train_epochs)
-        if self._plan is None or (*said, self.train_dataset) != self._made_for:
+        said = (*said_by(args).values(), args.max_steps, args.num_train_epochs, id(self.train_dataset))
+        if self._plan is None or said != self._made_for:
             self._plan = make_plan(self, self._settings, self._way)
-            self._made_for = (*said, self.train_dataset)
+            self._made_for = said
         return self._plan
 
     @property

@@ -130,6 +130,8 @@ class CollatedSamples(Dataset[Any]):
         seed: of the plan.
     """
 
+    total_dataset_length = 0  # Accelerate cuts metrics of a last batch by it, as if samples were repeated
+
     def __init__(self, samples: Samples, collator: Callable[[Any], Any], inner: Any, seed: int) -> None:
         self.samples, self.seed = samples, seed
         self._keeps = keeps_order(inner)

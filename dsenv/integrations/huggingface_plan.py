@@ -60,7 +60,7 @@ def make_plan(trainer: Any, given: Mapping[str, Any], way: str) -> DataPlan:
         kind = settings["kind"] = usual_kind(trainer.model, dataset)
     are_tokens = way == "fused" or isinstance(kind, Language) or name_of(kind) == "language"
     samples = Samples(dataset, None if are_tokens else labels_of(dataset))
-    if kind == "classification":
+    if kind == "classification" and hasattr(trainer.model, "config"):
         settings.setdefault("classes", trainer.model.config.num_labels)
     is_by_length = args.train_sampling_strategy == "group_by_length" or settings.get("ratio_of") == "tokens"
     if is_by_length and settings.get("lengths") is None:
@@ -79,6 +79,7 @@ def make_plan(trainer: Any, given: Mapping[str, Any], way: str) -> DataPlan:
             "all processes with torchrun or accelerate launch"
         )
     check_loss(trainer, way, plan.kind)
+    plan.epoch_sampler.adapter = "huggingface"
     return plan
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from dsenv.errors import check_count, check_seed, check_share
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_schedule import EpochSchedule
+from dsenv.plan.frameworks import check_adapter
 from dsenv.plan.lengths import Lengths
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies
@@ -74,6 +75,8 @@ class EpochSampler:
         self.world = epoch_schedule.world
         self.facts: Callable[[], Mapping[str, Any]] = dict
         """Gives what must be equal on all ranks, beside the samples, before an epoch is trained."""
+        self.adapter: str | None = None
+        """Name of the adapter that goes through the epochs for a framework; None for none."""
 
         self._record: EpochRecord | None = None  # of the current epoch, once its samples are chosen
         self._late: dict[int, EpochRecord] = {}  # of epochs before, whose last batches are still on their way
@@ -102,8 +105,9 @@ class EpochSampler:
         """The record of the current epoch, whose batches are asked for now: the ranks have the same samples.
 
         Raises:
-            ValueError: they have not, or the training run is over.
+            ValueError: they have not, the training run is over, or a framework asks without its adapter.
         """
+        check_adapter(self.adapter)
         record = self.record
         if not record.is_agreed:
             parts = (record.chosen.index, record.chosen.weight)

@@ -13,6 +13,7 @@ from dsenv.errors import check_count, check_flag, check_keywords, pick
 from dsenv.plan.collate import IndexedCollate, NothingLeft, Pick, split_picks
 from dsenv.plan.data import Batch
 from dsenv.plan.epoch_sampler import EpochSampler
+from dsenv.plan.frameworks import check_adapter
 
 OWNED = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last", "dataset", "generator")
 
@@ -89,6 +90,7 @@ class PlanSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         """Samples of this rank in the whole current epoch."""
+        check_adapter(self._epoch_sampler.adapter)
         return self._epoch_sampler.record.own_end
 
     def set_epoch(self, epoch: int) -> None:

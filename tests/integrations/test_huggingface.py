@@ -52,7 +52,10 @@ def pair(tmp_path_factory):
     several = {f"{name} accumulated": case for name, case in as_cases(dict.fromkeys(SHAPES, 2)).items()}
     stopped = {"task": "causal", "volume": "pods", "stops": [4, 6]}
     every = {**as_cases(), **several, "resumed": ("resumed", stopped)}
-    return launch(cases.on_ranks, tmp_path_factory.mktemp("pair") / "ranks", every, timeout=120)
+    folder = tmp_path_factory.mktemp("pair") / "ranks"
+    found = launch(cases.on_ranks, folder, every, timeout=120)
+    found[0]["folder"] = folder
+    return found
 
 
 def samples_of(found, epoch):
@@ -93,7 +96,13 @@ def test_two_ranks_train_what_one_process_trains(alone, pair, name):
     for found in pair:
         assert found[name]["steps"] == whole["steps"] and found[name]["watch"] == whole["watch"]
         assert found[name]["trained"] == whole["trained"] and found[name]["tokens"] == whole["tokens"]
+        assert last(found[name], "num_tokens") == last(whole, "num_tokens")  # as TRL counts
         torch.testing.assert_close(found[name]["parameters"], whole["parameters"], atol=1e-5, rtol=0)
+
+
+def last(found, name):
+    """The last value of a name in the logs, where TRL logs it."""
+    return next((log[name] for log in reversed(found["log"]) if name in log), None)
 
 
 def _are_ties(whole, positions, epoch):
@@ -143,3 +152,12 @@ def test_with_workers_and_accumulation_too(tmp_path):
 def test_on_two_ranks_too(pair):
     for found in pair:
         check_resumed(found["resumed"])
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_one_process_goes_on_from_a_checkpoint_of_two_ranks(pair, stop):
+    whole, _, _ = pair[0]["resumed"]
+    place = pair[0]["folder"] / "resumed" / f"stop{stop}"
+    rest = cases.train("causal", place, volume="pods", resume=True)
+    assert rest["steps"] == whole["steps"] and rest["trained"] == whole["trained"]
+    torch.testing.assert_close(rest["parameters"], whole["parameters"], atol=1e-5, rtol=0)

@@ -30,6 +30,7 @@ from transformers import (
 from trl import SFTTrainer
 
 from dsenv.integrations.huggingface import DataPlanMixin, SampleLosses
+from dsenv.plan import DataPlan, IndexedCollate
 from tests.integrations import huggingface_cases as cases
 from tests.integrations.huggingface_cases import (
     ClassTrainer,
@@ -285,6 +286,35 @@ def test_batches_of_similar_length_and_a_ratio_of_tokens(tmp_path):
     assert by_tokens.state.max_steps == by_tokens.state.global_step
 
 
+class Own(torch.nn.Module):
+    """A model of one's own, without a configuration; it gives a pair."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(V, 8), torch.nn.Linear(8, cases.CLASSES)
+
+    def forward(self, input_ids, labels=None):
+        logits = self.head(self.embed(input_ids).mean(1))
+        return logits if labels is None else (F.cross_entropy(logits, labels), logits)
+
+
+def test_a_module_of_ones_own_whose_kind_is_said(tmp_path):
+    trainer = new(
+        Own(), Dataset.from_list(rows()), tmp_path, plan={**HALF, "kind": "classification", "classes": 3}
+    )
+    trainer.train()
+    assert trainer.plan.cost.trained == 64 and trainer.plan.metrics()["accuracy/training"] >= 0
+
+
+def test_metrics_of_a_last_batch_are_not_cut(tmp_path):
+    trainer = new(bert(), Dataset.from_list(rows()[:50]), tmp_path)
+    loader = trainer.get_train_dataloader()
+    assert len(list(loader)) == 2 and loader.gradient_state.remainder in (0, -1)
+    one = iter(loader)
+    next(one)
+    assert loader.gradient_state.remainder == 0
+
+
 def test_without_a_plan_it_is_the_trainer_as_it_was(tmp_path):
     found = []
     for cls in (ClassTrainer, Trainer):
@@ -428,6 +458,38 @@ def test_a_loader_of_ones_own_is_refused(tmp_path):
         )
     with pytest.raises(ValueError, match="does not say which samples it holds"):
         trainer.train()
+
+
+@pytest.mark.parametrize("shard", ["rank", "global"])
+def test_a_plan_in_a_trainer_without_the_adapter_is_refused_by_its_name(tmp_path, shard):
+    class Own(Trainer):
+        def _get_train_sampler(self, *given):
+            return plan.new_sampler(shard)
+
+    plan = DataPlan(rows(), epochs=4, batch_size=16, classes=3, selector="random", ratio=0.5)
+    given = {"eval_strategy": "no", "remove_unused_columns": False}
+    collate = IndexedCollate(DataCollatorWithPadding(tokenizer()), keeps_order=True)
+    args = TrainingArguments(**arguments(tmp_path, **given))
+    trainer = Own(model=bert(), args=args, train_dataset=plan.dataset, data_collator=collate)
+    with pytest.raises(ValueError, match=r"class MyTrainer\(DataPlanMixin, Trainer\)"):
+        trainer.train()
+
+
+class Probe(cases.TrainerCallback):
+    """Trains a small model of its own by a plan, in a callback."""
+
+    def on_train_begin(self, args, state, control, **rest):
+        plan = DataPlan((torch.rand(20, 3), torch.arange(20) % 2), epochs=1, batch_size=10)
+        self.seen = [len(batch.index) for _ in plan.epochs_left() for batch in plan.batches()]
+
+
+@pytest.mark.filterwarnings("ignore:epoch 0 ended without plan.loss")
+def test_what_a_callback_does_with_a_plan_of_its_own_is_not_the_trainers(tmp_path):
+    probe = Probe()
+    trainer = cases.classification(tmp_path, plan=HALF, num_train_epochs=1)
+    trainer.add_callback(probe)
+    trainer.train()
+    assert probe.seen == [10, 10]
 
 
 def test_code_blocks_of_the_page_run():

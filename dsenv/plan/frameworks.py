@@ -1,0 +1,46 @@
+"""Whether a framework goes through the epochs of a plan without the adapter that it needs."""
+
+import sys
+from types import FrameType
+
+LIGHTNING = (
+    "Lightning reads the length of an epoch once, saves nothing of a plan, and goes on in the wrong place "
+    "after a resume: add the plan's callback, Trainer(callbacks=[PlanCallback(plan)]), from "
+    "dsenv.integrations.lightning (docs/lightning.md). Its Tuner leaves callbacks out: give that another "
+    "DataLoader"
+)
+TRAINER = (
+    "the Trainer of transformers reads the length of an epoch once, accumulates and shares batches by itself "
+    "and saves nothing of a plan: put the plan into it by class MyTrainer(DataPlanMixin, Trainer), from "
+    "dsenv.integrations.huggingface, and MyTrainer(..., plan=dict(selector=..., ratio=...)) "
+    "(docs/huggingface.md)"
+)
+NEEDED = {
+    "lightning.pytorch.loops.fit_loop": LIGHTNING,
+    "pytorch_lightning.loops.fit_loop": LIGHTNING,
+    "transformers.trainer": TRAINER,
+}
+"""Modules whose loops go through the epochs, and what to do."""
+OWN = "transformers.trainer_callback"
+"""What a callback of a user's own does is not the loop's."""
+
+
+def check_adapter(adapter: str | None) -> None:
+    """Check that no framework which needs an adapter asks a plan for batches without it; once an epoch.
+
+    Args:
+        adapter: the one that goes through the plan's epochs; None for none.
+
+    Raises:
+        ValueError: one does; the message names the adapter.
+    """
+    if adapter is not None or not NEEDED.keys() & sys.modules.keys():
+        return
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == OWN:
+            return
+        if (words := NEEDED.get(name)) is not None:
+            raise ValueError(words)
+        frame = frame.f_back
