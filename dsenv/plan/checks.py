@@ -108,8 +108,14 @@ def _loss_advice(losses: Tensor, size: int) -> str:
     )
 
 
-def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
+def check_tokens(tokens: Any, size: int, device: torch.device, losses: Tensor | None = None) -> None:
     """Check that `tokens` is one number for each of `size` samples, on the plan's device.
+
+    Args:
+        tokens: what was given.
+        size: B.
+        device: of the plan's batches.
+        losses: (B,) of the samples; one without tokens may have none (NaN). None where each needs tokens.
 
     Raises:
         ValueError: it is something else; on a CPU also where a sample has no token.
@@ -125,6 +131,8 @@ def check_tokens(tokens: Any, size: int, device: torch.device) -> None:
     if tokens.device != device:
         raise ValueError(f"the tokens are on {tokens.device}, the plan's batches on {device}")
     is_right = (tokens >= 1) & (tokens < math.inf) if tokens.is_cpu else None
+    if is_right is not None and losses is not None:
+        is_right |= (tokens == 0) & losses.isnan()
     if is_right is not None and not bool(is_right.all()):
         row = int((~is_right).nonzero()[0])
         raise ValueError(

@@ -21,7 +21,8 @@ CollateFunction = Callable[[list[Any]], Any]
 
 WAY_OUT = (
     "let it take and give positions itself, collate_fn=f with indexed=True: f is given a list of (position, "
-    "sample) and returns (positions, batch)"
+    "sample) and returns (positions, batch); or, where its rows are the samples in their order, set an "
+    "attribute keeps_order = True on it"
 )
 
 
@@ -59,10 +60,20 @@ class IndexedCollate:
     Args:
         collate: makes a batch of a list of samples; None for torch's default, which keeps the order.
         indexed: `collate` is given a list of (position, sample) and returns (positions, batch).
+        keeps_order: the rows of a batch are its samples in their order; None for its attribute of that name.
     """
 
-    def __init__(self, collate: Callable[[list[Any]], Any] | None = None, *, indexed: bool = False) -> None:
+    def __init__(
+        self,
+        collate: Callable[[list[Any]], Any] | None = None,
+        *,
+        indexed: bool = False,
+        keeps_order: bool | None = None,
+    ) -> None:
         self.collate = check_function("collate_fn", collate) or default_collate
+        if keeps_order is None:
+            keeps_order = getattr(self.collate, "keeps_order", False)
+        self.keeps_order = bool(keeps_order)
         self.indexed = check_flag("indexed", indexed)
         if self.indexed and collate is None:
             raise ValueError(
@@ -90,7 +101,7 @@ class IndexedCollate:
 
         indices, samples = zip(*items, strict=True)
         positions = torch.tensor([int(index) for index in indices])
-        if self.collate is default_collate or getattr(self.collate, "keeps_order", False):
+        if self.collate is default_collate or self.keeps_order:
             return positions, self.collate(list(samples))
 
         batch, order = self._followed(list(samples))

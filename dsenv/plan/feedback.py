@@ -159,7 +159,7 @@ class Feedback:
             losses = self.batch_loss.spread(losses, size, device)
         checks.check_losses(losses, size, device)
         if tokens is not None:
-            checks.check_tokens(tokens, size, device)
+            checks.check_tokens(tokens, size, device, losses)
         logits, readings = said.read(self.signals.kind, batch, losses.detach(), classes)
         check_needed(self._needing, said, logits, readings, self.signals.kind)
         features = None if said.features is None else said.features.detach()

@@ -9,8 +9,20 @@ LIGHTNING = (
     "dsenv.integrations.lightning (docs/lightning.md). Its Tuner leaves callbacks out: give that another "
     "DataLoader"
 )
-NEEDED = {"lightning.pytorch.loops.fit_loop": LIGHTNING, "pytorch_lightning.loops.fit_loop": LIGHTNING}
+TRAINER = (
+    "the Trainer of transformers reads the length of an epoch once, accumulates and shares batches by itself "
+    "and saves nothing of a plan: put the plan into it by class MyTrainer(DataPlanMixin, Trainer), from "
+    "dsenv.integrations.huggingface, and MyTrainer(..., plan=dict(selector=..., ratio=...)) "
+    "(docs/huggingface.md)"
+)
+NEEDED = {
+    "lightning.pytorch.loops.fit_loop": LIGHTNING,
+    "pytorch_lightning.loops.fit_loop": LIGHTNING,
+    "transformers.trainer": TRAINER,
+}
 """Modules whose loops go through the epochs, and what to do."""
+OWN = "transformers.trainer_callback"
+"""What a callback of a user's own does is not the loop's."""
 
 
 def check_adapter(adapter: str | None) -> None:
@@ -26,7 +38,9 @@ def check_adapter(adapter: str | None) -> None:
         return
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        words = NEEDED.get(frame.f_globals.get("__name__", ""))
-        if words is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == OWN:
+            return
+        if (words := NEEDED.get(name)) is not None:
             raise ValueError(words)
         frame = frame.f_back
