@@ -19,7 +19,7 @@ from dsenv.select.data_agent_reward import composite, uncertainty
 from dsenv.select.random import UniformRandom
 
 PROBE = 256  # samples at which the regulariser is measured
-DRAWS = 8  # random directions of one estimate
+DRAWS = 4  # random directions of one estimate
 
 
 class FullTail(VolumeSchedule):
