@@ -1,7 +1,7 @@
 """The claims of PODS, Data Agent and SADA, tried in trainings long enough that data are redundant.
 
     OMP_NUM_THREADS=1 python benchmarks/reproduce.py --preset cpu --jobs 2 --out runs/reproduce_cpu.jsonl
-    python benchmarks/reproduce.py --preset cpu --out runs/reproduce_cpu.jsonl --summary docs/benchmarks
+    python benchmarks/reproduce.py --summary docs/benchmarks/reproduction.md
     python benchmarks/reproduce.py --plan
 
 First the redundancy curve: test accuracy of all data over the number of epochs. The length at which twice
@@ -34,25 +34,16 @@ from typing import Any
 
 import torch
 from common import facts
-from reproduce_rows import PRESETS, Preset, Run, curve_runs, key, runs_of
+from reproduce_page import RESULTS, write_page
+from reproduce_rows import PRESETS, Preset, Run, curve_runs, key, runs_of, samples
 from reproduce_runs import execute, missing, probe
-from reproduce_tables import Results, write_page
+from reproduce_tables import Results
 from tqdm import tqdm
-
-SIZES = {"upper_body": 1000, "words": 4511}
-TAIL_SHARE = 0.24  # of a long tail of 1:50 in ten classes, from as many images
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The finished runs of a file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def samples(run: Run) -> float:
-    """About how many samples a run sees."""
-    size = {"main": run.images, "long_tail": TAIL_SHARE * run.tail_of, **SIZES}.get(run.row.data)
-    size = int(run.row.data.removeprefix("few_")) if size is None else size
-    return size * run.epochs * (0.7 if run.row.ratio is None else run.row.ratio)
 
 
 def commit() -> str:
@@ -135,7 +126,7 @@ def print_plan(preset: Preset, args: argparse.Namespace) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         print(f"\n{preset.name}: needs a GPU; here is none, so there is no time to tell")
         device = ""
-    length = Results(read(args.out)).length(preset)
+    length = Results(read(args.out), preset).known_length
     curve = [run for epochs in preset.curve for run in curve_runs(preset, epochs)]
     runs = [*curve, *runs_of(preset, length or preset.length)]
     told = f"{length} epochs, by the curve" if length else f"{preset.length} epochs, not measured yet"
@@ -175,14 +166,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--seeds", type=int, help="at most so many seeds")
     made.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     made.add_argument("--device", help="cpu or cuda, in the place of the preset's")
+    made.add_argument("--generated", action="store_true", help="generated images: for speed, not accuracy")
     made.add_argument("--length", type=int, help="epochs, in the place of what the curve shows")
     made.add_argument("--stop-after", type=float, metavar="SECONDS", help="begin no run after that time")
     made.add_argument("--plan", action="store_true", help="print rows, runs and expected seconds")
-    made.add_argument(
-        "--summary", type=Path, metavar="FOLDER", help="write reproduction.md and its figure there"
-    )
+    made.add_argument("--summary", type=Path, metavar="PAGE", help="make the tables of that page anew")
     args = made.parse_args(arguments)
-    if args.preset is None and not args.plan:
+    if args.preset is None and not (args.plan or args.summary):
         made.error("--preset is needed: one of " + ", ".join(PRESETS))
     return args
 
@@ -190,26 +180,30 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run what is not finished yet, plan, or write the page."""
     args = parse(arguments)
-    default = Path(__file__).resolve().parent / "results"
+    default = RESULTS
     if args.plan:
         for name in [args.preset] if args.preset else PRESETS:
             out = args.out or default / f"reproduce_{name}.jsonl"
             print_plan(PRESETS[name], argparse.Namespace(**{**vars(args), "out": out}))
         return
 
-    preset = PRESETS[args.preset]
-    args.out = args.out or default / f"reproduce_{preset.name}.jsonl"
     if args.summary:
-        write_page(Results(read(args.out)), preset, args.summary)
+        files = {name: default / f"reproduce_{name}.jsonl" for name in PRESETS}
+        files |= {args.preset: args.out} if args.preset and args.out else {}
+        write_page(
+            [Results(read(path), PRESETS[name]) for name, path in files.items()], default, args.summary
+        )
         return
-
+    preset = PRESETS[args.preset]
+    preset = replace(preset, generated=preset.generated or args.generated)
+    args.out = args.out or default / f"reproduce_{preset.name}.jsonl"
     args.out.parent.mkdir(parents=True, exist_ok=True)
     work = Work(preset, args)
     for epochs in preset.curve:
-        known = args.length or Results(read(args.out)).length(preset)
+        known = args.length or Results(read(args.out), preset).known_length
         if known is None and not work.go(curve_runs(preset, epochs)):
             return
-    work.go(runs_of(preset, args.length or Results(read(args.out)).length(preset) or preset.length))
+    work.go(runs_of(preset, args.length or Results(read(args.out), preset).known_length or preset.length))
 
 
 if __name__ == "__main__":

@@ -189,6 +189,8 @@ class Preset:
         "sada",
         "policies",
     )
+    data: tuple[str, ...] = ()
+    """Kinds of data; all where it is empty."""
     only: tuple[str, ...] = ()
     """Names of rows; all where it is empty. The curve is always there."""
     generated: bool = False
@@ -208,7 +210,9 @@ class Preset:
             *sada_rows(),
             *POLICIES,
         ]
-        found = [row for row in made if row.section in self.sections]
+        found = [
+            row for row in made if row.section in self.sections and (not self.data or row.data in self.data)
+        ]
         return [row for row in found if row.section == "curve" or not self.only or row.name in self.only]
 
 
@@ -217,8 +221,9 @@ PRESETS = {
     for preset in (
         Preset(
             "smoke",
-            images=96,
-            tail_of=240,
+            images=64,
+            tail_of=160,
+            data=("main", "few_250", "long_tail", "words"),
             curve=(1, 2),
             length=2,
             seeds=1,
@@ -308,6 +313,18 @@ def _run(preset: Preset, row: Row, seed: int, length: int) -> Run:
     epochs = max(1, round(row.share * whole))
     shared = (preset.images, preset.tail_of, preset.model, preset.precision, preset.generated)
     return Run(preset.name, row, seed, epochs, *shared)
+
+
+SIZES = {"upper_body": 1000, "words": 4511}
+TAIL_SHARE = 0.24  # of a long tail of 1:50 in ten classes, from as many images
+
+
+def samples(run: Run) -> float:
+    """About how many samples a run sees."""
+    size = {"main": run.images, "long_tail": TAIL_SHARE * run.tail_of, **SIZES}.get(run.row.data)
+    size = int(run.row.data.removeprefix("few_")) if size is None else size
+    size = min(size, run.images) if run.generated else size
+    return size * run.epochs * (0.7 if run.row.ratio is None else run.row.ratio)
 
 
 UNTOLD = ("section", "name", "seeds", "against")  # of a row; its figures do not follow from them

@@ -80,13 +80,13 @@ def _fashion() -> Dataset:
 
 @cache
 def _generated(size: int) -> Dataset:
-    return generated_images(10, 1.0, train=size, validation=100, test=100, side=16)
+    return generated_images(10, 1.0, train=size, validation=100, test=100, side=28)
 
 
 def words_lab(run: Run, draw: torch.Generator) -> Lab:
     """Words with the vote of one of ten raters as the label; see `human_noise.py`."""
     if run.generated:
-        features, clean = torch.randn(400, 16, generator=draw), torch.arange(400) % 3
+        features, clean = torch.randn(120, 16, generator=draw), torch.arange(120) % 3
         human = symmetric_noise(clean, 0.2, 3, draw)
     else:
         from transfer_data import rated
@@ -128,7 +128,7 @@ def image_lab(run: Run, draw: torch.Generator) -> Lab:
         (images, given),
         *others,
         classes=classes,
-        batch=min(batch, FEW_BATCH) if run.generated else batch,
+        batch=min(batch, max(1, len(kept) // 2)),
         wrong=given != clean,
         mean=data.mean[0],
         std=data.std[0],
