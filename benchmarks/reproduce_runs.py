@@ -207,6 +207,14 @@ def make_plan(run: Run, lab: Lab) -> DataPlan:
     )
 
 
+def now(device: torch.device) -> float:
+    """Seconds of this process's time on a CPU; on a GPU, wall-clock with its work finished."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Loop:
     """The training loop of all runs.
 
@@ -253,9 +261,9 @@ class Loop:
             for batch in plan.batches():
                 self.step(batch)
                 if self.most_steps is not None:
-                    self.clock.append(time.perf_counter())
+                    self.clock.append(now(self.device))
                     if self.steps == self.most_steps:
-                        return self.clock[-1] - start
+                        return time.perf_counter() - start
             if self.run.row.regulariser and self.most_steps is None:
                 begun = time.perf_counter()
                 self.measure(epoch, (plan.cost.trained - before) / len(self.visits))
@@ -340,13 +348,16 @@ def execute(run: Run, device_name: str = "cpu") -> dict[str, Any]:
 
 
 def probe(run: Run, device_name: str, steps: int = 12) -> tuple[float, float]:
-    """Seconds a sample of the training loop, from its first steps, and seconds of one measurement of R."""
+    """Seconds a sample of the training loop, from its first steps, and seconds of one measurement of R.
+
+    On a CPU those of this process's time on it: of a core without other jobs.
+    """
     torch.set_num_threads(1)
     loop = Loop(run, torch.device(device_name), 2 * steps)
     loop.train()
     times = loop.clock[len(loop.clock) // 2 :]
-    start = time.perf_counter()
+    start = now(loop.device)
     if run.row.regulariser:
         loop.measure(0, 0.5)
-    aside = time.perf_counter() - start
+    aside = now(loop.device) - start
     return (times[-1] - times[0]) / max(1, len(times) - 1) / loop.lab.batch, aside
