@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What dsenv does on the GPU of this machine, in under ten minutes: the tests that need one, and the speed
-# benchmarks with settings that fit. Tables go to the terminal, JSON to the folder given, by default
+# What dsenv does on the GPU of this machine, in under ten minutes: the tests that need one, the speed
+# benchmarks with settings that fit, and the first rows of the reproduction. Tables go to the terminal, JSON to the folder given, by default
 # benchmarks/results/gpu. dsenv must be installed with its extra `test`.
 #
 #     benchmarks/gpu.sh [FOLDER]
@@ -25,6 +25,9 @@ part env_speed 90 "$python" benchmarks/env_speed.py --replicas 1 64 --loop-cap 4
 part forms 60 "$python" benchmarks/forms.py --device cuda --replicas 1 8 64 --rounds 3 --json "$out/forms.json"
 part overhead 90 "$python" benchmarks/overhead.py --images 3000 --repeats 3 --json "$out/overhead.json"
 part pipeline 60 "$python" benchmarks/pipeline.py --samples 512 --batches 512 --repeats 2 --json "$out/pipeline.json"
+[[ -d /usr/share/datasets/fashion-mnist ]] && images="" || images="--generated"
+part reproduce 75 "$python" benchmarks/reproduce.py --preset gpu --sections curve --seeds 1 --stop-after 40 \
+  --out "$out/reproduce_gpu.jsonl" $images
 
 echo "failed:${failed:- nothing}"
 [[ -z "$failed" ]]

@@ -122,16 +122,16 @@ def joined_pass(
     kind: TaskKind | None = None,
 ) -> ModelOutputs:
     """The outputs of a pass in the order of the split, as they are; all else as for `full_pass`."""
-    parts: list[ModelOutputs] = []
+    columns = _Columns(size)
     with evaluating(forward):
         for index, inputs, given in batches:
             found, features = outputs(forward, inputs)
             targets = given.to(found.device)
             if kind is not None and kind.classes is None:
-                parts.append(read(kind, index, found, features, targets, sample_loss))
+                columns.put(read(kind, index, found, features, targets, sample_loss))
             else:
-                parts.append(_classified(index, found, features, targets, sample_loss, classes))
-    return _joined(parts, size)
+                columns.put(_classified(index, found, features, targets, sample_loss, classes))
+    return columns.outputs()
 
 
 def _classified(
@@ -170,23 +170,51 @@ def read(
     return ModelOutputs(index, torch.full_like(index, -1), losses, None, features, readings)
 
 
-def _joined(parts: list[ModelOutputs], size: int) -> ModelOutputs:
-    """The outputs of all batches in the order of the split."""
-    order = _order_of(torch.cat([part.index for part in parts]), size)
+class _Columns:
+    """The outputs of batches, each at its position in the split: they are held once.
 
-    def joined(name: str) -> Tensor | None:
-        found = [getattr(part, name) for part in parts]
-        return None if found[0] is None else torch.cat(found)[order]
+    Args:
+        size: N, samples of the split.
+    """
 
-    columns: dict[str, Any] = {name: joined(name) for name in ("labels", "loss", "logits", "features")}
-    each = [part.readings for part in parts if part.readings is not None]
-    if each:
-        columns["readings"] = {name: torch.cat([one[name] for one in each])[order] for name in each[0]}
-    return ModelOutputs(torch.arange(size, device=order.device), **columns)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._positions: list[Tensor] = []
+        self._columns: dict[str, Tensor] = {}
+        self._readings: dict[str, Tensor] = {}
+
+    def put(self, batch: ModelOutputs) -> None:
+        """Take in the outputs of a batch."""
+        self._positions.append(batch.index)
+        for name in ("labels", "loss", "logits", "features"):
+            self._write(self._columns, name, batch.index, getattr(batch, name))
+        for name, found in (batch.readings or {}).items():
+            self._write(self._readings, name, batch.index, found)
+
+    def _write(self, columns: dict[str, Tensor], name: str, index: Tensor, found: Tensor | None) -> None:
+        if found is None:
+            return
+        if name not in columns:
+            columns[name] = found.new_empty((self.size, *found.shape[1:]))
+        column = columns[name]
+        if found.shape[1:] != column.shape[1:]:
+            raise ValueError(
+                f"the {name} of a pass over the data had shape {tuple(column.shape[1:])} for a sample, and now "
+                f"{tuple(found.shape[1:])}; give one shape for all batches"
+            )
+        column[index] = found
+
+    def outputs(self) -> ModelOutputs:
+        """All outputs in the order of the split; errors as of `_check_once`."""
+        positions = torch.cat(self._positions)
+        _check_once(positions, self.size)
+        columns: dict[str, Any] = {"logits": None, "features": None, **self._columns}
+        readings = self._readings or None
+        return ModelOutputs(torch.arange(self.size, device=positions.device), **columns, readings=readings)
 
 
-def _order_of(index: Tensor, size: int) -> Tensor:
-    """Where each sample 0..N-1 is among the positions (N,) of a pass.
+def _check_once(index: Tensor, size: int) -> None:
+    """The positions of a pass must be those of the samples 0..N-1, in any order.
 
     Raises:
         ValueError: one is missing or there twice.
@@ -200,7 +228,6 @@ def _order_of(index: Tensor, size: int) -> Tensor:
             f"{int(met[first])} times, {len(wrong)} such in all: the collate function leaves samples out or "
             "repeats them; take broken samples out of the data set"
         )
-    return index.argsort()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

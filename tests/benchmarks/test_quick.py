@@ -56,7 +56,7 @@ def test_a_quick_run_prints_one_table_and_writes_its_figures(script, tmp_path, m
 def test_the_command_for_a_gpu_asks_for_what_there_is(monkeypatch, capsys):
     text = (FOLDER / "gpu.sh").read_text().replace("\\\n", " ")
     calls = re.findall(r"benchmarks/(\w+)\.py (.*)", text)
-    assert len(calls) == 5
+    assert len(calls) == 6
     for script, arguments in calls:
         monkeypatch.setattr(sys, "argv", [script, "--help"])
         with pytest.raises(SystemExit):

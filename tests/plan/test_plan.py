@@ -2,7 +2,9 @@
 
 import itertools
 import random
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -365,3 +367,41 @@ def test_a_pass_keeps_no_more_than_it_hands_on() -> None:
     assert sizes == [READ, 5]
     torch.testing.assert_close(found.loss, F.cross_entropy(inputs, labels, reduction="none"))  # in two parts
     assert torch.equal(found.logits, inputs) and torch.equal(found.index, torch.arange(READ + 5))
+
+
+def test_a_pass_puts_each_output_at_its_place_and_holds_it_once() -> None:
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    inputs, labels = torch.rand(9, 4), torch.arange(9) % 4
+    batches = [(part, inputs[part], labels[part]) for part in order.split(4)]
+    found = full_pass(lambda batch: (batch, 2 * batch[:, :3]), batches, 9)
+    assert torch.equal(found.logits, inputs) and torch.equal(found.features, 2 * inputs[:, :3])
+    assert torch.equal(found.labels, labels) and found.readings is None
+
+    with pytest.raises(ValueError, match="sample 3 came 0 times, 1 such in all"):
+        full_pass(
+            lambda batch: batch,
+            [(p[p != 3], inputs[p[p != 3]], labels[p[p != 3]]) for p in order.split(9)],
+            9,
+        )
+    with pytest.raises(ValueError, match="features of a pass over the data had shape"):
+        full_pass(lambda batch: (batch, batch[:, : len(batch)]), batches, 9)  # one column in the last batch
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_pass_takes_the_memory_of_its_outputs_once() -> None:
+    rows, classes = 40_000, 200  # 32 MB of logits
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+    labels = torch.arange(rows) % classes
+    batches = ((part, part, labels[part]) for part in torch.arange(rows).split(500))
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    except OSError:
+        pytest.skip("the peak of this process cannot be set back")
+    before = resident("VmRSS")
+    found = full_pass(lambda batch: torch.ones(len(batch), classes), batches, rows)
+    assert found.logits is not None
+    assert resident("VmHWM") - before < 1.7 * found.logits.nbytes
