@@ -235,7 +235,6 @@ def check_schedulers(plan: DataPlan, accelerator: Any) -> None:
     """
     if plan.epoch_schedule.counts is None:  # decided during the training run
         return
-    is_cut = plan.accumulate > 1 and accelerator.gradient_state.adjust_scheduler
     for prepared in accelerator._schedulers:
         inner = getattr(prepared, "scheduler", prepared)
         is_once = getattr(prepared, "split_batches", True) or not prepared.step_with_optimizer
@@ -248,14 +247,6 @@ def check_schedulers(plan: DataPlan, accelerator: Any) -> None:
             warnings.warn(
                 f"{name} is made for {planned} steps, and Accelerate will make {wanted} of it ({how}): the "
                 "learning rate will not end where it should; make it for so many, or follow the plan by "
-                "plan.lr_scheduler(optimizer, shape)",
-                stacklevel=2,
-            )
-        elif is_cut and hasattr(inner, "total_steps"):
-            warnings.warn(
-                f"Accelerate counts the batches that are accumulated as steps of {name} and stops it early: "
-                "give Accelerator(gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps="
-                f"{plan.accumulate}, adjust_scheduler=False)), or follow the plan by "
                 "plan.lr_scheduler(optimizer, shape)",
                 stacklevel=2,
             )

@@ -199,8 +199,8 @@ class _Columns:
         column = columns[name]
         if found.shape[1:] != column.shape[1:]:
             raise ValueError(
-                f"the {name} of a pass over the data had shape {tuple(column.shape[1:])} for a sample, and now "
-                f"{tuple(found.shape[1:])}; give one shape for all batches"
+                f"the {name} of a pass over the data had shape {tuple(column.shape[1:])} for a sample, "
+                f"and now {tuple(found.shape[1:])}; give one shape for all batches"
             )
         column[index] = found
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, InitProcessGroupKwargs
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import DataLoader
@@ -307,21 +307,16 @@ def refused(folder: Path) -> dict[str, str]:
 
 def schedules(folder: Path, accumulate: int) -> dict[str, tuple[float, list[str]]]:
     """The last rate of prepared schedules of torch, and what was said at the first batch."""
-    plugin = GradientAccumulationPlugin(num_steps=accumulate, adjust_scheduler=False)
-    kinds: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-        "for all processes": (lambda o, n, p: CosineAnnealingLR(o, n * p), {}),
-        "for one process": (lambda o, n, _: CosineAnnealingLR(o, n), {}),
-        "one cycle": (lambda o, n, p: OneCycleLR(o, RATE, total_steps=n * p), {}),
-        "one cycle, not adjusted": (
-            lambda o, n, p: OneCycleLR(o, RATE, total_steps=n * p),
-            {"gradient_accumulation_plugin": plugin},
-        ),
+    kinds: dict[str, Callable[..., Any]] = {
+        "for all processes": lambda o, n, p: CosineAnnealingLR(o, n * p),
+        "for one process": lambda o, n, _: CosineAnnealingLR(o, n),
+        "one cycle": lambda o, n, p: OneCycleLR(o, RATE, total_steps=n * p),
     }
     found = {}
-    for name, (make, settings) in kinds.items():
+    for name, make in kinds.items():
         loop = Loop(Case("rising", int(os.environ.get("WORLD_SIZE", "1")), accumulate))
         reset()
-        accelerator = Accelerator(cpu=True, **(settings or {"gradient_accumulation_steps": accumulate}))
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
         optimizer = torch.optim.SGD(loop.net.parameters(), lr=RATE)
         schedule = make(optimizer, loop.plan.total_steps, accelerator.num_processes)
         loop.accelerator = accelerator
@@ -332,6 +327,6 @@ def schedules(folder: Path, accumulate: int) -> dict[str, tuple[float, list[str]
             for _ in loop.steps():
                 pass
         said = [str(each.message) for each in caught]
-        said = [words for words in said if "made for" in words or "early" in words]
+        said = [words for words in said if "made for" in words]
         found[name] = loop.scheduler.get_last_lr()[0], said
     return found

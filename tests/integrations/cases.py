@@ -8,6 +8,7 @@ one they are, so that every row is checked at the loss.
 import itertools
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -234,14 +235,18 @@ def launch_all(
 
 
 def launch_until_death(
-    function: Callable[..., Any], folder: Path, ranks: int, timeout: int = 120
+    function: Callable[..., Any], folder: Path, ranks: int, timeout: int = 120, call: Any = None
 ) -> list[Any]:
-    """Exit codes of ranks that run `function(folder, None)`, of which one may end before the others."""
+    """Exit codes of ranks that run `function(folder / "call0", call)`, of which one may end before others.
+
+    A rank that is not done after `timeout` seconds is killed.
+    """
     folder.mkdir(exist_ok=True, parents=True)
-    arguments = (function, folder, [None], ranks, _free_port())
+    arguments = (function, folder, [call], ranks, _free_port())
     started = multiprocessing.start_processes(_run, arguments, nprocs=ranks, start_method="spawn", join=False)
+    end = time.monotonic() + timeout
     for process in started.processes:
-        process.join(timeout)
+        process.join(max(0.0, end - time.monotonic()))
         process.kill()
     return [process.exitcode for process in started.processes]
 
