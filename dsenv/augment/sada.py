@@ -97,11 +97,8 @@ class SADA(AugmentationController):
         }
         if self.estimator != "projection":
             self._memory["seen"] = torch.zeros(size, dtype=torch.bool, device=device)
-            self._memory["last"] = (
-                torch.zeros(size, classes, dtype=torch.float16, device=device)
-                if self.needs_logits
-                else torch.zeros(size, device=device)
-            )
+            last = (torch.float16, size, classes) if self.needs_logits else (torch.float32, size)
+            self._memory["last"] = torch.zeros(last[1:], dtype=last[0], device=device)
 
     @property
     def variance(self) -> Tensor:

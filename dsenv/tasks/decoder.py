@@ -24,8 +24,7 @@ def decoder(
 ) -> nn.Module:
     """A decoder with causal attention and learned positions: logits (B, T, V) of tokens (B, T).
 
-    Blocks normalise before attention and before their two linear layers, as GPT-2 does; there is no
-    dropout. With the defaults and a vocabulary of 50 it has about 0.3 million parameters.
+    Blocks normalise first, as in GPT-2, without dropout; by default there are about 0.3 million parameters.
 
     Use::
 
@@ -39,8 +38,7 @@ def decoder(
         sample_shape: (T,), the longest row; shorter ones are taken too.
         classes: V, tokens of the vocabulary, at least 2.
         width: numbers for each token between the layers, a multiple of `heads`.
-        layers: blocks.
-        heads: of the attention.
+        layers, heads: blocks, and heads of their attention.
         width_factor: share of the width to build, (0, 1], rounded to a multiple of `heads`.
 
     Raises:
