@@ -38,7 +38,8 @@ def decoder(
         sample_shape: (T,), the longest row; shorter ones are taken too.
         classes: V, tokens of the vocabulary, at least 2.
         width: numbers for each token between the layers, a multiple of `heads`.
-        layers, heads: blocks, and heads of their attention.
+        layers: blocks.
+        heads: heads of the attention of each block.
         width_factor: share of the width to build, (0, 1], rounded to a multiple of `heads`.
 
     Raises:
@@ -52,8 +53,7 @@ def decoder(
         raise ValueError(f"decoder: width must be a multiple of heads, {heads}, got {width}")
 
     share = check_share("decoder: width_factor", width_factor)
-    built = heads * max(1, round(share * width / heads))
-    return Decoder(vocabulary, length, built, layers, heads)
+    return Decoder(vocabulary, length, heads * max(1, round(share * width / heads)), layers, heads)
 
 
 def _sizes(sample_shape: Any, classes: Any) -> tuple[int, int]:
