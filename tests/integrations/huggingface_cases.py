@@ -390,12 +390,14 @@ def run_case(folder: Path, case: Case) -> Result:
         trainers, watches = [first, rest], [*watches, watch]
 
     last = trainers[-1]
+    ends = set(itertools.accumulate(map(last.plan.steps_in_epoch, range(EPOCHS))))
+    evaluated = [step for watch in watches for step in watch.evaluated if step in ends]  # not where it stops
     return Result(
         rows=[row for trainer in trainers for row in trainer.rows],
         parameters=cases.flat(last.model),
         steps=last.state.global_step,
         last_rate=last.optimizer.param_groups[0]["lr"],
-        validations=sum(len(watch.evaluated) for watch in watches),
+        validations=len(evaluated),
         progress=last.plan.progress,
     )
 
@@ -403,12 +405,8 @@ def run_case(folder: Path, case: Case) -> Result:
 def case_trainer(folder: Path, case: Case, stop: int | None) -> tuple[RowTrainer, Watch]:
     """The Trainer of a case, and who stops it."""
     args = arguments(folder, accumulation=case.accumulate, workers=case.workers)
-    args |= {
-        "optim": "sgd",
-        "learning_rate": cases.RATE,
-        "max_grad_norm": 0.0,
-        "remove_unused_columns": False,
-    }
+    args |= {"optim": "sgd", "learning_rate": cases.RATE, "max_grad_norm": 0.0}
+    args |= {"remove_unused_columns": False, "seed": 0}
     samples = [{"inputs": row, "labels": int(label)} for row, label in CaseRows()]
     plan = {**cases.VOLUMES[case.volume], "kind": "classification", "classes": CASE_CLASSES}
     trainer = RowTrainer(
