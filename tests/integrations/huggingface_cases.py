@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, distributed
+from torch.nn import functional as F
 from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     BertConfig,
@@ -28,7 +29,12 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from dsenv.integrations.huggingface import DataPlanMixin
+from dsenv.integrations.huggingface import DataPlanMixin, SampleLosses
+from tests.integrations import cases
+from tests.integrations.cases import Case, Result
+from tests.plan.ranks import CLASSES as CASE_CLASSES
+from tests.plan.ranks import Row, new_net
+from tests.plan.ranks import Rows as CaseRows
 
 SIZE, CLASSES, V, BATCH, EPOCHS = 64, 3, 24, 16, 4
 VOLUMES: dict[str, dict[str, Any]] = {
@@ -332,8 +338,87 @@ def as_rank(rank: int, ranks: int) -> None:
     os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
-def on_ranks(folder: Path, cases: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def on_ranks(folder: Path, calls: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Every case on this rank of a group: name -> (function's name, its arguments)."""
     as_rank(distributed.get_rank(), distributed.get_world_size())
     return {name: globals()[function](folder=folder / name.replace(" ", "_"), **given)
-            for name, (function, given) in cases.items()}  # fmt: skip
+            for name, (function, given) in calls.items()}  # fmt: skip
+
+
+# The cases that every framework has
+
+
+class Net(torch.nn.Module):
+    """The model of `tests/plan/ranks.py` as the Trainer takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = new_net()
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        logits = self.net(inputs[:, 1:])
+        return (logits,) if labels is None else (F.cross_entropy(logits, labels), logits)
+
+
+class RowTrainer(ClassTrainer):
+    """Notes the row of each batch whose loss is taken; its content is that of its positions."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.rows: list[Row] = []
+
+    def sample_losses(self, model: Any, inputs: Any, lengths: Tensor | None = None) -> SampleLosses:
+        self._inputs = inputs
+        logits = model(**inputs)[1]
+        losses = F.cross_entropy(logits, inputs["labels"], reduction="none")
+        return SampleLosses(losses, said={"logits": logits})
+
+    def _weighted(self, batch: Any, found: Any, items: Any) -> Tensor:
+        self.rows.append(cases.check_row(batch._replace(inputs=self._inputs["inputs"])))
+        return super()._weighted(batch, found, items)
+
+
+def run_case(folder: Path, case: Case) -> Result:
+    """Train a case of `cases.py`; at its stop a checkpoint is saved, and a new Trainer goes on from it."""
+    stop = cases.stop_step(case)
+    first, watch = case_trainer(folder, case, stop)
+    first.train()
+    trainers, watches = [first], [watch]
+    if stop is not None:
+        rest, watch = case_trainer(folder, case, None)
+        rest.train(resume_from_checkpoint=True)
+        trainers, watches = [first, rest], [*watches, watch]
+
+    last = trainers[-1]
+    ends = set(itertools.accumulate(map(last.plan.steps_in_epoch, range(EPOCHS))))
+    evaluated = [step for watch in watches for step in watch.evaluated if step in ends]  # not where it stops
+    return Result(
+        rows=[row for trainer in trainers for row in trainer.rows],
+        parameters=cases.flat(last.model),
+        steps=last.state.global_step,
+        last_rate=last.optimizer.param_groups[0]["lr"],
+        validations=len(evaluated),
+        progress=last.plan.progress,
+    )
+
+
+def case_trainer(folder: Path, case: Case, stop: int | None) -> tuple[RowTrainer, Watch]:
+    """The Trainer of a case, and who stops it."""
+    args = arguments(folder, accumulation=case.accumulate, workers=case.workers)
+    args |= {"optim": "sgd", "learning_rate": cases.RATE, "max_grad_norm": 0.0}
+    args |= {"remove_unused_columns": False, "seed": 0}
+    samples = [{"inputs": row, "labels": int(label)} for row, label in CaseRows()]
+    plan = {**cases.VOLUMES[case.volume], "kind": "classification", "classes": CASE_CLASSES}
+    trainer = RowTrainer(
+        model=Net(),
+        args=TrainingArguments(**args),
+        train_dataset=Rows(samples),
+        eval_dataset=Rows(samples[:10]),
+        plan={**plan, "whole_steps": True},
+    )
+    watch = Watch(stop)
+    trainer.add_callback(watch)
+    return trainer, watch
+
+
+CASES: dict[str, cases.CaseFunction] = {"Trainer": run_case}
