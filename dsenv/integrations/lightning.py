@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from dsenv.errors import check_flag, shown
-from dsenv.integrations.lightning_checks import check_batch, check_interval, check_trainer
+from dsenv.integrations.lightning_checks import check_batch, check_interval, check_not_spawned, check_trainer
 from dsenv.integrations.lightning_loops import (
     EpochLoader,
     PlanSource,
@@ -244,9 +244,9 @@ class PlanCallback:
         self._loader.batches = batches
         loop._combined_loader.limits = [number]
         loop.max_batches = number
+        check_interval(trainer, self.plan.epoch, number)
         if trainer._val_check_time_interval is None:
             interval = trainer.val_check_interval
-            check_interval(trainer, self.plan.epoch, number)
             is_count = isinstance(interval, int)
             trainer.val_check_batch = interval if is_count else max(1, int(number * interval))
         iter(loop._data_fetcher)  # it keeps the length
@@ -255,7 +255,7 @@ class PlanCallback:
         """Batches of the plan's `epoch` under `limit_train_batches`."""
         limit = trainer.limit_train_batches
         number = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if not number:
+        if not number and limit:
             raise ValueError(f"limit_train_batches={limit} leaves no batch of the {batches} of epoch {epoch}")
         return number
 
@@ -371,7 +371,8 @@ class PlanCallback:
         self._start = (int(state["start"][0]), int(state["start"][1]))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The class is made at run time: a copy makes it anew."""
+        """The class is made at run time: a copy makes it anew; errors as for `check_not_spawned`."""
+        check_not_spawned()
         return _blank, (type(self).__bases__[0],), vars(self)
 
 

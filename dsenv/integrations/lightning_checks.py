@@ -1,5 +1,6 @@
 """What of a Lightning Trainer does not fit a plan, said before anything is trained."""
 
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch
@@ -65,10 +66,11 @@ def check_interval(trainer: Any, epoch: int, batches: int) -> None:
     Raises:
         ValueError: it is; it would end without a validation.
     """
+    if trainer._val_check_time_interval is not None:
+        return
     interval = trainer.val_check_interval
     is_by_epoch = trainer.check_val_every_n_epoch is not None and trainer.enable_validation
-    is_count = isinstance(interval, int) and trainer._val_check_time_interval is None
-    if is_count and is_by_epoch and interval > batches:
+    if isinstance(interval, int) and is_by_epoch and interval > batches:
         raise ValueError(
             f"val_check_interval={interval} batches, and epoch {epoch} of the plan has {batches}: give a "
             "share such as val_check_interval=0.5, or check_val_every_n_epoch=None to count over epochs"
@@ -86,4 +88,17 @@ def check_batch(batch: Any, trainer: Any) -> None:
         raise ValueError(
             f"precision={trainer.precision!r} rounds the weights of the samples to {weight.dtype}: use "
             "'bf16-mixed' or '16-mixed'"
+        )
+
+
+def check_not_spawned() -> None:
+    """Check that no process is being spawned, to which a callback would be sent.
+
+    Raises:
+        ValueError: one is; torch cannot send the tensors of a plan there.
+    """
+    if get_spawning_popen() is not None:
+        raise ValueError(
+            "a plan cannot be sent to processes that are spawned: take strategy='ddp', which starts the "
+            "script once for each process, or 'ddp_fork' and 'ddp_notebook', which fork"
         )

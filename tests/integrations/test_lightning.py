@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import re
 import warnings
+from multiprocessing.context import set_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def test_numbers_of_validations() -> None:
 
     assert validations(val_check_interval=0.5) == 2 + 1 + 2 + 1
     assert validations(check_val_every_n_epoch=2) == 2
+    assert validations(val_check_interval="00:01:00:00") == 0  # after a time
     assert validations(val_check_interval=5, check_val_every_n_epoch=None) == 12 // 5
     with pytest.raises(ValueError, match="epoch 1 of the plan has 1"):
         validations(val_check_interval=2)
@@ -300,6 +302,12 @@ def test_the_callback_is_one_of_the_package_in_use() -> None:
     for each in (callback, copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         assert isinstance(each, Callback) and isinstance(each, PlanCallback)
         assert each.state_key == "PlanCallback"
+    set_spawning_popen(object())
+    try:
+        with pytest.raises(ValueError, match="spawned: take strategy='ddp'"):
+            pickle.dumps(callback)
+    finally:
+        set_spawning_popen(None)
     check_batch(torch.zeros(1), None)
 
     lightning = pytest.importorskip("pytorch_lightning")
