@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +41,8 @@ FRAMEWORKS = {
     "lightning": ["torch", "lightning"],
 }
 """Names of the modules of cases, and the packages whose versions count."""
+MODULES = {"huggingface": "huggingface_cross"}
+"""Modules of cases that are not called `<name>_cases`."""
 OUT = ROOT / "benchmarks" / "results" / "frameworks.jsonl"
 
 
@@ -76,10 +79,16 @@ def main(arguments=None):
     return min(failed, 1)
 
 
+def module_of(framework):
+    """The module with a framework's cases."""
+    name = MODULES.get(framework, f"{framework}_cases")
+    return importlib.import_module(f"tests.integrations.{name}")
+
+
 def functions_of(framework):
     """The functions of a framework's module; none where it is not installed or not there."""
     try:
-        return importlib.import_module(f"tests.integrations.{framework}_cases").CASES
+        return module_of(framework).CASES
     except ImportError as error:
         print(f"{framework}: passed over, {error}")
         return {}
@@ -134,7 +143,8 @@ def run_cases(folder, call):
         place, began = folder / str(number), time.monotonic()
         place.mkdir(exist_ok=True)
         try:
-            found = function(place, case)
+            with (folder / "said.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+                found = function(place, case)
         except Exception:  # noqa: BLE001  # whatever it is, it is in the line of the case
             found = traceback.format_exc()
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -167,7 +177,7 @@ def error_of(framework, case, found):
     results = found[case]
     if errors := [each for each in results if isinstance(each, str)]:
         return errors[0]
-    module = importlib.import_module(f"tests.integrations.{framework}_cases")
+    module = module_of(framework)
     try:
         if hasattr(module, "check"):
             module.check(results, case)
