@@ -109,9 +109,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reproduction-verdicts": verdicts,
     "reproduction-scale": scale,
     **{
-        f"reproduction-{preset}-{name}": partial(
-            lambda name, preset: of_preset(name, kept(preset)), name, preset
-        )
+        f"reproduction-{preset}-{name}": partial(of_kept, name, preset)
         for preset, names in PARTS.items()
         for name in names
     },
