@@ -1,7 +1,7 @@
 """The claims of PODS, Data Agent and SADA, tried in trainings long enough that data are redundant.
 
     OMP_NUM_THREADS=1 python benchmarks/reproduce.py --preset cpu --jobs 2 --out runs/reproduce_cpu.jsonl
-    python benchmarks/reproduce.py --summary docs/benchmarks/reproduction.md
+    python benchmarks/reproduce.py --summary
     python benchmarks/reproduce.py --plan
 
 First the redundancy curve: test accuracy of all data over the number of epochs. The length at which twice
@@ -34,16 +34,10 @@ from typing import Any
 
 import torch
 from common import facts
-from reproduce_page import RESULTS, write_page
 from reproduce_rows import PRESETS, Preset, Run, curve_runs, key, runs_of, samples
 from reproduce_runs import execute, missing, probe
-from reproduce_tables import Results
+from reproduce_tables import Results, read
 from tqdm import tqdm
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished runs of a file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def commit() -> str:
@@ -170,7 +164,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--length", type=int, help="epochs, in the place of what the curve shows")
     made.add_argument("--stop-after", type=float, metavar="SECONDS", help="begin no run after that time")
     made.add_argument("--plan", action="store_true", help="print rows, runs and expected seconds")
-    made.add_argument("--summary", type=Path, metavar="PAGE", help="make the tables of that page anew")
+    made.add_argument("--summary", action="store_true", help="make docs/benchmarks/reproduction.md anew")
     args = made.parse_args(arguments)
     if args.preset is None and not (args.plan or args.summary):
         made.error("--preset is needed: one of " + ", ".join(PRESETS))
@@ -180,7 +174,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run what is not finished yet, plan, or write the page."""
     args = parse(arguments)
-    default = RESULTS
+    default = Path(__file__).resolve().parent / "results"
     if args.plan:
         for name in [args.preset] if args.preset else PRESETS:
             out = args.out or default / f"reproduce_{name}.jsonl"
@@ -188,11 +182,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
 
     if args.summary:
-        files = {name: default / f"reproduce_{name}.jsonl" for name in PRESETS}
-        files |= {args.preset: args.out} if args.preset and args.out else {}
-        write_page(
-            [Results(read(path), PRESETS[name]) for name, path in files.items()], default, args.summary
-        )
+        import tables
+        from tables_reproduction import draw_kept
+
+        page = tables.ROOT / "docs" / "benchmarks" / "reproduction.md"
+        page.write_text(tables.filled(page.read_text(), page))
+        draw_kept(tables.ROOT / "docs" / "images" / "reproduction.svg")
         return
     preset = PRESETS[args.preset]
     preset = replace(preset, generated=preset.generated or args.generated)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from reproduce_rows import STRENGTHS
 from reproduce_tables import ALL, FEWER, Interval, Results, points
 
-MARGIN = 0.5  # points: no worse where the interval ends above minus this
+MARGIN = 0.5  # points: no worse where the interval begins above minus this
+SMALL = 0.2  # points: no gain worth the name where the interval ends below
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Pair:
         """Whether the interval over seeds says so; one seed says nothing."""
         return bool(found.low > (0 if self.how == "better" else -MARGIN))
 
+    def fails(self, found: Interval) -> bool:
+        """Whether the interval says the contrary; where neither, it is too wide."""
+        return bool(found.high < (SMALL if self.how == "better" else 0)) and not self.holds(found)
+
     def text(self, found: Interval) -> str:
         where = "" if (self.data, self.labels) == ("main", "clean") else f" ({self.data}, {self.labels})"
         return f"{self.name}{where} less {self.other}: {points(found)}"
@@ -59,10 +64,13 @@ class Claim:
             found = [(pair, interval) for pair, interval in found if interval.low == interval.low]
             if found:
                 held = [pair.holds(interval) for pair, interval in found]
-                told = "holds" if all(held) else "holds in part" if any(held) else "does not hold"
+                failed = [pair.fails(interval) for pair, interval in found]
+                told = "holds" if all(held) else "holds in part" if any(held) else "not decided"
+                told = "does not hold" if all(failed) else told
+                open_ = len(found) - sum(held) - sum(failed)
                 rest = len(self.pairs) - len(found)
-                more = f"; {rest} of {len(self.pairs)} not run" if rest else ""
-                said = f"**{told}** here ({sum(held)} of {len(held)}, preset {one.preset.name}{more})"
+                counts = f"{sum(held)} for, {sum(failed)} against, {open_} open, {rest} not run"
+                said = f"**{told}** here ({counts}; preset {one.preset.name})"
                 return said, [pair.text(interval) for pair, interval in found]
         if self.pairs:
             return "not run yet", []

@@ -1,10 +1,12 @@
 """Tables of the reproduction, from its JSON lines."""
 
+import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from reproduce_rows import Preset, Row, curve_runs, key, runs_of
@@ -13,6 +15,11 @@ from transfer_statistics import Interval, paired
 GAIN = 0.2  # points that twice the epochs must gain, else data are redundant
 ALL, FEWER = "all data", "all data, fewer epochs"
 Line = dict[str, Any]
+
+
+def read(path: Path) -> list[Line]:
+    """The finished runs of a file; none where it is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def points(interval: Interval, digits: int = 2) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 import tables_conclusions
 import tables_pages
 import tables_policies
+import tables_reproduction
 import tables_rules
 import tables_settings
 import tables_speed
@@ -35,6 +36,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **tables_conclusions.TABLES,
     **tables_pages.TABLES,
     **tables_policies.TABLES,
+    **tables_reproduction.TABLES,
     **tables_rules.TABLES,
     **tables_settings.TABLES,
     **tables_speed.TABLES,

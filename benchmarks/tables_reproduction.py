@@ -1,23 +1,21 @@
-"""The page of the reproduction: its tables are made anew, its words stay.
-
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is one of `tables`, with the preset
-behind a colon where it is of one, as in `<!-- table curve:cpu -->`.
-"""
+"""Tables and figure of the page on the published claims, from the JSON lines of `reproduce.py`."""
 
 import json
-import re
 import statistics
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from reproduce_claims import CLAIMS
+from reproduce_rows import PRESETS
 from reproduce_tables import (
     Results,
     curve_table,
     hardware,
     measured,
     missing_table,
+    read,
     regulariser_table,
     scale_table,
     section_table,
@@ -26,7 +24,6 @@ from reproduce_tables import (
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ORDER = ("gpu", "cpu", "cpu-short")  # the first that has a comparison decides
-PLACE = re.compile(r"(<!-- table ([\w:-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NONE = "No run of this is in the repository yet."
 
 
@@ -72,40 +69,58 @@ def length(results: Results) -> str:
     return f"The curve is not complete; the other rows have {results.runs[0].epochs} epochs."
 
 
-def filled_page(text: str, results: Sequence[Results], folder: Path) -> str:
-    """The page with its tables made anew.
-
-    Raises:
-        ValueError: it asks for a table or a preset that there is none of.
-    """
-    by_name = {one.preset.name: one for one in results}
-
-    def made(found: re.Match[str]) -> str:
-        name, _, preset = found[2].partition(":")
-        if preset and preset not in by_name:
-            raise ValueError(f"the page asks for the preset {preset!r}; there are {', '.join(by_name)}")
-        if preset:
-            body = of_preset(name, by_name[preset])
-        elif name == "verdicts":
-            body = verdict_table(results)
-        elif name == "scale":
-            path = folder / "reproduce_scale.json"
-            body = scale_table(json.loads(path.read_text())) if path.is_file() else NONE
-        else:
-            raise ValueError(
-                f"the page asks for the table {name!r}; there are verdicts, scale and NAME:PRESET"
-            )
-        return f"{found[1]}\n{body}\n\n{found[3]}"
-
-    return PLACE.sub(made, text)
+@cache
+def kept(preset: str) -> Results:
+    """The runs of a preset that are in the repository."""
+    return Results(read(RESULTS / f"reproduce_{preset}.jsonl"), PRESETS[preset])
 
 
-def write_page(results: Sequence[Results], folder: Path, page: Path) -> None:
-    """Make the tables of a page anew, and the figure beside it."""
-    page.write_text(filled_page(page.read_text(), results, folder))
-    shown = next((r for name in ORDER for r in results if r.preset.name == name and r.found), None)
+def of_kept(name: str, preset: str) -> str:
+    """A table of the runs that are in the repository."""
+    return of_preset(name, kept(preset))
+
+
+def verdicts() -> str:
+    return verdict_table([kept(preset) for preset in ORDER])
+
+
+def scale() -> str:
+    path = RESULTS / "reproduce_scale.json"
+    return scale_table(json.loads(path.read_text())) if path.is_file() else NONE
+
+
+PARTS = {
+    "cpu-short": ("curve", "length", "pods", "references", "hardware", "regulariser", "missing"),
+    "cpu": (
+        "curve",
+        "length",
+        "pods",
+        "references",
+        "periods",
+        "why",
+        "data_agent",
+        "sada",
+        "policies",
+        "hardware",
+        "missing",
+    ),
+}
+TABLES: dict[str, Callable[[], str]] = {
+    "reproduction-verdicts": verdicts,
+    "reproduction-scale": scale,
+    **{
+        f"reproduction-{preset}-{name}": partial(of_kept, name, preset)
+        for preset, names in PARTS.items()
+        for name in names
+    },
+}
+
+
+def draw_kept(path: Path) -> None:
+    """The figure of the first preset that has runs."""
+    shown = next((kept(preset) for preset in ORDER if kept(preset).found), None)
     if shown is not None:
-        draw(shown, page.parent.parent / "images" / "reproduction.svg")
+        draw(shown, path)
 
 
 def draw(results: Results, path: Path) -> None:
