@@ -135,12 +135,14 @@ def draw(results: Results, path: Path) -> None:
     points = [(e, results.curve(e)) for e in results.preset.curve if results.curve(e)]
     means = [100 * statistics.mean(line["accuracy"] for line in lines) for _, lines in points]
     curve.plot([e for e, _ in points], means, marker="o")
-    curve.set(xscale="log", xlabel="epochs of all data", ylabel="test accuracy, %", title="Redundancy")
+    curve.set_xscale("log", base=2)
+    curve.set_xticks([e for e, _ in points], [str(e) for e, _ in points])
+    curve.set(xlabel="epochs of all data", ylabel="test accuracy, %", title="Redundancy")
     for name in ("random, 50 %", "pods, random, 50 %"):
         row = results.row("pods", name)
         runs = [] if row is None else list(measured(results, row))
         if runs:
-            shown = [epoch for epoch in runs[0] if epoch["r"] > 0]
+            shown = [epoch for epoch in runs[0][:-1] if epoch["r"] > 0]  # the rate ends near 0
             along.plot([epoch["epoch"] for epoch in shown], [epoch["r"] for epoch in shown], label=name)
             along.legend()
     along.set(yscale="log", xlabel="epoch", title="R(p, theta), one run")
