@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 from kinds_env import interval
@@ -162,6 +163,7 @@ def trained(task: str, arm: str, seed: int, longer: int = 1) -> dict[str, Any]:
         "tokens": plan.cost.tokens,
         "seconds": round(seconds, 3),
         "state_bytes": state_bytes(plan.state_dict()),
+        "facts": common.facts(torch.device("cpu")),
     }
 
 

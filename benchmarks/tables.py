@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import tables_conclusions
+import tables_kinds
 import tables_pages
 import tables_policies
 import tables_reproduction
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", flags=re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     **tables_conclusions.TABLES,
+    **tables_kinds.TABLES,
     **tables_pages.TABLES,
     **tables_policies.TABLES,
     **tables_reproduction.TABLES,
