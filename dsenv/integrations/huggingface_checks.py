@@ -139,7 +139,7 @@ def check_arguments(trainer: Any) -> None:
     is_fraction = args.max_steps <= 0 and (args.num_train_epochs < 1 or args.num_train_epochs % 1 != 0)
     order = args.train_sampling_strategy
     faults = {
-        "DeepSpeed was not tested with a plan: use DDP or FSDP": trainer.is_deepspeed_enabled,
+        "DeepSpeed was not tested with a plan: use DDP": trainer.is_deepspeed_enabled,
         f"{args.n_gpu} GPUs in one process (DataParallel): start with torchrun or accelerate launch, or show "
         "one GPU by CUDA_VISIBLE_DEVICES": args.n_gpu > 1,
         "auto_find_batch_size=True changes the batch size after the plan was made: set False": (
@@ -158,7 +158,7 @@ def check_arguments(trainer: Any) -> None:
         ),
         f"num_train_epochs={args.num_train_epochs}: a plan has whole epochs; give "
         f"{max(1, round(args.num_train_epochs))}, or max_steps": is_fraction,
-        "parallelism by tensors, context or sequence was not tested with a plan: use DDP or FSDP": (
+        "parallelism by tensors, context or sequence was not tested with a plan: use DDP": (
             max(parallel) > 1
         ),
     }

@@ -419,6 +419,3 @@ def case_trainer(folder: Path, case: Case, stop: int | None) -> tuple[RowTrainer
     watch = Watch(stop)
     trainer.add_callback(watch)
     return trainer, watch
-
-
-CASES: dict[str, cases.CaseFunction] = {"Trainer": run_case}

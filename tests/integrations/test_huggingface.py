@@ -8,7 +8,9 @@ pytest.importorskip(
 )
 pytest.importorskip("trl", reason='trl is not installed: pip install "dsenv-rl[huggingface]"')
 
+from tests.integrations import cases as every
 from tests.integrations import huggingface_cases as cases
+from tests.integrations.cases import Case
 from tests.plan.ranks import launch
 
 RUNS = {
@@ -22,6 +24,17 @@ RUNS = {
 """Task and settings, of runs in one process and on two ranks."""
 SHAPES = {"causal rising": 4, "sft all": 4, "sft flat": 2}
 """Micro-batches of the same runs with accumulation."""
+
+
+ONE = [
+    Case("constant", 1, 4, 0),
+    Case("pods", 1, 1, 2),
+    Case("pods", 1, 1, 2, "last 0"),
+    Case("rising", 1, 2, 0),
+    Case("rising", 1, 2, 0, "first 3"),
+]
+TWO = [Case("pods", 2, 2, 0), Case("pods", 2, 2, 0, "in 0"), Case("rising", 2, 1, 0)]
+"""Cases that are compared with a plain loop in one process."""
 
 
 def as_cases(accumulation=None):
@@ -51,9 +64,10 @@ def pair(tmp_path_factory):
     """What two ranks did, in one launch."""
     several = {f"{name} accumulated": case for name, case in as_cases(dict.fromkeys(SHAPES, 2)).items()}
     stopped = {"task": "causal", "volume": "pods", "stops": [4, 6]}
-    every = {**as_cases(), **several, "resumed": ("resumed", stopped)}
+    plain = {str(case): ("run_case", {"case": case}) for case in TWO}
+    calls = {**as_cases(), **several, "resumed": ("resumed", stopped), **plain}
     folder = tmp_path_factory.mktemp("pair") / "ranks"
-    found = launch(cases.on_ranks, folder, every, timeout=120)
+    found = launch(cases.on_ranks, folder, calls, timeout=120)
     found[0]["folder"] = folder
     return found
 
@@ -161,3 +175,22 @@ def test_one_process_goes_on_from_a_checkpoint_of_two_ranks(pair, stop):
     rest = cases.train("causal", place, volume="pods", resume=True)
     assert rest["steps"] == whole["steps"] and rest["trained"] == whole["trained"]
     torch.testing.assert_close(rest["parameters"], whole["parameters"], atol=1e-5, rtol=0)
+
+
+def check_case(found, case):
+    """Against the plain loop of one process, and the run that was not stopped."""
+    every.check_result(found[case], every.reference(case))
+    if case.stop != "none":
+        every.check_resumed(found[case], found[case._replace(stop="none")])
+
+
+def test_one_process_trains_what_a_plain_loop_trains(tmp_path):
+    found = {}
+    for number, case in enumerate(ONE):
+        found[case] = [cases.run_case(tmp_path / str(number), case)]
+        check_case(found, case)
+
+
+@pytest.mark.parametrize("case", TWO, ids=str)
+def test_two_ranks_train_what_a_plain_loop_trains(pair, case):
+    check_case({each: [found[str(each)] for found in pair] for each in TWO}, case)
