@@ -22,6 +22,8 @@ from transformers import (
     DataCollatorWithFlattening,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    MixtralConfig,
+    MixtralForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
@@ -426,6 +428,28 @@ def test_a_model_that_trains_on_something_else_is_refused_at_the_first_batch(tmp
     trainer = new(model, Dataset.from_list(rows()), tmp_path)
     with pytest.raises(ValueError, match=r"Halved says .* first batch is 0.5.*sample_losses"):
         trainer.train()
+
+
+def mixture(coefficient):
+    torch.manual_seed(0)
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=V, num_key_value_heads=2, num_local_experts=4, pad_token_id=0,
+            output_router_logits=True, router_aux_loss_coef=coefficient, **cases.SMALL,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_auxiliary_loss_of_experts_is_not_left_out_without_a_word(autocast, tmp_path):
+    """Its usual coefficient, 0.001, changes the loss by less than a thousandth."""
+    tokens = [{"input_ids": row["input_ids"]} for row in rows()]
+    collator = DataCollatorForLanguageModeling(tokenizer(), mlm=False)
+    own = {"num_train_epochs": 1, "bf16": autocast}
+    trainer = new(mixture(0.001), Dataset.from_list(tokens), tmp_path, collator, **own)
+    with pytest.raises(ValueError, match=r"Mixtral.* says .*an auxiliary loss.*sample_losses"):
+        trainer.train()
+    new(mixture(0.0), Dataset.from_list(tokens), tmp_path, collator, **own).train()
 
 
 def test_checkpoints_that_a_plan_cannot_go_on_from_are_refused(tmp_path):
