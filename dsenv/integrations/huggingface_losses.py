@@ -28,6 +28,13 @@ than what an auxiliary loss (coefficients from 0.001 on) adds."""
 CLOSE_IN_HALF = 0.02
 """The same where one of them is in bfloat16 or float16."""
 
+OWN = "In the Trainer sample_losses gives it, SampleLosses(losses, said={...}): see docs/huggingface.md"
+FUSED = (
+    "The fused head of SFTTrainer says loss, confidence, entropy and correctness: take a selector that goes "
+    "by these, such as infobatch or small_loss, or the plain Trainer"
+)
+"""What to do in a Trainer where a plan lacks what `plan.loss` would be given."""
+
 
 class SampleLosses(NamedTuple):
     """What a training forward says of a batch of B samples; made by `DataPlanMixin.sample_losses`."""
@@ -148,6 +155,27 @@ class FusedModel:
         found = of_samples(tokens, torch.where(mask, 0, IGNORED), self._owner, len(self._weight))
         given = {name: found.signals[name] for name in ("confidence", "entropy", "correct")}
         return found._replace(signals=given)
+
+
+def observe(plan: Any, batch: Any, losses: Tensor, advice: str, **said: Any) -> None:
+    """Let the plan hear a batch.
+
+    Args:
+        plan: that hears it.
+        batch: of the plan.
+        losses: (B,).
+        advice: what to do in the Trainer where something is missing.
+        said: as for `DataPlan.observe`.
+
+    Raises:
+        ValueError: as of `DataPlan.observe`.
+    """
+    try:
+        plan.observe(batch, losses, **said)
+    except ValueError as error:
+        if "plan.loss(" in str(error):
+            raise ValueError(f"{error}. {advice}") from error
+        raise
 
 
 def check_same_loss(own: Any, found: SampleLosses, model: Any, kind: TaskKind) -> None:

@@ -26,6 +26,16 @@ NEEDED = {
 OWN = "transformers.trainer_callback"
 """What a callback of a user's own does is not the loop's."""
 
+SCORE = (
+    "call plan.score(forward) before the first batch of epoch {epoch}; or train a little first, with "
+    "DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1"
+)
+SCORE_IN = {
+    "huggingface": "call trainer.score() before trainer.train(); or train a little first, with "
+    "plan=dict(uniform_epochs=1) and trainer.score() in on_epoch_begin of a callback, once state.epoch is 1"
+}
+"""Where a scoring pass has its place, by name of the adapter; `SCORE` for any other."""
+
 
 def check_adapter(adapter: str | None) -> None:
     """Check that no framework which needs an adapter asks a plan for batches without it; once an epoch.

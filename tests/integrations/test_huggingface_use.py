@@ -27,12 +27,13 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from trl import SFTTrainer
 
 from dsenv.integrations.huggingface import DataPlanMixin, SampleLosses
-from dsenv.plan import DataPlan, IndexedCollate
+from dsenv.plan import DataPlan, FeatureForward, IndexedCollate
 from tests.integrations import huggingface_cases as cases
 from tests.integrations.huggingface_cases import (
     ClassTrainer,
@@ -430,6 +431,44 @@ def test_a_model_that_trains_on_something_else_is_refused_at_the_first_batch(tmp
         trainer.train()
 
 
+@pytest.mark.parametrize("when", ["before", "in epoch 1"])
+def test_selectors_that_rank_by_a_pass_are_scored_by_the_trainers_collator(when, tmp_path):
+    class Score(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **named):
+            if state.epoch == 1:
+                score(trainer)
+
+    def score(trainer):
+        before = torch.get_rng_state()
+        trainer.score(FeatureForward(trainer.model, trainer.model.classifier))
+        assert torch.equal(torch.get_rng_state(), before) and trainer.model.training == (when != "before")
+
+    plan = {"selector": "k_center", "ratio": 0.5, "uniform_epochs": int(when != "before")}
+    trainer = new(bert(), Dataset.from_list(rows()), tmp_path, plan=plan, num_train_epochs=3)
+    if when == "before":
+        trainer.model.eval()
+        with pytest.raises(ValueError, match=r"call trainer\.score\(\) before trainer\.train\(\)"):
+            trainer.train()
+        score(trainer)
+    else:
+        trainer.add_callback(Score())
+    trainer.train()
+    assert trainer.plan.cost.extra_forwards == len(rows())
+    assert trainer.plan.cost.trained == 3 * len(rows()) // 2 - len(rows()) // 3  # a pass costs a third
+    assert trainer.state.global_step == trainer.state.max_steps
+
+
+def test_what_a_selector_lacks_in_the_trainer_is_said_with_what_to_do_there(tmp_path):
+    with pytest.raises(ValueError, match=r"reads the margin .* fused head of SFTTrainer .* plain Trainer"):
+        cases.sft(tmp_path, plan={"selector": "trim", "ratio": 0.5}).train()
+    trainer = new(bert(), Dataset.from_list(rows()), tmp_path, plan={"selector": "data_agent", "ratio": 0.5})
+    with pytest.raises(ValueError, match=r"needs the features .* sample_losses"):
+        trainer.train()
+    plain = new(bert(), Dataset.from_list(rows()), tmp_path, plan=None)
+    with pytest.raises(ValueError, match="no plan to score"):
+        plain.score()
+
+
 def mixture(coefficient):
     torch.manual_seed(0)
     return MixtralForCausalLM(
@@ -522,5 +561,5 @@ def test_code_blocks_of_the_page_run():
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, "docs/huggingface.md", "exec"), names)
-    assert len(blocks) == 3 and names["trainer"].plan.cost.trained == 192
+    assert len(blocks) == 4 and names["trainer"].plan.cost.trained == 192
     assert names["sft"].plan.cost.tokens > 0 and names["weighted"].plan.epoch == 3
