@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from dsenv.errors import shown
 from dsenv.plan import DataPlan
 from dsenv.plan.data import Batch
+from dsenv.plan.frameworks import check_place
 from dsenv.plan.loader import PlanLoader
 from dsenv.plan.rates import planned_steps
 
@@ -160,7 +161,7 @@ class PlanBatches(IterableDataset[Batch]):
         if self._is_first:
             self._is_first = False
             check_schedulers(self.plan, self.accelerator)
-            check_place(self.plan)
+            check_place(self.plan, "Save where accelerator.sync_gradients is True")
         return iter(self.loader)
 
     def __len__(self) -> int:
@@ -250,18 +251,3 @@ def check_schedulers(plan: DataPlan, accelerator: Any) -> None:
                 "plan.lr_scheduler(optimizer, shape)",
                 stacklevel=2,
             )
-
-
-def check_place(plan: DataPlan) -> None:
-    """Warn where a state was saved between the batches of one step, whose gradients are in no state."""
-    sampler = plan.epoch_sampler
-    if not sampler.was_loaded or sampler.begun is None:
-        return
-    over = sampler.done // plan.micro_batch_size % plan.accumulate
-    if over:
-        warnings.warn(
-            f"the state was saved after {over} of the {plan.accumulate} batches of a step, and gradients "
-            "that are being accumulated are in no state: the next step is made of the other batches alone. "
-            "Save where accelerator.sync_gradients is True",
-            stacklevel=2,
-        )

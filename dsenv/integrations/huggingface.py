@@ -22,13 +22,16 @@ from dsenv.integrations.huggingface_data import (
     own_streams,
 )
 from dsenv.integrations.huggingface_losses import (
+    FUSED,
+    OWN,
     FusedModel,
     SampleLosses,
     asked_tokens,
     check_same_loss,
+    observe,
     read_losses,
 )
-from dsenv.integrations.huggingface_plan import load_plan, make_plan, said_by
+from dsenv.integrations.huggingface_plan import load_plan, make_plan, said_by, score_plan
 from dsenv.plan.data import Batch
 from dsenv.plan.data_plan import DataPlan
 from dsenv.task_kinds.language import Language
@@ -116,6 +119,14 @@ class DataPlanMixin:
             self._plan = make_plan(self, self._settings, self._way)
             self._made_for = said
         return self._plan
+
+    def score(self, forward: Any = None, validation: Any = None) -> None:
+        """Scoring pass by the Trainer's collator, for selectors that rank the samples in one.
+
+        Before `train`, or with `uniform_epochs=1` in `on_epoch_begin` of a callback; arguments as for
+        `huggingface_plan.score_plan`.
+        """
+        score_plan(self, forward, validation)
 
     @property
     def _steps(self) -> int | None:
@@ -342,7 +353,7 @@ class DataPlanMixin:
             loss = parent.compute_loss(fused, inputs, num_items_in_batch=num_items_in_batch)
             assert isinstance(plan.kind, Language)
             heard = fused.readings(math.log(plan.kind.vocabulary))
-            plan.observe(batch, heard.loss, tokens=heard.tokens, signals=heard.signals)
+            observe(plan, batch, heard.loss, FUSED, tokens=heard.tokens, signals=heard.signals)
             return loss
         return self._weighted(batch, self.sample_losses(model, inputs, carried.lengths), num_items_in_batch)
 
@@ -358,7 +369,7 @@ class DataPlanMixin:
                 f"{plan.kind.name!r}: they belong to kind 'language', whose losses are means over tokens"
             )
         heard = found.loss if found.heard is None else found.heard
-        plan.observe(batch, heard.detach(), tokens=found.tokens, **found.said)
+        observe(plan, batch, heard.detach(), OWN, tokens=found.tokens, **found.said)
 
         sums: Tensor = (found.totals * batch.weight).sum()
         if items is None:

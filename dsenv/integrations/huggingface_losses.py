@@ -22,8 +22,18 @@ from dsenv.task_kinds.tokens import (
     row_of_each,
 )
 
-CLOSE = 0.02
-"""Relative difference of a model's own loss and the losses of samples that rounding (bfloat16) may make."""
+CLOSE = 1e-4
+"""Relative difference of a model's own loss and the losses of samples that rounding may make in float32: less
+than what an auxiliary loss (coefficients from 0.001 on) adds."""
+CLOSE_IN_HALF = 0.02
+"""The same where one of them is in bfloat16 or float16."""
+
+OWN = "In the Trainer sample_losses gives it, SampleLosses(losses, said={...}): see docs/huggingface.md"
+FUSED = (
+    "The fused head of SFTTrainer says loss, confidence, entropy and correctness: take a selector that goes "
+    "by these, such as infobatch or small_loss, or the plain Trainer"
+)
+"""What to do in a Trainer where a plan lacks what `plan.loss` would be given."""
 
 
 class SampleLosses(NamedTuple):
@@ -147,6 +157,27 @@ class FusedModel:
         return found._replace(signals=given)
 
 
+def observe(plan: Any, batch: Any, losses: Tensor, advice: str, **said: Any) -> None:
+    """Let the plan hear a batch.
+
+    Args:
+        plan: that hears it.
+        batch: of the plan.
+        losses: (B,).
+        advice: what to do in the Trainer where something is missing.
+        said: as for `DataPlan.observe`.
+
+    Raises:
+        ValueError: as of `DataPlan.observe`.
+    """
+    try:
+        plan.observe(batch, losses, **said)
+    except ValueError as error:
+        if "plan.loss(" in str(error):
+            raise ValueError(f"{error}. {advice}") from error
+        raise
+
+
 def check_same_loss(own: Any, found: SampleLosses, model: Any, kind: TaskKind) -> None:
     """Check once that the losses of samples are what the model itself trains on.
 
@@ -162,8 +193,11 @@ def check_same_loss(own: Any, found: SampleLosses, model: Any, kind: TaskKind) -
     if not isinstance(own, Tensor) or own.numel() != 1:
         return
     units = len(found.loss) if found.tokens is None else int(found.tokens.sum())
-    theirs, ours = float(own.detach()), float(found.totals.detach().sum()) / max(1, units)
-    if units and abs(theirs - ours) > CLOSE * max(abs(theirs), abs(ours), 0.05):
+    totals = found.totals.detach()
+    theirs, ours = float(own.detach()), float(totals.float().sum()) / max(1, units)
+    is_half = torch.finfo(own.dtype).bits < 32 or torch.finfo(totals.dtype).bits < 32
+    close = CLOSE_IN_HALF if is_half else CLOSE
+    if units and abs(theirs - ours) > close * max(abs(theirs), abs(ours), 0.05):
         raise ValueError(
             f"{type(model).__name__} says that the loss of the first batch is {theirs:.6g}, and the losses "
             f"of its samples as a task of kind {kind.name!r} have the mean {ours:.6g}: the model trains on "

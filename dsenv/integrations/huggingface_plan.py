@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsenv.integrations.huggingface_checks import WAYS, check_dataset, check_loss
-from dsenv.integrations.huggingface_data import Samples, labels_of, lengths_of
+from dsenv.integrations.huggingface_data import Samples, labels_of, lengths_of, own_streams
 from dsenv.plan.data_plan import DataPlan
+from dsenv.plan.forward import FeatureForward
 from dsenv.task_kinds.language import Language
 
 ALIGNED = ("ForMaskedLM", "ForTokenClassification", "ForConditionalGeneration")
@@ -182,6 +183,55 @@ def _suffice(samples: Samples, epochs: int, said: Any, settings: Any, max_steps:
         raise ValueError(
             f"max_steps={max_steps} cannot be planned: {error}; give num_train_epochs in place of max_steps"
         ) from error
+
+
+class OfTables(nn.Module):
+    """Logits of a model of `transformers` for a batch that is a table of its arguments.
+
+    Args:
+        model: of `transformers`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Mapping[str, Any]) -> Any:
+        """Logits of a batch."""
+        found = self.model(**inputs)
+        return found["logits"] if isinstance(found, Mapping) else found[0]
+
+
+def score_plan(trainer: Any, forward: Any, validation: Any) -> None:
+    """A scoring pass of the plan over batches of the Trainer's collator.
+
+    Args:
+        trainer: with its plan.
+        forward: maps a batch without labels to logits, or to (logits, features); None for the model's logits,
+            a `FeatureForward` for what its head is given too.
+        validation: a data set of held-out samples as the training set's; None for none.
+
+    Raises:
+        ValueError: there is no plan, batches have no labels, or as for `DataPlan.score`.
+    """
+    if trainer.plan is None:
+        raise ValueError("this Trainer has no plan to score samples for: give plan=dict(selector=...)")
+    collator = trainer._get_collator_with_removed_columns(trainer.data_collator, description="scoring")
+
+    def pair(samples: list[Any]) -> tuple[Any, Any]:
+        batch = dict(collator(samples))
+        if "labels" not in batch:
+            raise ValueError(f"the batches of the data collator have no 'labels'; they have {sorted(batch)}")
+        return batch, batch.pop("labels")
+
+    if forward is None:
+        forward = OfTables(trainer.model)
+    elif isinstance(forward, FeatureForward):
+        forward = FeatureForward(OfTables(forward.model), forward.head)
+    held_out = None if validation is None else Samples(validation, labels_of(validation))
+    how = {"batch_size": trainer.args.eval_batch_size, "collate_fn": pair}
+    with own_streams():
+        trainer.plan.score(forward, held_out, **how)
 
 
 def load_plan(plan: DataPlan, path: str, step: int) -> tuple[int, int]:

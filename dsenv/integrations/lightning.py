@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from dsenv.errors import check_flag, shown
-from dsenv.integrations.lightning_checks import check_batch, check_interval, check_not_spawned, check_trainer
+from dsenv.integrations import lightning_checks as checks
 from dsenv.integrations.lightning_loops import (
     EpochLoader,
     PlanSource,
@@ -94,7 +94,7 @@ class PlanCallback:
         """Check the Trainer's settings, and take over what it asks of its loader."""
         if stage != "fit":
             return
-        check_trainer(trainer, pl_module, self.plan)
+        checks.check_trainer(trainer, pl_module, self.plan)
         self._restore(trainer)
         self._has_begun, self._must_finish, self._loader = False, False, None
         is_new = self._is_over or self.plan.epoch_sampler.is_done
@@ -182,7 +182,7 @@ class PlanCallback:
 
     # Epochs
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Set how long Lightning trains, and after a resume inside an epoch how many batches that has."""
         self._has_begun = True
         plan, loop = self.plan, trainer.fit_loop
@@ -202,6 +202,7 @@ class PlanCallback:
                 trainer, self._left() + (self._count_batches(progress.current) if is_open else 0)
             )
         self._check_lengths(trainer, last)
+        checks.check_resumed(plan, pl_module)
 
     def _count_batches(self, counts: Any) -> int:
         """Batches of the resumed epoch; Lightning is told, since another number of ranks counts others."""
@@ -231,7 +232,7 @@ class PlanCallback:
                 f"the {plan.epochs} epochs of the plan are over, and Lightning begins epoch "
                 f"{trainer.current_epoch}: {NEW_PLAN}"
             )
-        check_trainer(trainer, pl_module, plan)
+        checks.check_trainer(trainer, pl_module, plan)
         forget_restart(
             trainer.fit_loop.epoch_loop
         )  # a checkpoint of just before has the epoch before's counts
@@ -244,7 +245,7 @@ class PlanCallback:
         self._loader.batches = batches
         loop._combined_loader.limits = [number]
         loop.max_batches = number
-        check_interval(trainer, self.plan.epoch, number)
+        checks.check_interval(trainer, self.plan.epoch, number)
         if trainer._val_check_time_interval is None:
             interval = trainer.val_check_interval
             is_count = isinstance(interval, int)
@@ -261,7 +262,7 @@ class PlanCallback:
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Check what Lightning's precision made of the batch."""
-        check_batch(batch, trainer)
+        checks.check_batch(batch, trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note whether Lightning ended the epoch early, and log what was decided and seen in it."""
@@ -314,7 +315,7 @@ class PlanCallback:
         if plan.epoch_schedule.counts is None:
             return
         for epoch in range(plan.epoch + 1, last):
-            check_interval(trainer, epoch, self._limited(trainer, self._whole(epoch), epoch))
+            checks.check_interval(trainer, epoch, self._limited(trainer, self._whole(epoch), epoch))
         whole = self._planned_steps(trainer, last)
         is_open = self._before["epochs"] < 0 and trainer.lightning_module.automatic_optimization
         if is_open and steps > whole:
@@ -372,7 +373,7 @@ class PlanCallback:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class is made at run time: a copy makes it anew; errors as for `check_not_spawned`."""
-        check_not_spawned()
+        checks.check_not_spawned()
         return _blank, (type(self).__bases__[0],), vars(self)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from dsenv.plan import DataPlan
+from dsenv.plan.frameworks import check_place
 
 STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy", "ModelParallelStrategy")
 """Those that were tested."""
@@ -52,6 +53,16 @@ def check_trainer(trainer: Any, module: Any, plan: DataPlan) -> None:
         raise ValueError(
             f"Lightning deals data out to {ranks} processes, and the plan to {plan.world.size} "
             f"({plan.world!r}): leave DataPlan(world=...) out, or give the group of the data-parallel ranks"
+        )
+
+
+def check_resumed(plan: DataPlan, module: Any) -> None:
+    """Warn where a checkpoint was saved between the batches of one step."""
+    if module.automatic_optimization:
+        check_place(
+            plan,
+            "Save at an epoch's end or by ModelCheckpoint(every_n_train_steps=...); a validation inside an "
+            "epoch (val_check_interval) should come after a multiple of accumulate batches",
         )
 
 

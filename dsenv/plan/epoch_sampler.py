@@ -12,7 +12,7 @@ from torch import Tensor
 from dsenv.errors import check_count, check_seed, check_share
 from dsenv.plan.epoch_record import EpochRecord
 from dsenv.plan.epoch_schedule import EpochSchedule
-from dsenv.plan.frameworks import check_adapter
+from dsenv.plan.frameworks import SCORE, SCORE_IN, check_adapter
 from dsenv.plan.lengths import Lengths
 from dsenv.plan.plan_guard import PlanGuard
 from dsenv.plan.policies import PlanPolicies
@@ -252,10 +252,9 @@ class EpochSampler:
         except ValueError as error:
             if not unready:
                 raise
+            how = SCORE_IN.get(self.adapter or "", SCORE).format(epoch=self.epoch)
             raise ValueError(
-                f"{type(self.selector).__name__} ranks the samples in a pass over them: call "
-                f"plan.score(forward) before the first batch of epoch {self.epoch}; or train a little first, "
-                f"with DataPlan(uniform_epochs=1) and plan.score(forward) in epoch 1 ({error})"
+                f"{type(self.selector).__name__} ranks the samples in a pass over them: {how} ({error})"
             ) from error
         return checked(found, self.selector, count, self.signals.size, self.signals.loss.device)
 

@@ -22,15 +22,18 @@ from transformers import (
     DataCollatorWithFlattening,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    MixtralConfig,
+    MixtralForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from trl import SFTTrainer
 
 from dsenv.integrations.huggingface import DataPlanMixin, SampleLosses
-from dsenv.plan import DataPlan, IndexedCollate
+from dsenv.plan import DataPlan, FeatureForward, IndexedCollate
 from tests.integrations import huggingface_cases as cases
 from tests.integrations.huggingface_cases import (
     ClassTrainer,
@@ -428,6 +431,66 @@ def test_a_model_that_trains_on_something_else_is_refused_at_the_first_batch(tmp
         trainer.train()
 
 
+@pytest.mark.parametrize("when", ["before", "in epoch 1"])
+def test_selectors_that_rank_by_a_pass_are_scored_by_the_trainers_collator(when, tmp_path):
+    class Score(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **named):
+            if state.epoch == 1:
+                score(trainer)
+
+    def score(trainer):
+        before = torch.get_rng_state()
+        trainer.score(FeatureForward(trainer.model, trainer.model.classifier))
+        assert torch.equal(torch.get_rng_state(), before) and trainer.model.training == (when != "before")
+
+    plan = {"selector": "k_center", "ratio": 0.5, "uniform_epochs": int(when != "before")}
+    trainer = new(bert(), Dataset.from_list(rows()), tmp_path, plan=plan, num_train_epochs=3)
+    if when == "before":
+        trainer.model.eval()
+        with pytest.raises(ValueError, match=r"call trainer\.score\(\) before trainer\.train\(\)"):
+            trainer.train()
+        score(trainer)
+    else:
+        trainer.add_callback(Score())
+    trainer.train()
+    assert trainer.plan.cost.extra_forwards == len(rows())
+    assert trainer.plan.cost.trained == 3 * len(rows()) // 2 - len(rows()) // 3  # a pass costs a third
+    assert trainer.state.global_step == trainer.state.max_steps
+
+
+def test_what_a_selector_lacks_in_the_trainer_is_said_with_what_to_do_there(tmp_path):
+    with pytest.raises(ValueError, match=r"reads the margin .* fused head of SFTTrainer .* plain Trainer"):
+        cases.sft(tmp_path, plan={"selector": "trim", "ratio": 0.5}).train()
+    trainer = new(bert(), Dataset.from_list(rows()), tmp_path, plan={"selector": "data_agent", "ratio": 0.5})
+    with pytest.raises(ValueError, match=r"needs the features .* sample_losses"):
+        trainer.train()
+    plain = new(bert(), Dataset.from_list(rows()), tmp_path, plan=None)
+    with pytest.raises(ValueError, match="no plan to score"):
+        plain.score()
+
+
+def mixture(coefficient):
+    torch.manual_seed(0)
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=V, num_key_value_heads=2, num_local_experts=4, pad_token_id=0,
+            output_router_logits=True, router_aux_loss_coef=coefficient, **cases.SMALL,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_auxiliary_loss_of_experts_is_not_left_out_without_a_word(autocast, tmp_path):
+    """Its usual coefficient, 0.001, changes the loss by less than a thousandth."""
+    tokens = [{"input_ids": row["input_ids"]} for row in rows()]
+    collator = DataCollatorForLanguageModeling(tokenizer(), mlm=False)
+    own = {"num_train_epochs": 1, "bf16": autocast}
+    trainer = new(mixture(0.001), Dataset.from_list(tokens), tmp_path, collator, **own)
+    with pytest.raises(ValueError, match=r"Mixtral.* says .*an auxiliary loss.*sample_losses"):
+        trainer.train()
+    new(mixture(0.0), Dataset.from_list(tokens), tmp_path, collator, **own).train()
+
+
 def test_checkpoints_that_a_plan_cannot_go_on_from_are_refused(tmp_path):
     plain = cases.classification(tmp_path / "plain", plan=None, save_strategy="epoch", num_train_epochs=1)
     plain.train()
@@ -498,5 +561,5 @@ def test_code_blocks_of_the_page_run():
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, "docs/huggingface.md", "exec"), names)
-    assert len(blocks) == 3 and names["trainer"].plan.cost.trained == 192
+    assert len(blocks) == 4 and names["trainer"].plan.cost.trained == 192
     assert names["sft"].plan.cost.tokens > 0 and names["weighted"].plan.epoch == 3

@@ -99,6 +99,17 @@ def test_a_validation_that_was_due_after_the_batch_of_the_checkpoint_is_done(tmp
     check_resumed([found], [whole])  # type: ignore[list-item]
 
 
+def test_a_checkpoint_of_a_validation_between_two_steps_is_said_at_the_resume(tmp_path: Path) -> None:
+    def resume(interval: int) -> None:
+        save = SaveIn(tmp_path / "x.ckpt", "on_validation_end", 1)
+        settings = {"val_check_interval": interval}
+        own.stopped_and_resumed(lambda: new_plan(Case("constant", accumulate=4)), save, settings)
+
+    resume(4)
+    with pytest.raises(UserWarning, match=r"after 2 of the 4 batches of a step.*every_n_train_steps"):
+        resume(6)
+
+
 def test_a_count_that_the_selector_sets_itself_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VOLUMES, "own count", {"selector": "infobatch"})
     case = Case("own count")

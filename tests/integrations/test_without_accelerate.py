@@ -9,6 +9,7 @@ import torch
 
 from dsenv.integrations import accelerate
 from dsenv.plan import DataPlan
+from dsenv.plan.frameworks import check_place
 
 pytestmark = pytest.mark.fast
 
@@ -81,10 +82,10 @@ def test_a_state_between_the_batches_of_a_step_is_said(batches: int, is_said: bo
         plan.loss(batch, torch.ones(5))
     other.load_state_dict(plan.state_dict())
     if not is_said:
-        accelerate.check_place(other)
+        check_place(other, "Save after steps")
         return
-    with pytest.warns(UserWarning, match="saved after 1 of the 2 batches of a step"):
-        accelerate.check_place(other)
+    with pytest.warns(UserWarning, match="saved after 1 of the 2 batches of a step.* Save after steps"):
+        check_place(other, "Save after steps")
 
 
 def test_another_accumulation_than_the_plans_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
