@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import tables_conclusions
+import tables_frameworks
 import tables_kinds
 import tables_pages
 import tables_policies
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", flags=re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     **tables_conclusions.TABLES,
+    **tables_frameworks.TABLES,
     **tables_kinds.TABLES,
     **tables_pages.TABLES,
     **tables_policies.TABLES,
