@@ -30,18 +30,16 @@ COMMAND = "python benchmarks/kinds.py --seeds 10 [--longer 3] --json benchmarks/
 
 
 def lines() -> Iterator[list[str]]:
-    rows = {(row["task"], row["epochs"], row["arm"], row["seed"]): row for row in stored(FILE)}
-    for task, epochs in sorted({key[:2] for key in rows}, key=lambda key: (list(METRICS).index(key[0]), key)):
-        arms = dict.fromkeys(arm for name, length, arm, _ in rows if (name, length) == (task, epochs))
-        arms = sorted(arms, key=lambda arm: (arm != "all data", arm != HALF))  # these two first
-        for arm in arms:
-            every = {seed: row for (*key, seed), row in rows.items() if key == [task, epochs, "all data"]}
-            cheap = {seed: row for (*key, seed), row in rows.items() if key == [task, epochs, HALF]}
-            own = {
-                seed: row
-                for (*key, seed), row in rows.items()
-                if key == [task, epochs, arm] and seed in every and seed in cheap
-            }
+    runs: dict[tuple[str, int], dict[str, dict[int, Any]]] = {}  # by kind and epochs, then arm, then seed
+    for row in stored(FILE):
+        runs.setdefault((row["task"], row["epochs"]), {}).setdefault(row["arm"], {})[row["seed"]] = row
+
+    for (task, epochs), arms in sorted(
+        runs.items(), key=lambda run: (list(METRICS).index(run[0][0]), run[0])
+    ):
+        every, cheap = arms.get("all data", {}), arms.get(HALF, {})
+        for arm in sorted(arms, key=lambda arm: (arm != "all data", arm != HALF)):  # these two first
+            own = {seed: row for seed, row in arms[arm].items() if seed in every and seed in cheap}
             if len(own) >= FEWEST:
                 yield line(task, epochs, arm, own, every, cheap)
 

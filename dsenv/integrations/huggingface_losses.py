@@ -79,9 +79,9 @@ def read_losses(
         found = language_readings(logits, labels, lengths, shifted=kind.shifted)
         return SampleLosses(found.loss, found.tokens, found.sums, said={"signals": found.signals})
     if isinstance(kind, Regression):
-        errors = (logits.reshape(labels.shape) - labels).square().flatten(1) if labels.dim() > 1 else None
-        loss = (logits.reshape(labels.shape) - labels).square() if errors is None else errors.mean(1)
-        outputs = logits.reshape(labels.shape).float()
+        outputs = logits.reshape(labels.shape)
+        loss = (outputs - labels).square().reshape(len(labels), -1).mean(1)
+        outputs = outputs.float()
         heard = kind.sample_loss(outputs.detach(), labels.float())
         return SampleLosses(loss, heard=heard, said={"outputs": outputs})
     if isinstance(kind, Classification):

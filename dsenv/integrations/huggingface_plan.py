@@ -71,7 +71,12 @@ def make_plan(trainer: Any, given: Mapping[str, Any], way: str) -> DataPlan:
     epochs = planned_epochs(args, len(samples), said["batch_size"], settings)
     if args.max_steps > 0:
         tries = range(epochs, epochs + MOST_TRIES)
-        epochs = next(number for number in tries if _suffice(samples, number, said, settings, args.max_steps))
+        wide = (number for number in tries if _suffice(samples, number, said, settings, args.max_steps))
+        if (epochs := next(wide, 0)) == 0:
+            raise ValueError(
+                f"max_steps={args.max_steps} are more than {tries[-1]} epochs of this plan have: give "
+                "num_train_epochs in place of max_steps"
+            )
 
     plan = DataPlan(samples, epochs=epochs, **said, **settings)
     if plan.world.size != args.world_size:

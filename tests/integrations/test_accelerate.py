@@ -2,9 +2,6 @@
 
 import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ pytest.importorskip("accelerate", reason='accelerate is not installed: pip insta
 
 from tests.integrations import accelerate_cases, cases
 from tests.integrations.cases import Case, Result, check_result, check_resumed, launch_all, rows_of_epoch
+from tests.plan.ranks import script_said
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE = [
@@ -164,22 +162,5 @@ def test_the_example_of_the_page_runs_in_two_processes(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     script = tmp_path / "train.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, **told, "PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        said, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
+    for said in script_said(script, tmp_path, ACCELERATE_USE_CPU="true"):
         assert "100% done" in said

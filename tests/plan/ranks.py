@@ -3,6 +3,9 @@
 import copy
 import itertools
 import os
+import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -48,6 +51,32 @@ def begin_group(store: Path, rank: int, ranks: int, timeout: int = 60) -> None:
     where = f"file://{store}"
     wait = timedelta(seconds=timeout)
     distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=ranks, timeout=wait)
+
+
+def script_said(script: Path, folder: Path, ranks: int = 2, **told: str) -> list[str]:
+    """What a script printed in each of several processes, started as torchrun does; none may fail."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    root = str(Path(__file__).resolve().parents[2])
+    own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **own, **told, "PYTHONPATH": root, "RANK": str(n), "LOCAL_RANK": str(n)},
+        )
+        for n in range(ranks)
+    ]
+    said = []
+    for process in started:
+        out, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error
+        said.append(out)
+    return said
 
 
 # A training run whose samples say which one they are

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 from dsenv.plan import DataPlan, IndexedCollate
 from dsenv.plan.epoch_schedule import whole_counts
 from dsenv.plan.world import World, unique_rows
-from tests.plan.ranks import Rows, Run, samples, train
+from tests.plan.ranks import Rows, Run, samples, script_said, train
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_ranks = pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
@@ -310,22 +309,5 @@ def test_the_example_of_the_page_runs_under_torchrun_and_fsdp_is_right(tmp_path:
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[:2]
     script = tmp_path / "train.py"
     script.write_text("\n".join(blocks) + CHECK, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **told, "PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        said, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
+    for said in script_said(script, ROOT):
         assert "equal on all ranks" in said and "differ by at most" in said
